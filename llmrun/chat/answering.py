@@ -1,0 +1,79 @@
+"""One answer brought from the engine to the console: streamed, interruptible, with the wait explained."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from llmrun.console import Console
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import FinishReason, Generate, PrefillProgress, Usage
+from llmrun.errors import EngineError
+from llmrun.units import format_seconds
+
+# A wait shorter than this needs no explanation, seconds
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer that is over."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+def stream_answer(engine: Engine, request: Generate, console: Console, *, show: bool = True) -> Answered:
+    """Ask the engine, print the answer as it comes (if `show`), and return it; Ctrl-C ends it early.
+
+    Raises ContextOverflowError and EngineError.
+    """
+    text: list[str] = []
+    ending: tuple[FinishReason, Usage] | None = None
+    answer = engine.answer(request)
+    with _interrupt_calls(answer.cancel):
+        for event in answer:
+            if isinstance(event, PrefillProgress):
+                _show_progress(event, console)
+                continue
+            text.append(event.text)
+            if show:
+                console.answer(event.text)
+            if event.finish_reason is not None and event.usage is not None:
+                ending = event.finish_reason, event.usage  # no return: the engine has one more word to say
+    console.clear_status()
+    if ending is None:
+        raise EngineError("the engine ended an answer without saying why")
+    return Answered("".join(text), *ending)
+
+
+def _show_progress(progress: PrefillProgress, console: Console) -> None:
+    read = progress.done - progress.cached
+    whole = progress.seconds * (progress.total - progress.cached) / max(1, read)
+    if whole >= _PATIENCE:
+        left = format_seconds(max(0.0, whole - progress.seconds))
+        console.status(f"reading {progress.done:,} of {progress.total:,} tokens, {left} left")
+
+
+@contextmanager
+def _interrupt_calls(action: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C call `action` meanwhile; a second one raises KeyboardInterrupt as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, previous)
+        action()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

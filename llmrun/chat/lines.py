@@ -1,0 +1,132 @@
+"""Where messages come from: a terminal with editing and history, or lines of a pipe. Triple quotes hold many lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+QUOTES = '"""'
+
+
+def join_quoted(lines: Iterable[str]) -> Iterator[str]:
+    """Turn lines into messages: one each, but what stands between triple quotes is one; blank ones are left out.
+
+    Quotes that are never closed end with the input.
+    """
+    rows: list[str] | None = None
+    for line in lines:
+        if rows is None and not line.lstrip().startswith(QUOTES):
+            if line.strip():
+                yield line.strip("\r\n")
+            continue
+        rows = [] if rows is None else rows
+        rows.append(line.rstrip("\r\n"))
+        if is_complete("\n".join(rows)):
+            yield unquote("\n".join(rows))
+            rows = None
+    if rows:
+        yield unquote("\n".join(rows))
+
+
+def is_complete(text: str) -> bool:
+    """Tell whether a text that begins with triple quotes also ends them; any other text is complete."""
+    stripped = text.strip()
+    return not stripped.startswith(QUOTES) or (len(stripped) >= 2 * len(QUOTES) and stripped.endswith(QUOTES))
+
+
+def unquote(text: str) -> str:
+    """Return what stands between triple quotes; any other text as it is."""
+    stripped = text.strip()
+    if not stripped.startswith(QUOTES):
+        return text
+    return stripped.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+
+
+def read_piped() -> Iterator[str]:
+    """Yield the messages of standard input, which is no terminal."""
+    if sys.stdin is None:
+        return
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    yield from join_quoted(sys.stdin)
+
+
+def read_typed(commands: Iterable[str]) -> Iterator[str]:
+    """Yield messages typed at a prompt with editing and history; ends at Ctrl-D, raises KeyboardInterrupt at Ctrl-C.
+
+    Enter sends, Alt-Enter makes a new line, and so does Enter between triple quotes.
+    """
+    session = _prompt_session(list(commands))
+    while True:
+        try:
+            text: str = session.prompt()
+        except EOFError:
+            return
+        if unquote(text).strip():
+            yield unquote(text)
+
+
+def history_file() -> Path:
+    """Return the file that keeps what was typed, made so that only its owner can read it."""
+    import platformdirs
+
+    folder = platformdirs.user_state_path("llmrun", appauthor=False)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "chat_history"
+    path.touch(mode=0o600)
+    return path
+
+
+def _prompt_session(commands: list[str]) -> PromptSession[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+
+    history: History = InMemoryHistory()
+    with contextlib.suppress(OSError):  # a home that cannot be written to is no reason not to chat
+        history = FileHistory(str(history_file()))
+    return PromptSession(
+        ">>> ",
+        history=history,
+        completer=WordCompleter(commands, sentence=True),
+        complete_while_typing=False,
+        multiline=True,
+        prompt_continuation="... ",
+        key_bindings=_key_bindings(),
+        enable_open_in_editor=bool(os.environ.get("EDITOR")),
+    )
+
+
+def _key_bindings() -> KeyBindings:
+    from prompt_toolkit.key_binding import KeyBindings
+
+    bindings = KeyBindings()
+
+    @bindings.add("enter")
+    def send(event: KeyPressEvent) -> None:
+        buffer: Any = event.current_buffer
+        if is_complete(buffer.text):
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n")
+
+    @bindings.add("escape", "enter")
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @bindings.add("c-c")
+    def clear_or_leave(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    return bindings

@@ -1,0 +1,112 @@
+"""The chat: messages in, answers out, until one side leaves. What went wrong is said, and the chat goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+from llmrun.chat.answering import Answered, stream_answer
+from llmrun.chat.commands import LeaveChat, run_command
+from llmrun.chat.conversation import Conversation
+from llmrun.console import Console
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Generate
+from llmrun.errors import ContextOverflowError, LLMRunError, WorkerDiedError
+from llmrun.report import ending_note, usage_figures, usage_lines
+from llmrun.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """How answers are made in this chat. origin: where each sampling setting came from."""
+
+    sampling: Sampling
+    origin: dict[str, str]
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Talk:
+    """A chat with one model. restart: makes a new engine after the old one died."""
+
+    engine: Engine
+    restart: Callable[[], Engine]
+    settings: AnswerSettings
+    console: Console
+    conversation: Conversation = field(default_factory=Conversation)
+    as_json: bool = False
+    forgiving: bool = True
+    last: Answered | None = None
+
+    def run(self, messages: Iterable[str]) -> None:
+        """Answer messages until they end or the user leaves.
+
+        An error is shown and the chat goes on; if not `forgiving` (nobody is there to react) it is raised.
+        """
+        for text in messages:
+            try:
+                if text.startswith("/") and "\n" not in text:
+                    run_command(text, self)
+                else:
+                    self._answer(text)
+            except LeaveChat:
+                return
+            except LLMRunError as error:
+                if not self.forgiving:
+                    raise
+                self._survive(error)
+
+    def stats(self) -> list[str]:
+        """Return lines about the last answer and the settings."""
+        lines = usage_lines(self.last.usage) if self.last else ["no answer yet"]
+        wanted = asdict(self.settings.sampling)
+        chosen = ", ".join(
+            f"{name} {'random' if value is None else value} ({self.settings.origin[name]})"
+            for name, value in wanted.items()
+        )
+        return [*lines, f"sampling {chosen}"]
+
+    def _answer(self, text: str) -> None:
+        self.conversation.ask(text)
+        try:
+            self.last = self._answer_what_fits()
+        except BaseException:
+            self.conversation.take_back()
+            raise
+        self.conversation.reply(self.last.text)
+        if self.as_json:
+            self.console.data(_as_data(self.last))
+            return
+        self.console.end_answer()
+        if note := ending_note(self.last.finish_reason):
+            self.console.notice(f"({note})")
+
+    def _answer_what_fits(self) -> Answered:
+        """Answer; where the conversation has outgrown the context, say so and drop its oldest turns first."""
+        while True:
+            request = Generate(
+                self.conversation.messages(), self.settings.sampling, self.settings.max_tokens, self.settings.stop
+            )
+            try:
+                return stream_answer(self.engine, request, self.console, show=not self.as_json)
+            except ContextOverflowError as overflow:
+                if len(self.conversation.messages()) <= (2 if self.conversation.system else 1):
+                    raise
+                self.console.notice(f"({overflow.message}: forgetting the oldest question and its answer)")
+                self.conversation.drop_oldest()
+
+    def _survive(self, error: LLMRunError) -> None:
+        self.console.error(error)
+        if isinstance(error, WorkerDiedError):
+            self.console.notice("(starting the engine again; the conversation is kept, ask again)")
+            self.engine.close()
+            self.engine = self.restart()
+
+
+def _as_data(answered: Answered) -> dict[str, object]:
+    return {
+        "answer": answered.text,
+        "finish_reason": answered.finish_reason,
+        "usage": usage_figures(answered.usage),
+    }

@@ -1,0 +1,147 @@
+"""The command line: its commands, and what every one of them does with an error.
+
+Nothing heavy is imported here: `llmrun --help` must cost no more than any small program's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from llmrun.cli import options as o
+from llmrun.errors import LLMRunError
+
+app = typer.Typer(
+    name="llmrun",
+    help="Run language models on your own machine: on the CPU, the GPU, or both.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+_PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from llmrun import __version__
+
+        typer.echo(f"llmrun {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def chat(
+    model: o.Model = "guide",
+    ctx: o.Ctx = None,
+    gpu_layers: o.GpuLayers = None,
+    kv_type: o.KVType = None,
+    threads: o.Threads = None,
+    temp: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    min_p: o.MinP = None,
+    repeat_penalty: o.RepeatPenalty = None,
+    seed: o.Seed = None,
+    max_tokens: o.MaxTokens = None,
+    stop: o.Stop = None,
+    system: o.System = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Talk with a model. Without a terminal: one message a line, answers on stdout."""
+    from llmrun.cli.running import Wish, run_chat
+    from llmrun.sampling import SamplingWish
+    from llmrun.settings import Constraints
+
+    run_chat(
+        Wish(
+            model,
+            Constraints(ctx, gpu_layers, kv_type, threads),
+            SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
+            max_tokens,
+            tuple(stop or ()),
+            system,
+            json,
+            quiet,
+            verbose,
+        )
+    )
+
+
+@app.command()
+def run(
+    model: o.Model,
+    prompt: o.Prompt = None,
+    ctx: o.Ctx = None,
+    gpu_layers: o.GpuLayers = None,
+    kv_type: o.KVType = None,
+    threads: o.Threads = None,
+    temp: o.Temperature = None,
+    top_k: o.TopK = None,
+    top_p: o.TopP = None,
+    min_p: o.MinP = None,
+    repeat_penalty: o.RepeatPenalty = None,
+    seed: o.Seed = None,
+    max_tokens: o.MaxTokens = None,
+    stop: o.Stop = None,
+    system: o.System = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Answer once. Only the answer goes to stdout, so that it can be piped on."""
+    from llmrun.cli.running import Wish, run_once
+    from llmrun.sampling import SamplingWish
+    from llmrun.settings import Constraints
+
+    run_once(
+        Wish(
+            model,
+            Constraints(ctx, gpu_layers, kv_type, threads),
+            SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
+            max_tokens,
+            tuple(stop or ()),
+            system,
+            json,
+            quiet,
+            verbose,
+        ),
+        prompt,
+    )
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from llmrun.console import Console, utf8_streams
+
+    with utf8_streams():
+        try:
+            app()
+        except LLMRunError as error:
+            Console().error(error)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            # whoever read us has enough; the interpreter must not complain when it flushes at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(_PIPE_CLOSED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Every command line option, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmrun.settings import KV_TYPES, MAX_N_CTX
+
+_RUNNING = "How the model runs"
+_ANSWERING = "How it answers"
+_OUTPUT = "Output"
+
+
+def _kv_type(value: str | None) -> str | None:
+    if value is not None and value not in KV_TYPES:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(KV_TYPES)}")
+    return value
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and value <= 0:
+        raise typer.BadParameter("must be greater than 0; 1 is off")
+    return value
+
+
+Model = Annotated[str, typer.Argument(help="guide (embedded), or the path of a GGUF file.", show_default=True)]
+Prompt = Annotated[
+    str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
+]
+
+Ctx = Annotated[
+    int | None,
+    typer.Option(
+        "--ctx",
+        "-c",
+        min=1,
+        max=MAX_N_CTX,
+        metavar="TOKENS",
+        help="Context length. [default: trained, up to 8192]",
+        rich_help_panel=_RUNNING,
+    ),
+]
+GpuLayers = Annotated[
+    int | None,
+    typer.Option(
+        "--gpu-layers",
+        "-ngl",
+        min=0,
+        metavar="N",
+        help="Layers on the GPU, output included. [default: all]",
+        rich_help_panel=_RUNNING,
+    ),
+]
+KVType = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-type",
+        callback=_kv_type,
+        metavar="TYPE",
+        help="Type of the KV cache: f16, q8_0, q4_0, ... [default: f16]",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", "-t", min=1, metavar="N", help="CPU threads. [default: physical cores]", rich_help_panel=_RUNNING
+    ),
+]
+
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temp",
+        min=0,
+        metavar="X",
+        help="Temperature; 0 always takes the likeliest token.",
+        rich_help_panel=_ANSWERING,
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k", min=0, metavar="N", help="Draw from the N likeliest tokens; 0 is off.", rich_help_panel=_ANSWERING
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        min=0,
+        max=1,
+        metavar="X",
+        help="Draw from tokens that make up X; 1 is off.",
+        rich_help_panel=_ANSWERING,
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        "--min-p",
+        min=0,
+        max=1,
+        metavar="X",
+        help="Drop tokens under X of the likeliest; 0 is off.",
+        rich_help_panel=_ANSWERING,
+    ),
+]
+RepeatPenalty = Annotated[
+    float | None,
+    typer.Option(
+        "--repeat-penalty",
+        callback=_positive,
+        metavar="X",
+        help="Make repetition less likely; 1 is off.",
+        rich_help_panel=_ANSWERING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, metavar="N", help="Make random draws repeatable.", rich_help_panel=_ANSWERING),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens", "-n", min=1, metavar="N", help="End an answer after N tokens.", rich_help_panel=_ANSWERING
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        help="End an answer before TEXT; can be given many times.",
+        show_default=False,
+        rich_help_panel=_ANSWERING,
+    ),
+]
+System = Annotated[
+    str | None,
+    typer.Option(
+        "--system", metavar="TEXT", help="System message: who the model is to be.", rich_help_panel=_ANSWERING
+    ),
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk, only answers.", rich_help_panel=_OUTPUT)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the engine's log and where time goes.", rich_help_panel=_OUTPUT)
+]

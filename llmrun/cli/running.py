@@ -1,0 +1,151 @@
+"""The commands that run a model, `chat` and `run`: from what was wished for to the last answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from llmrun import pipeline
+from llmrun.chat.answering import stream_answer
+from llmrun.chat.commands import command_names
+from llmrun.chat.conversation import Conversation
+from llmrun.chat.lines import read_piped, read_typed
+from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.console import Console
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
+from llmrun.errors import UsageError
+from llmrun.reference import parse_reference
+from llmrun.report import ending_note, usage_figures
+from llmrun.sampling import SamplingWish, choose_sampling
+from llmrun.settings import Constraints
+from llmrun.units import format_bytes, format_count, format_seconds
+
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Everything the command line said."""
+
+    model: str
+    constraints: Constraints
+    sampling: SamplingWish
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    system: str | None
+    json: bool
+    quiet: bool
+    verbose: bool
+
+
+def run_chat(wish: Wish) -> None:
+    """Talk until the user leaves, or the pipe ends."""
+    console = Console(quiet=wish.quiet, verbose=wish.verbose)
+    typed = sys.stdin is not None and sys.stdin.isatty()
+    start = _starter(wish, console)
+    engine = start()
+    talk = Talk(
+        engine,
+        start,
+        _answer_settings(wish, _info(engine)),
+        console,
+        Conversation(wish.system),
+        as_json=wish.json,
+        forgiving=typed,
+    )
+    try:
+        if typed:
+            console.say(_introduction(_info(engine)))
+        talk.run(read_typed(command_names()) if typed else read_piped())
+        if talk.last is not None:
+            _tell_times(talk.engine, talk.last.usage, console)
+    finally:
+        talk.engine.close()
+
+
+def run_once(wish: Wish, prompt: str | None) -> None:
+    """Answer one question, from the command line, a pipe, or both."""
+    console = Console(quiet=wish.quiet, verbose=wish.verbose)
+    reference = parse_reference(wish.model)  # before standard input is waited for: a typo is answered at once
+    pipeline.locate(reference)
+    question = _question(prompt)
+    with _starter(wish, console)() as engine:
+        settings = _answer_settings(wish, _info(engine))
+        system = (Message("system", wish.system),) if wish.system else ()
+        request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
+        answered = stream_answer(engine, request, console, show=not wish.json)
+        if wish.json:
+            console.data(
+                {
+                    "model": _info(engine).name,
+                    "answer": answered.text,
+                    "finish_reason": answered.finish_reason,
+                    "usage": usage_figures(answered.usage),
+                    "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
+                }
+            )
+        console.end_answer()
+        _tell_times(engine, answered.usage, console)
+    if answered.finish_reason == "cancelled":
+        sys.exit(_INTERRUPTED)
+    note = ending_note(answered.finish_reason)
+    if note and answered.finish_reason == "context":
+        console.notice(f"({note})")
+
+
+def _question(prompt: str | None) -> str:
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
+    parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
+    if not parts:
+        raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
+    # an argument may hold bytes that are no text
+    return "\n\n".join(parts).encode("utf-8", "replace").decode("utf-8")
+
+
+def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
+    """Return a function that starts the wished engine, telling about it."""
+    reference = parse_reference(wish.model)
+
+    def start() -> Engine:
+        engine = pipeline.start(
+            reference,
+            wish.constraints,
+            on_log=console.log if wish.verbose else None,
+            on_progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+        )
+        console.clear_status()
+        if notice := _info(engine).notice:
+            console.say(f"note: {notice}")
+        return engine
+
+    return start
+
+
+def _info(engine: Engine) -> ModelInfo:
+    assert engine.info is not None  # pipeline.start returns loaded engines
+    return engine.info
+
+
+def _answer_settings(wish: Wish, info: ModelInfo) -> AnswerSettings:
+    sampling, origin = choose_sampling(wish.sampling, info.sampling)
+    return AnswerSettings(sampling, origin, wish.max_tokens, wish.stop)
+
+
+def _introduction(info: ModelInfo) -> str:
+    return (
+        f"{info.name}: {info.description}, {format_count(info.n_params)} parameters, {format_bytes(info.size)}, "
+        f"context {info.n_ctx:,} tokens\n/help shows the commands, Ctrl-D leaves"
+    )
+
+
+def _tell_times(engine: Engine, usage: Usage, console: Console) -> None:
+    times = engine.times
+    if times is None:
+        return
+    console.log(
+        f"time: start {format_seconds(times.start)} (of it importing llama.cpp {format_seconds(times.engine_import)}), "
+        f"load {format_seconds(times.load)}, prompt {format_seconds(usage.prompt_seconds)}, "
+        f"answer {format_seconds(usage.completion_seconds)}"
+    )

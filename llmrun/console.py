@@ -1,0 +1,127 @@
+"""Everything that is printed: answers and data to stdout, talk to stderr.
+
+What reaches a terminal carries no control characters, whoever wrote it: a model, a file's metadata, a file's name.
+A pipe gets the text as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
+
+from llmrun.errors import LLMRunError, WorkerDiedError
+
+# C0 without newline and tab, DEL, C1: without its ESC or CSI a sequence is harmless text
+_CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def strip_control(text: str) -> str:
+    """Return a text without control characters other than newline and tab."""
+    return text.translate(_CONTROL)
+
+
+class Console:
+    """Prints. quiet: no talk but errors; verbose: the engine's log as well."""
+
+    def __init__(
+        self, *, quiet: bool = False, verbose: bool = False, out: TextIO | None = None, err: TextIO | None = None
+    ) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self._status = ""
+        self._midline = False
+
+    def answer(self, text: str) -> None:
+        """Print text of an answer as it comes."""
+        self.clear_status()
+        self._write(self._out, text)
+        if text:
+            self._midline = not text.endswith("\n")
+
+    def end_answer(self) -> None:
+        """End the answer's last line, if it is not ended."""
+        self.clear_status()
+        if self._midline:
+            self.answer("\n")
+
+    def data(self, value: Mapping[str, object]) -> None:
+        """Print one JSON object on a line of its own."""
+        import json
+
+        self._write(self._out, json.dumps(value, ensure_ascii=self._out.isatty()) + "\n")
+
+    def say(self, text: str) -> None:
+        """Tell the user something, on stderr; not when quiet."""
+        if not self.quiet:
+            self._line(text)
+
+    def notice(self, text: str) -> None:
+        """Tell the user something about the answer that they must not miss, even when quiet."""
+        self._line(text)
+
+    def log(self, line: str) -> None:
+        """Print a line of the engine's log, when verbose."""
+        if self.verbose:
+            self._line(line)
+
+    def status(self, text: str) -> None:
+        """Show what goes on, in a line that the next output replaces; only on a terminal, not when quiet."""
+        if self.quiet or not self._err.isatty():
+            return
+        self.clear_status()
+        self._status = strip_control(text).replace("\n", " ")[: _width() - 1]
+        self._err.write(self._status)
+        self._err.flush()
+
+    def clear_status(self) -> None:
+        """Take the status line away."""
+        if self._status:
+            self._err.write("\r" + " " * len(self._status) + "\r")
+            self._err.flush()
+            self._status = ""
+
+    def error(self, error: LLMRunError) -> None:
+        """Print an error with its hint, and the engine's last words if it died."""
+        if self._midline:
+            self.end_answer()
+        for line in error.log if isinstance(error, WorkerDiedError) else ():
+            self._line(f"engine: {line}")
+        self._line(f"error: {error.message}")
+        if error.hint:
+            self._line(f"hint: {error.hint}")
+
+    def _line(self, text: str) -> None:
+        self.clear_status()
+        if self._midline and self._out.isatty() and self._err.isatty():
+            self._err.write("\n")
+            self._midline = False
+        self._write(self._err, text + "\n")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        stream.write(strip_control(text) if stream.isatty() else text)
+        stream.flush()
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+@contextlib.contextmanager
+def utf8_streams() -> Iterator[None]:
+    """Make stdout and stderr write any text: where the terminal cannot show a character, a stand-in."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    yield
+
+
+def bullet_list(items: Sequence[tuple[str, str]]) -> str:
+    """Return rows of a name and a text, the texts aligned."""
+    width = max((len(name) for name, _ in items), default=0)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in items)

@@ -1,0 +1,125 @@
+"""A loaded model answering, seen from the program that asks: owns the worker, streams from it, cancels it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from llmrun.engine.process import WorkerProcess
+from llmrun.engine.protocol import (
+    Cancel,
+    Chunk,
+    Event,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    LoadProgress,
+    ModelInfo,
+    Phase,
+    PrefillProgress,
+    Ready,
+    error_of,
+)
+from llmrun.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimes:
+    """Seconds from the start of the worker until it spoke, of that for importing llama.cpp, and for loading."""
+
+    start: float
+    engine_import: float
+    load: float
+
+
+class Engine:
+    """A model that answers, in a process of its own.
+
+    The process starts at once; `load` makes it useful. Use as a context manager, or `close` it.
+    """
+
+    def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
+        self._started = time.perf_counter()
+        self._worker = WorkerProcess(on_log)
+        self.info: ModelInfo | None = None
+        self.times: StartTimes | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the worker."""
+        return self._worker.pid
+
+    def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
+        """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
+        self._worker.send(Load(str(path.absolute()), settings))
+        start = engine_import = 0.0
+        while True:
+            match self._next_event():
+                case Ready(import_seconds=seconds):
+                    start, engine_import = time.perf_counter() - self._started, seconds
+                case LoadProgress(fraction=fraction) if on_progress is not None:
+                    on_progress(fraction)
+                case Loaded(info=info):
+                    self.info, self.times = info, StartTimes(start, engine_import, info.load_seconds)
+                case Phase(name="idle") if self.info is not None:
+                    return self.info
+
+    def answer(self, request: Generate) -> Answer:
+        """Start answering; iterate over what this returns to the end before asking again."""
+        self._worker.send(request)
+        return Answer(self._next_event, lambda: self._worker.send(Cancel()))
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+
+    def _next_event(self) -> Event:
+        event = self._worker.receive()
+        if isinstance(event, Failed):
+            raise error_of(event)
+        return event
+
+
+class Answer:
+    """An answer as it comes: progress of reading the prompt, then chunks; the last has the finish reason.
+
+    Raises ContextOverflowError for a conversation that is too long, EngineError when the engine fails.
+    """
+
+    def __init__(self, next_event: Callable[[], Event], cancel: Callable[[], None]) -> None:
+        self._next_event = next_event
+        self._cancel = cancel
+        self._over = False
+
+    def __iter__(self) -> Iterator[Chunk | PrefillProgress]:
+        return self
+
+    def __next__(self) -> Chunk | PrefillProgress:
+        while not self._over:
+            try:
+                event = self._next_event()
+            except Exception:
+                self._over = True
+                raise
+            match event:
+                case Phase(name="idle"):
+                    self._over = True
+                case Chunk() | PrefillProgress():
+                    return event
+        raise StopIteration
+
+    def cancel(self) -> None:
+        """Ask for the end: a last chunk with finish reason "cancelled" follows within one token."""
+        self._cancel()

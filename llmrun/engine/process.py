@@ -1,0 +1,158 @@
+"""The worker's process: started, spoken to, listened to, and its death explained."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import BinaryIO
+
+from llmrun.engine.protocol import Cancel, Event, Failed, FrameDecoder, Generate, Load, Phase, Ready, encode
+from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
+
+LOG_LINES = 400  # kept of the engine's log
+_TOLD_LINES = 6  # of them, told when it dies
+_READ_BYTES = 1 << 16
+_POLL_SECONDS = 0.2  # a wait without end could not be interrupted on Windows
+
+_DOING = {
+    "start": "while it started",
+    "idle": "while it waited",
+    "load": "while it loaded the model",
+    "prefill": "while it read the prompt",
+    "decode": "while it wrote the answer",
+}
+
+
+class WorkerProcess:
+    """A running worker. `on_log` is called with every line of the engine's log, from another thread."""
+
+    def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
+        self._on_log = on_log
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._events: queue.SimpleQueue[Event | LLMRunError | None] = queue.SimpleQueue()
+        self._phase = "start"
+        self._ended: LLMRunError | None = None
+        self._process = _spawn()
+        self._send_lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=target, daemon=True) for target in (self._listen_events, self._listen_log)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def send(self, command: Load | Generate | Cancel) -> None:
+        """Send a command; a worker that is gone is noticed by `receive`, not here."""
+        with self._send_lock, contextlib.suppress(BrokenPipeError, OSError, ValueError):
+            stdin = _pipe(self._process.stdin)
+            stdin.write(encode(command))
+            stdin.flush()
+
+    def receive(self) -> Event:
+        """Wait for the next event; raises WorkerDiedError, or GGUFError where a template was the death of it."""
+        if self._ended is not None:
+            raise self._ended
+        while True:
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=_POLL_SECONDS)
+                break
+        if isinstance(event, Phase):
+            self._phase = event.name
+        if isinstance(event, Ready | Failed):
+            self._phase = "idle"
+        if event is None or isinstance(event, LLMRunError):
+            self._ended = event or self._explain_death()
+            raise self._ended
+        return event
+
+    def close(self) -> None:
+        """End the worker, whatever it is doing, and wait until it is gone."""
+        with contextlib.suppress(OSError):
+            _pipe(self._process.stdin).close()  # the worker ends at the end of its input
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for thread in self._threads:
+            thread.join(timeout=1)
+        for pipe in (self._process.stdout, self._process.stderr):
+            _pipe(pipe).close()
+
+    def _listen_events(self) -> None:
+        decoder = FrameDecoder()
+        try:
+            while data := os.read(_pipe(self._process.stdout).fileno(), _READ_BYTES):
+                for message in decoder.feed(data):
+                    if isinstance(message, Load | Generate | Cancel):
+                        continue  # not something a worker says
+                    self._events.put(message)
+        except EngineError as error:
+            self._process.kill()
+            self._events.put(error)
+        self._events.put(None)
+
+    def _listen_log(self) -> None:
+        for raw in _pipe(self._process.stderr):
+            line = raw.decode("utf-8", "replace").rstrip()
+            self._log.append(line)
+            if self._on_log is not None:
+                self._on_log(line)
+
+    def _explain_death(self) -> LLMRunError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)
+        self._threads[1].join(timeout=0.5)  # the last lines of the log
+        log = tuple(line for line in self._log if line.strip(" ."))[-_TOLD_LINES:]
+        if self._phase == "template":
+            return GGUFError(
+                "the model's chat template was stopped: it took more than 2 seconds or too much memory",
+                "the file is faulty or hostile; `llmrun chat guide` always works",
+            )
+        how, hint = _how_it_ended(self._process.returncode)
+        return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log)
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    # -P: a file of the current directory must not be able to take a module's place.
+    # GGML_NO_BACKTRACE: an abort would start a debugger to print a backtrace.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "llmrun.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+    )
+
+
+def _pipe(pipe: object) -> BinaryIO:
+    assert pipe is not None  # Popen was asked for all three
+    return pipe  # type: ignore[return-value]
+
+
+def _how_it_ended(returncode: int | None) -> tuple[str, str | None]:
+    if returncode is None or returncode >= 0:
+        return f"ended with exit code {returncode}", "run again with --verbose to see its whole log"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    if name == "SIGKILL":
+        return f"was killed ({name})", "if nobody did that, memory ran out: try a smaller --ctx or a smaller file"
+    if name == "SIGILL":
+        return f"met an illegal instruction ({name})", (
+            "the engine was built for another processor: "
+            "pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
+        )
+    return f"crashed ({name})", "the file may be damaged, or this is a fault of the engine: see its last words above"

@@ -1,0 +1,210 @@
+"""What the two sides of the process wall say to each other: frozen values, and their form on the wire.
+
+A frame is four bytes of length, big-endian, and that many bytes of JSON: {"type": name, "body": {...}}. JSON and not
+pickle, because a worker that has read a hostile file must not be able to run code in its parent. Pure: no pipe is
+touched here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from llmrun import errors
+from llmrun.sampling import Sampling
+from llmrun.settings import RunSettings
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+_LENGTH_BYTES = 4
+
+FinishReason = Literal["stop", "length", "context", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation; role is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+# ---- to the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load the model at `path` and make a context for it."""
+
+    path: str
+    settings: RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Answer a conversation; max_tokens None is until the model ends or the context is full."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop what is going on; the answer ends with finish reason "cancelled"."""
+
+
+Command = Load | Generate | Cancel
+
+# ---- from the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has imported the engine; import_seconds is what that took."""
+
+    import_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What the worker does from here on, so that its death can be explained."""
+
+    name: Literal["idle", "load", "template", "prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """The part of the weights that is in place, 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A loaded model as it really runs.
+
+    n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
+    template: what conversations are rendered with; notice: what a user should know about that, if anything.
+    """
+
+    name: str
+    architecture: str
+    description: str
+    size: int
+    n_params: int
+    n_ctx: int
+    n_ctx_train: int
+    template: str
+    notice: str | None
+    sampling: dict[str, float]
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model answers from here on."""
+
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """Tokens of the prompt in the KV cache, of all its tokens; the reused ones count as done from the start."""
+
+    done: int
+    total: int
+    cached: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer took. prompt_tokens includes the cached_tokens, which were not read again."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prompt_seconds: float
+    completion_seconds: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text of the answer; the last one has a finish reason and the usage."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The command failed with the error of class `kind` (see llmrun.errors)."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | Failed
+
+_TYPES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (Load, Generate, Cancel, Ready, Phase, LoadProgress, Loaded, PrefillProgress, Chunk, Failed)
+}
+
+
+def encode(message: Command | Event) -> bytes:
+    """Make a whole frame of a message."""
+    body = msgspec.json.encode({"type": type(message).__name__, "body": message})
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+class FrameDecoder:
+    """Bytes in whatever pieces they come, messages out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Command | Event]:
+        """Take in bytes and return the messages they complete; raises EngineError for a frame that is none."""
+        self._buffer += data
+        messages: list[Command | Event] = []
+        while len(self._buffer) >= _LENGTH_BYTES:
+            length = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
+            if length > MAX_FRAME_BYTES:
+                raise errors.EngineError(
+                    f"the engine sent a frame of {length} bytes, more than the {MAX_FRAME_BYTES} allowed"
+                )
+            if len(self._buffer) < _LENGTH_BYTES + length:
+                break
+            messages.append(_decode(bytes(self._buffer[_LENGTH_BYTES : _LENGTH_BYTES + length])))
+            del self._buffer[: _LENGTH_BYTES + length]
+        return messages
+
+
+def _decode(body: bytes) -> Command | Event:
+    try:
+        envelope = msgspec.json.decode(body)
+        cls = _TYPES[envelope["type"]]
+        message: Command | Event = msgspec.convert(envelope["body"], cls)
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise errors.EngineError(f"the engine sent something that is no message: {error}") from error
+    return message
+
+
+def failure_of(error: errors.LLMRunError) -> Failed:
+    """Put an error of ours into a message."""
+    return Failed(type(error).__name__, error.message, error.hint)
+
+
+def error_of(failure: Failed) -> errors.LLMRunError:
+    """Take the error out of the message again; a kind that is not known becomes an EngineError."""
+    cls = getattr(errors, failure.kind, errors.EngineError)
+    if not (isinstance(cls, type) and issubclass(cls, errors.LLMRunError)):
+        cls = errors.EngineError
+    return cls(failure.message, failure.hint)

@@ -1,0 +1,79 @@
+"""What can go wrong, as one tree.
+
+    LLMRunError                 exit  HTTP
+    ├── UsageError                 2   400   what was asked for makes no sense
+    ├── InsufficientMemoryError    3   507   it would not fit, or the allocation was refused
+    ├── NotFoundError              5   404   no such file or model
+    ├── GGUFError                  6   422   the file is not what it should be, or not supported
+    └── EngineError                7   500   the engine failed
+        ├── ContextOverflowError   7   400   the prompt is longer than the context
+        └── WorkerDiedError        7   500   the engine's process is gone
+
+A message says what happened with the value, and why with the numbers; the hint says what to type next.
+This module knows nothing of where errors come from or how they are shown.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LLMRunError(Exception):
+    """Base of every error a user can cause or meet; `str()` of it is the message, without the hint."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LLMRunError):
+    """The command line or the request makes no sense."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class InsufficientMemoryError(LLMRunError):
+    """What was asked for does not fit into memory."""
+
+    exit_code = 3
+    http_status = 507
+
+
+class NotFoundError(LLMRunError):
+    """The named file or model does not exist."""
+
+    exit_code = 5
+    http_status = 404
+
+
+class GGUFError(LLMRunError):
+    """The file is not a GGUF model, is damaged, or is of a kind the engine cannot run."""
+
+    exit_code = 6
+    http_status = 422
+
+
+class EngineError(LLMRunError):
+    """The engine failed at something it should have been able to do."""
+
+    exit_code = 7
+    http_status = 500
+
+
+class ContextOverflowError(EngineError):
+    """The prompt does not fit into the context."""
+
+    http_status = 400
+
+
+class WorkerDiedError(EngineError):
+    """The engine's process ended; `log` holds its last lines, oldest first."""
+
+    def __init__(self, message: str, hint: str | None = None, log: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.log = log

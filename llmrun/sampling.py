@@ -1,0 +1,73 @@
+"""How the next token is drawn, and where each setting came from: the user, the model's file, or our defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Settings of the sampler chain.
+
+    temperature: 0 is greedy. top_k: 0 is off. top_p: 1 is off. min_p: 0 is off. repeat_penalty: 1 is off.
+    seed: None draws a new one for every answer.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingWish:
+    """What the user said about sampling; None is nothing."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+
+
+# GGUF keys by which a model recommends its own sampling (llama.cpp, src/llama-arch.cpp, LLM_KV_GENERAL_SAMPLING_*)
+GGUF_KEYS: Mapping[str, str] = {
+    "temperature": "general.sampling.temp",
+    "top_k": "general.sampling.top_k",
+    "top_p": "general.sampling.top_p",
+    "min_p": "general.sampling.min_p",
+    "repeat_penalty": "general.sampling.penalty_repeat",
+}
+
+
+def choose_sampling(wish: SamplingWish, recommended: Mapping[str, float]) -> tuple[Sampling, dict[str, str]]:
+    """Merge the user's word, the model's recommendation and our defaults, in that order.
+
+    `recommended` maps GGUF keys to numbers. Returns the settings and, by name, where each came from:
+    "user", "model" or "default".
+    """
+    defaults = Sampling()
+    chosen: dict[str, float | None] = {}
+    origin: dict[str, str] = {}
+    for field in fields(Sampling):
+        name = field.name
+        said, advised = getattr(wish, name), recommended.get(GGUF_KEYS.get(name, ""))
+        if said is not None:
+            chosen[name], origin[name] = said, "user"
+        elif advised is not None:
+            chosen[name], origin[name] = advised, "model"
+        else:
+            chosen[name], origin[name] = getattr(defaults, name), "default"
+    sampling = Sampling(
+        temperature=float(chosen["temperature"] or 0),
+        top_k=int(chosen["top_k"] or 0),
+        top_p=float(chosen["top_p"] or 0),
+        min_p=float(chosen["min_p"] or 0),
+        repeat_penalty=float(chosen["repeat_penalty"] or 0),
+        seed=None if chosen["seed"] is None else int(chosen["seed"]),
+    )
+    return sampling, origin

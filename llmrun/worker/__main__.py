@@ -1,0 +1,103 @@
+"""The worker's loop: commands in on one pipe, events out on the other, llama.cpp in between.
+
+It ignores Ctrl-C, which is for the program the user talks to; ends when that program is gone; and offers itself first
+when the system runs out of memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from llmrun.engine.protocol import (
+    Cancel,
+    Event,
+    Failed,
+    FrameDecoder,
+    Generate,
+    Load,
+    Phase,
+    Ready,
+    encode,
+    failure_of,
+)
+from llmrun.errors import EngineError, LLMRunError
+
+if TYPE_CHECKING:
+    from llmrun.worker.llama import CancelFlag
+    from llmrun.worker.runner import Runner
+
+_READ_BYTES = 1 << 16
+
+
+def main() -> None:
+    """Serve the parent until it closes its end of the pipe."""
+    started = time.perf_counter()
+    commands_in, events_out = _take_pipes()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _volunteer_for_the_oom_killer()
+
+    from llmrun.worker.runner import Runner  # here, because it loads llama.cpp
+
+    def emit(event: Event) -> None:
+        events_out.write(encode(event))
+        events_out.flush()
+
+    runner = Runner(emit)
+    commands: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(commands_in, commands, runner.cancel), daemon=True).start()
+    emit(Ready(time.perf_counter() - started))
+    while True:
+        emit(_carry_out(commands.get(), runner))
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep stdin and stdout to ourselves: whatever a library prints goes to stderr, and can break no frame."""
+    commands_in = os.fdopen(os.dup(0), "rb", buffering=0)
+    events_out = os.fdopen(os.dup(1), "wb")
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return commands_in, events_out
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    """Let the system kill the worker and not the chat; Linux only, and not worth failing for."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800")
+
+
+def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Load | Generate], cancel: CancelFlag) -> None:
+    """Pass commands on; a cancel acts at once, from this thread. The end of the pipe is the end of the worker."""
+    decoder = FrameDecoder()
+    while data := commands_in.read(_READ_BYTES):
+        for message in decoder.feed(data):
+            if isinstance(message, Cancel):
+                cancel.set()
+            elif isinstance(message, Load | Generate):
+                cancel.clear()  # here, in the order of the pipe: a cancel that came too late is not for this one
+                commands.put(message)
+    os._exit(0)  # the parent is gone, however it went: nobody waits for an answer or a clean end
+
+
+def _carry_out(command: Load | Generate, runner: Runner) -> Event:
+    """Run one command and return what ends it, either way."""
+    try:
+        runner.carry_out(command)
+    except LLMRunError as error:
+        return failure_of(error)
+    except Exception as error:  # the top of this process: the parent must hear of it
+        sys.excepthook(*sys.exc_info())
+        return Failed(EngineError.__name__, f"the engine's process met a bug: {type(error).__name__}: {error}")
+    return Phase("idle")
+
+
+if __name__ == "__main__":
+    main()

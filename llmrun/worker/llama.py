@@ -1,0 +1,287 @@
+"""llama.cpp's low-level calls, wrapped just enough to be safe: models, contexts, batches.
+
+Every parameter is set on purpose; llama-cpp-python's `Llama` class is not used, because its defaults are not ours
+and it hides half of what we need. Numbers of tokens and positions are ints, pointers stay in this module's objects.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError
+from llmrun.sampling import GGUF_KEYS
+from llmrun.settings import DEFAULT_N_CTX, RunSettings
+from llmrun.worker.log import engine_log
+from llmrun.worker.vocabulary import Vocabulary
+
+# sizeof in C of the structs passed by value, llama.cpp 0c1e57098 on 64-bit machines: a mismatch would corrupt memory.
+_STRUCT_SIZES = {"llama_model_params": 80, "llama_context_params": 160, "llama_batch": 56}
+
+_KV_TYPES = {
+    "f32": lib.GGML_TYPE_F32,
+    "f16": lib.GGML_TYPE_F16,
+    "bf16": 30,  # ggml.h, enum ggml_type; the bindings leave it out
+    "q8_0": lib.GGML_TYPE_Q8_0,
+    "q5_1": lib.GGML_TYPE_Q5_1,
+    "q5_0": lib.GGML_TYPE_Q5_0,
+    "q4_1": lib.GGML_TYPE_Q4_1,
+    "q4_0": lib.GGML_TYPE_Q4_0,
+}
+_OUT_OF_MEMORY = re.compile(r"unable to allocate|failed to allocate|alloc_tensor_range|out of memory|bad_alloc", re.I)
+
+
+def start_backend() -> None:
+    """Check that these are the bindings we were written for, and start llama.cpp's backend. Call once."""
+    for name, expected in _STRUCT_SIZES.items():
+        found = ctypes.sizeof(getattr(lib, name))
+        if found != expected and ctypes.sizeof(ctypes.c_void_p) == 8:
+            raise EngineError(
+                f"the installed llama-cpp-python does not match llmrun: {name} has {found} bytes, expected {expected}",
+                "pip install --force-reinstall llama-cpp-python==0.3.36",
+            )
+    engine_log()
+    lib.llama_backend_init()
+
+
+class CancelFlag:
+    """A flag that C code can read while a graph is computed, and any thread can raise.
+
+    llama.cpp asks its abort callback before every node of the graph, about a thousand times a token: a Python function
+    there would cost a millisecond each token. `strlen` of a buffer that holds "" or "\\1" is the same predicate in C.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(2)
+        c_library = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
+        self.callback = ctypes.cast(c_library.strlen, lib.ggml_abort_callback)
+        self.address = ctypes.addressof(self._buffer)
+
+    def set(self) -> None:
+        """Stop what is being computed."""
+        self._buffer[0] = b"\x01"
+
+    def clear(self) -> None:
+        """Let computations run."""
+        self._buffer[0] = b"\x00"
+
+    def is_set(self) -> bool:
+        """Tell whether it is raised."""
+        return bool(self._buffer[0] != b"\x00")
+
+
+def _model_params(settings: RunSettings, progress: Any) -> Any:
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = -1 if settings.n_gpu_layers is None else settings.n_gpu_layers
+    params.load_mode = lib.LLAMA_LOAD_MODE_AUTO
+    params.use_extra_bufts = settings.repack
+    params.progress_callback = progress
+    return params
+
+
+def load_model(path: Path, settings: RunSettings, on_progress: Callable[[float], bool]) -> Model:
+    """Load weights and vocabulary; `on_progress` gets 0 to 1 and returns False to give up.
+
+    Raises GGUFError for a file llama.cpp refuses, InsufficientMemoryError where an allocation failed.
+    """
+    progress = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
+    with engine_log().collecting() as complaints:
+        pointer = lib.llama_model_load_from_file(os.fsencode(path), _model_params(settings, progress))
+    if not pointer:
+        raise _load_error(path, complaints)
+    model = Model(pointer)
+    if not model.has_decoder or not model.vocabulary.n_tokens:
+        model.close()
+        raise GGUFError(f"{path} holds no model that writes text", "choose a chat or instruct model")
+    return model
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Load only the vocabulary of a file; the tensors are not looked at."""
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    with engine_log().collecting() as complaints:
+        pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
+    if not pointer:
+        raise _load_error(path, complaints)
+    return Model(pointer).vocabulary
+
+
+def _load_error(path: Path, complaints: Sequence[str]) -> LLMRunError:
+    text = "\n".join(complaints)
+    reasons = re.findall(r"error loading model(?: \w+)*: (.+)", text)
+    # llama.cpp wraps one reason in the next: the last words of the last line are the cause
+    reason = (
+        re.sub(r"^error loading model \w+: ", "", reasons[-1]) if reasons else (complaints or ["no reason given"])[-1]
+    )
+    if _OUT_OF_MEMORY.search(text):
+        return InsufficientMemoryError(
+            f"{path} could not be loaded: {reason}", "close other programs, try fewer --gpu-layers, or a smaller file"
+        )
+    if architecture := re.search(r"unknown model architecture: '(.*)'", text):
+        return GGUFError(
+            f"{path} has the architecture {architecture[1]!r}, which the installed engine does not know",
+            "a newer llmrun may know it; `llmrun chat guide` always works",
+        )
+    return GGUFError(f"{path} could not be loaded: {reason}", "the file may be incomplete or damaged: fetch it again")
+
+
+class Model:
+    """A loaded model: weights and vocabulary. `close` frees both."""
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer
+        self.vocabulary = Vocabulary(lib.llama_model_get_vocab(pointer), owner=self)
+        self.n_ctx_train = int(lib.llama_model_n_ctx_train(pointer))
+        self.n_params = int(lib.llama_model_n_params(pointer))
+        self.size = int(lib.llama_model_size(pointer))
+        self.n_swa = int(lib.llama_model_n_swa(pointer))
+        # such memories hold one state, not one entry a token: a tail cannot be taken off
+        self.is_recurrent = bool(lib.llama_model_is_recurrent(pointer) or lib.llama_model_is_hybrid(pointer))
+        self.has_decoder = bool(lib.llama_model_has_decoder(pointer))
+
+    def metadata(self, key: str) -> str | None:
+        """Return a scalar metadata value as text, None where the file has no such key."""
+        size = lib.llama_model_meta_val_str(self.pointer, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    def description(self) -> str:
+        """Return llama.cpp's one-line description: architecture, size class, quantization."""
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self.pointer, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def chat_template(self) -> str | None:
+        """Return the file's default chat template."""
+        source = lib.llama_model_chat_template(self.pointer, None)
+        return None if source is None else source.decode("utf-8", "replace")
+
+    def recommended_sampling(self) -> dict[str, float]:
+        """Return the file's own sampling recommendations by GGUF key; values that are no numbers are left out."""
+        found: dict[str, float] = {}
+        for key in GGUF_KEYS.values():
+            try:
+                found[key] = float(self.metadata(key) or "")
+            except ValueError:
+                continue
+        return found
+
+    def close(self) -> None:
+        """Free the model; its contexts must be closed before."""
+        if self.pointer:
+            lib.llama_model_free(self.pointer)
+            self.pointer = None
+
+
+def choose_n_ctx(settings: RunSettings, n_ctx_train: int) -> int:
+    """Return the context to allocate: the wished one, else the trained one up to DEFAULT_N_CTX."""
+    return settings.n_ctx or min(n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
+
+
+def _context_params(model: Model, settings: RunSettings, cancel: CancelFlag) -> Any:
+    params = lib.llama_context_default_params()
+    params.n_ctx = choose_n_ctx(settings, model.n_ctx_train)
+    params.n_batch = settings.n_batch
+    params.n_ubatch = settings.n_ubatch
+    params.n_seq_max = settings.n_seq_max
+    params.n_outputs_max = settings.n_outputs_max
+    params.n_threads = settings.n_threads
+    params.n_threads_batch = settings.n_threads_batch
+    params.type_k = _KV_TYPES[settings.type_k]
+    params.type_v = _KV_TYPES[settings.type_v]
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.swa_full = settings.swa_full
+    params.offload_kqv = settings.offload_kqv
+    params.kv_unified = False
+    params.no_perf = True
+    params.abort_callback = cancel.callback
+    params.abort_callback_data = cancel.address
+    return params
+
+
+class Context:
+    """A KV cache and the buffers to compute with, for one sequence of one model.
+
+    n_ctx: tokens it can hold, as wished; llama.cpp allocates the next multiple of 256, which is not ours to use.
+    """
+
+    def __init__(self, model: Model, settings: RunSettings, cancel: CancelFlag) -> None:
+        self._cancel = cancel  # owns the memory that the abort callback reads
+        params = _context_params(model, settings, cancel)
+        with engine_log().collecting() as complaints:
+            self.pointer = lib.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise _context_error(settings, int(params.n_ctx), complaints)
+        self.model = model
+        self.n_ctx = min(int(params.n_ctx), int(lib.llama_n_ctx_seq(self.pointer)))
+        # one step of the prompt: a physical batch, so that progress is seen and a cancel is heard after each
+        self.n_step = int(lib.llama_n_ubatch(self.pointer))
+        self._memory = lib.llama_get_memory(self.pointer)
+        self._batch = lib.llama_batch_init(self.n_step, 0, 1)
+        for row in range(self.n_step):
+            self._batch.n_seq_id[row] = 1
+            self._batch.seq_id[row][0] = 0
+
+    def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool) -> int:
+        """Read at most n_step tokens, the first at `position`; logits are kept for the last one if wanted.
+
+        Returns llama_decode's status: 0 is well, 1 no room, 2 cancelled, negative a failure.
+        """
+        batch, n = self._batch, len(tokens)
+        batch.n_tokens = n
+        for row, token in enumerate(tokens):
+            batch.token[row] = token
+            batch.pos[row] = position + row
+            batch.logits[row] = 0
+        batch.logits[n - 1] = want_logits
+        return int(lib.llama_decode(self.pointer, batch))
+
+    def n_past(self) -> int:
+        """Return how many tokens the memory holds."""
+        return int(lib.llama_memory_seq_pos_max(self._memory, 0)) + 1
+
+    def keep(self, n_tokens: int) -> int:
+        """Forget all but the first n_tokens; returns how many really stay: fewer where that cannot be done exactly.
+
+        A recurrent state has no past to go back to. A sliding-window cache has dropped what lay before its window:
+        going back to n needs position n − n_swa still present (rule of llama.cpp's tools/server/server-context.cpp).
+        """
+        n_past = self.n_past()
+        if n_tokens >= n_past:
+            return n_past
+        first = int(lib.llama_memory_seq_pos_min(self._memory, 0))
+        too_old = self.model.n_swa > 0 and first >= max(1, n_tokens - self.model.n_swa)
+        if self.model.is_recurrent or too_old or not lib.llama_memory_seq_rm(self._memory, 0, n_tokens, -1):
+            self.forget()
+            return 0
+        return n_tokens
+
+    def forget(self) -> None:
+        """Empty the memory."""
+        lib.llama_memory_clear(self._memory, False)
+
+    def close(self) -> None:
+        """Free everything."""
+        if self.pointer:
+            lib.llama_batch_free(self._batch)
+            lib.llama_free(self.pointer)
+            self.pointer = None
+
+
+def _context_error(settings: RunSettings, n_ctx: int, complaints: Sequence[str]) -> LLMRunError:
+    reason = complaints[-1] if complaints else "no reason given"
+    kv = settings.type_k if settings.type_k == settings.type_v else f"{settings.type_k}/{settings.type_v}"
+    message = f"no context of {n_ctx:,} tokens with KV type {kv} could be made: {reason}"
+    if _OUT_OF_MEMORY.search("\n".join(complaints)):
+        return InsufficientMemoryError(message, f"try a smaller one: --ctx {max(512, n_ctx // 4)}")
+    return EngineError(message, "try --kv-type f16, or another --ctx")

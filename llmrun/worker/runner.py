@@ -1,0 +1,84 @@
+"""What the worker holds between commands: the loaded model, its context and its conversation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llmrun.engine.protocol import Event, Generate, Load, Loaded, LoadProgress, ModelInfo, Phase
+from llmrun.errors import EngineError
+from llmrun.worker.chat_format import load_chat_template
+from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.prompt import PromptEncoder
+from llmrun.worker.session import Session
+from llmrun.worker.template import ChatTemplate
+
+_PROGRESS_INTERVAL = 0.1  # seconds
+
+
+class Runner:
+    """Carries out commands, one at a time; `cancel` may be raised from another thread meanwhile."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        start_backend()
+        self.cancel = CancelFlag()
+        self._emit = emit
+        self._session: Session | None = None
+
+    def carry_out(self, command: Load | Generate) -> None:
+        """Run a command to its end, emitting events; raises LLMRunError."""
+        match command:
+            case Load():
+                self._load(command)
+            case Generate():
+                if self._session is None:
+                    raise EngineError("no model is loaded")
+                self._session.answer(command, self._emit)
+
+    def _load(self, command: Load) -> None:
+        if self._session is not None:
+            raise EngineError("a model is loaded already: a worker holds one")
+        started = time.perf_counter()
+        self._emit(Phase("load"))
+        path = Path(command.path)
+        model = load_model(path, command.settings, self._tell_progress())
+        context = Context(model, command.settings, self.cancel)
+        self._emit(Phase("template"))
+        template = load_chat_template(model)
+        encoder = PromptEncoder(model.vocabulary, template)
+        self._session = Session(context, model.vocabulary, encoder, self.cancel)
+        self._emit(Loaded(_describe(path, model, context, template, time.perf_counter() - started)))
+
+    def _tell_progress(self) -> Callable[[float], bool]:
+        told = time.perf_counter()
+
+        def on_progress(fraction: float) -> bool:
+            nonlocal told
+            if time.perf_counter() - told >= _PROGRESS_INTERVAL:
+                told = time.perf_counter()
+                self._emit(LoadProgress(fraction))
+            return not self.cancel.is_set()
+
+        return on_progress
+
+
+def _describe(path: Path, model: Model, context: Context, template: ChatTemplate, seconds: float) -> ModelInfo:
+    notices = [template.notice] if template.notice else []
+    if 0 < model.n_ctx_train < context.n_ctx:
+        notices.append(
+            f"a context of {context.n_ctx:,} tokens is more than the {model.n_ctx_train:,} the model was trained on"
+        )
+    return ModelInfo(
+        name=model.metadata("general.name") or path.stem,
+        architecture=model.metadata("general.architecture") or "unknown",
+        description=model.description(),
+        size=model.size,
+        n_params=model.n_params,
+        n_ctx=context.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        template=template.source_name,
+        notice="; ".join(notices) or None,
+        sampling=model.recommended_sampling(),
+        load_seconds=seconds,
+    )

@@ -1,0 +1,178 @@
+"""One conversation in one context: read what is new of the prompt, write the answer, keep what can be reused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from llmrun.engine.protocol import Chunk, Event, FinishReason, Generate, Phase, PrefillProgress, Usage
+from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
+from llmrun.worker.llama import CancelFlag, Context
+from llmrun.worker.prompt import Prompt, PromptEncoder
+from llmrun.worker.sampling import Sampler
+from llmrun.worker.streaming import StreamingText
+from llmrun.worker.vocabulary import Vocabulary
+
+Emit = Callable[[Event], None]
+
+# Text goes out at most this often, seconds: a small model writes thousands of tokens a second, and a message each
+# would cost more than the token. A slower model sends every token at once.
+_EMIT_INTERVAL = 0.01
+_PROGRESS_INTERVAL = 0.2
+
+# llama_decode's status (llama.h)
+_OK, _NO_ROOM, _CANCELLED, _ALLOCATION_FAILED = 0, 1, 2, -2
+
+
+@dataclass(slots=True)
+class _Answer:
+    """An answer while it is being written."""
+
+    text: StreamingText
+    max_tokens: int | None
+    tokens: list[int] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    last_emit: float = 0.0
+
+
+class Session:
+    """Answers conversations one after another; what the context already holds of the next one is not read again."""
+
+    def __init__(self, context: Context, vocabulary: Vocabulary, encoder: PromptEncoder, cancel: CancelFlag) -> None:
+        self._context = context
+        self._vocabulary = vocabulary
+        self._encoder = encoder
+        self._cancel = cancel
+        self._past: list[int] = []  # the tokens in the context's memory
+
+    def answer(self, request: Generate, emit: Emit) -> None:
+        """Answer one request; `emit` gets progress, chunks, and a last chunk with the finish reason and usage.
+
+        Raises ContextOverflowError before anything is read if the prompt leaves no room for an answer.
+        """
+        emit(Phase("template"))
+        prompt = self._encoder.encode(request.messages)
+        self._check_room(prompt)
+        emit(Phase("prefill"))
+        started = time.perf_counter()
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens)
+        answer = _Answer(StreamingText(request.stop), request.max_tokens)
+        reason: FinishReason = "cancelled"
+        try:
+            cached = self._reuse(prompt.tokens)
+            whole = self._prefill(prompt.tokens, cached, emit)
+            read = time.perf_counter()
+            if whole:
+                emit(Phase("decode"))
+                reason = self._decode(answer, sampler, emit)
+                self._remember(prompt, answer)
+        finally:
+            sampler.close()
+        usage = Usage(
+            prompt_tokens=len(prompt.tokens),
+            cached_tokens=cached,
+            completion_tokens=len(answer.tokens),
+            prompt_seconds=read - started,
+            completion_seconds=time.perf_counter() - read,
+            seed=sampler.seed,
+        )
+        emit(Chunk("".join(answer.pending) + answer.text.finish(), reason, usage))
+
+    def _check_room(self, prompt: Prompt) -> None:
+        n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
+        if n_prompt >= n_ctx:
+            raise ContextOverflowError(
+                f"the conversation has {n_prompt:,} tokens, and the context holds {n_ctx:,} with the answer",
+                f"a larger context may help: --ctx {_next_power_of_two(n_prompt + 512)}",
+            )
+
+    def _reuse(self, prompt: Sequence[int]) -> int:
+        """Keep the longest common prefix in memory; the last token is always read again, for its logits."""
+        common = 0
+        for ours, theirs in zip(self._past, prompt[:-1], strict=False):
+            if ours != theirs:
+                break
+            common += 1
+        kept = self._context.keep(common)
+        del self._past[kept:]
+        return kept
+
+    def _prefill(self, prompt: Sequence[int], done: int, emit: Emit) -> bool:
+        """Read the rest of the prompt step by step; returns False when it was cancelled."""
+        cached, started = done, time.perf_counter()
+        told = started
+        while done < len(prompt):
+            step = prompt[done : done + self._context.n_step]
+            if self._cancel.is_set() or not self._read(step, done, last=done + len(step) == len(prompt)):
+                return False
+            done += len(step)
+            now = time.perf_counter()
+            if now - told >= _PROGRESS_INTERVAL:
+                told = now
+                emit(PrefillProgress(done, len(prompt), cached, now - started))
+        return True
+
+    def _read(self, tokens: Sequence[int], position: int, *, last: bool) -> bool:
+        """Put tokens into memory; returns False when it was cancelled."""
+        status = self._context.decode(tokens, position, want_logits=last)
+        if status == _OK:
+            self._past.extend(tokens)
+            return True
+        self._resynchronize()
+        if status == _CANCELLED:
+            return False
+        if status == _ALLOCATION_FAILED:
+            raise InsufficientMemoryError("there was no memory to compute the next tokens", "try a smaller --ctx")
+        raise EngineError(f"llama.cpp could not read {len(tokens)} tokens at position {position} (status {status})")
+
+    def _resynchronize(self) -> None:
+        """After a decode that did not finish, believe the memory about what it holds."""
+        kept = self._context.keep(min(len(self._past), self._context.n_past()))
+        if self._context.model.is_recurrent:  # half a step may be in its state
+            self._context.forget()
+            kept = 0
+        del self._past[kept:]
+
+    def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
+        while True:
+            if self._cancel.is_set():
+                return "cancelled"
+            token = sampler.draw(self._context)
+            if self._vocabulary.is_end(token):
+                return "stop"
+            self._take(answer, token, emit)
+            if answer.text.stopped:
+                return "stop"
+            if answer.max_tokens is not None and len(answer.tokens) >= answer.max_tokens:
+                return "length"
+            if len(self._past) >= self._context.n_ctx:
+                return "context"
+            if not self._read((token,), len(self._past), last=True):
+                return "cancelled"
+
+    def _take(self, answer: _Answer, token: int, emit: Emit) -> None:
+        answer.tokens.append(token)
+        text = answer.text.push(self._vocabulary.piece(token))
+        if not text:
+            return
+        answer.shown.append(text)
+        answer.pending.append(text)
+        now = time.perf_counter()
+        if now - answer.last_emit >= _EMIT_INTERVAL:
+            answer.last_emit = now
+            emit(Chunk("".join(answer.pending)))
+            answer.pending.clear()
+
+    def _remember(self, prompt: Prompt, answer: _Answer) -> None:
+        """Let the next turn take the answer's tokens over, if its text stands for all of them."""
+        text = "".join(answer.shown)
+        if b"".join(map(self._vocabulary.piece, answer.tokens)) == text.encode() and all(
+            self._vocabulary.piece(token) for token in answer.tokens
+        ):
+            self._encoder.remember(prompt, text, answer.tokens)
+
+
+def _next_power_of_two(number: int) -> int:
+    return 1 << max(9, (number - 1).bit_length())

@@ -1,0 +1,214 @@
+"""Train guide from scratch on a CPU, within a given number of minutes, and export it.
+
+The learning rate follows the time used, not a number of steps, so a busy machine gives fewer steps but a whole
+schedule. A stop loses at most two minutes (nothing with Ctrl-C or SIGTERM): the same command goes on.
+"""
+
+import argparse
+import math
+import random
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from scripts.guide.batches import Batch, draw_batches, exchange_batches
+from scripts.guide.conversations import Corpus, draw_clean, read_corpus
+from scripts.guide.export import export_run, install
+from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
+from scripts.guide.muon import Muon
+from scripts.guide.network import Network, Shape
+from scripts.guide.numbers import held_out_numbers
+from scripts.guide.refusals import held_out_refusals
+from scripts.guide.run import Run
+from scripts.guide.tokenizer import train_tokenizer
+from scripts.guide.workers import Workers
+
+MUON_RATE = 0.02
+ADAM_RATE = 2e-3
+WARM_UP_STEPS = 60
+CONSTANT = 0.3  # of the time at the full rate, then a cosine down to FLOOR
+FLOOR = 0.02
+TOKENIZER_TEXTS = 24_000
+SAVE_SECONDS = 120.0
+REPORT_SECONDS = 20.0
+MEASURE_SECONDS = 480.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the run is; part of every checkpoint."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Trainer:
+    """One run: network, optimizers, data and how far it is."""
+
+    run: Run
+    network: Network
+    corpus: Corpus
+    tokenizer: Tokenizer
+    seed: int
+    budget: float
+    workers: Workers
+    progress: Progress = field(default_factory=Progress)
+    stopped: bool = False
+    muon: Muon = field(init=False)
+    adam: torch.optim.AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Matrices go to Muon, the embedding and the norms to AdamW."""
+        layers = [p for p in self.network.layers.parameters() if p.ndim == 2]
+        chosen = {id(p) for p in layers}
+        others = [p for p in self.network.parameters() if id(p) not in chosen]
+        self.muon = Muon(layers, MUON_RATE, self.workers.map)
+        self.adam = torch.optim.AdamW(others, ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state: dict[str, Any] = {"shape": asdict(self.network.shape), "network": self.network.state_dict(),
+                                 "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
+                                 "progress": asdict(self.progress)}  # fmt: skip
+        self.run.save(self.run.checkpoint_path, state)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if not self.run.checkpoint_path.exists():
+            return
+        state = torch.load(self.run.checkpoint_path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.progress = Progress(**state["progress"])
+        print(f"going on at step {self.progress.steps}, {self.progress.seconds / 60:.1f} min", flush=True)
+
+    def train(self) -> None:
+        """Step until the budget is used or somebody asks for a stop."""
+        batches = draw_batches(self.corpus, self.tokenizer, self.seed, self.network.shape.context, self.progress.steps)
+        saved = reported = measured = last = time.monotonic()
+        losses: list[float] = []
+        while self.progress.seconds < self.budget and not self.stopped:
+            losses.append(self.step(next(batches)))
+            now = time.monotonic()
+            self.progress.seconds += now - last
+            last = now
+            if now - reported > REPORT_SECONDS:
+                reported = now
+                self.report(losses)
+                losses.clear()
+            if now - measured > MEASURE_SECONDS:
+                measured = now
+                self.measure()
+            if now - saved > SAVE_SECONDS:
+                saved = now
+                self.save()
+        self.save()
+
+    def step(self, batch: Batch) -> float:
+        """One batch; its loss."""
+        rate = self.rate()
+        for optimizer, full in ((self.muon, MUON_RATE), (self.adam, ADAM_RATE)):
+            for group in optimizer.param_groups:
+                group["lr"] = full * rate
+        loss = self.workers.gradients(self.network, batch)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.muon.step()
+        self.adam.step()
+        self.progress.steps += 1
+        self.progress.tokens += batch.ids.numel()
+        return loss
+
+    def rate(self) -> float:
+        """The share of the full learning rate at this point."""
+        used = min(1.0, self.progress.seconds / self.budget)
+        warm = min(1.0, (self.progress.steps + 1) / WARM_UP_STEPS)
+        if used < CONSTANT:
+            return warm
+        return warm * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * (used - CONSTANT) / (1 - CONSTANT))) / 2)
+
+    def report(self, losses: list[float]) -> None:
+        """One line of progress."""
+        p = self.progress
+        speed = p.tokens / p.seconds
+        print(f"{p.seconds / 60:5.1f} min  step {p.steps:6d}  {p.tokens / 1e6:6.2f} Mtok  {speed:5.0f} tok/s"
+              f"  rate {self.rate():.2f}  loss {sum(losses) / len(losses):.4f}", flush=True)  # fmt: skip
+
+    def measure(self) -> None:
+        """Print the share of held-out questions whose whole greedy answer is exact."""
+        sets = {
+            "dev": held_out_exchanges(read_held_out(GUIDE / "heldout" / "dev.toml"), self.corpus.facts)[::2],
+            "numbers": held_out_numbers(self.corpus.numbers, 20),
+            "refusals": held_out_refusals(self.corpus.refusals, 60),
+        }
+        parts = [f"{name} {exact_share(self.network, exchange_batches(items, self.tokenizer)):.1%} of {len(items)}"
+                 for name, items in sets.items() if items]  # fmt: skip
+        print("  exact: " + "  ".join(parts), flush=True)
+
+
+@torch.inference_mode()
+def exact_share(network: Network, batches: list[Batch]) -> float:
+    """The share of rows of which every learned token is the likeliest one, as greedy decoding would need."""
+    right = total = 0
+    for batch in batches:
+        best = network.logits(network(batch.ids)).argmax(-1)
+        right += int(((best == batch.targets) | ~batch.learned).all(-1).sum())
+        total += len(batch.ids)
+    return right / total
+
+
+def make_tokenizer(corpus: Corpus, seed: int) -> Tokenizer:
+    """A tokenizer for the questions, and a fifth as much of the answers."""
+    rng = random.Random(f"tokenizer/{seed}")
+    exchanges = [draw_clean(corpus, rng) for _ in range(TOKENIZER_TEXTS)]
+    return train_tokenizer([*(e.question for e in exchanges), *(e.answer for e in exchanges[::5])])
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="train_guide", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=40.0, help="time to train, without export (default 40)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("build/guide"), help="folder of the run (default build/guide)")
+    parser.add_argument("--install", action="store_true", help="copy the exported files into models/")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Train, or go on training, then export; 130 if stopped before the time was used."""
+    options = parse_arguments()
+    torch.manual_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    run, corpus = Run(options.out), read_corpus()
+    if not run.tokenizer_path.exists():
+        make_tokenizer(corpus, options.seed).save(str(run.tokenizer_path))
+    network = Network(Shape())
+    workers = Workers(options.threads)
+    trainer = Trainer(run, network, corpus, run.load_tokenizer(), options.seed, options.minutes * 60, workers)
+    trainer.resume()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(trainer, "stopped", True))
+    print(f"{sum(p.numel() for p in network.parameters()):,} parameters, {len(corpus.facts)} facts", flush=True)
+    trainer.train()
+    if trainer.stopped:
+        print("stopped; the same command goes on", flush=True)
+        return 130
+    trainer.measure()
+    run.save_weights(network)
+    export_run(run)
+    if options.install:
+        install(run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

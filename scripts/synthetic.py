@@ -1,0 +1,188 @@
+"""GGUF files with real shapes and random weights: what a model costs depends on its shape, not on what it learned.
+
+The tokenizer is byte-level with ChatML's control tokens; the rest of the vocabulary is filler that is never produced
+from text. Weights are random bits with harmless scales, so that nothing becomes infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Q
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a dense transformer of llama.cpp's architectures "llama" and "qwen3"."""
+
+    architecture: str = "llama"
+    n_layer: int = 2
+    n_embd: int = 256
+    n_ff: int = 512
+    n_head: int = 4
+    n_head_kv: int = 2
+    head_dim: int = 64
+    n_vocab: int = 512
+    n_ctx_train: int = 2048
+    tied: bool = True
+
+
+TINY = Shape()
+SMALL = Shape(n_layer=6, n_embd=256, n_ff=768, n_head=4, n_head_kv=4, n_vocab=2048)
+QWEN3_0_6B = Shape("qwen3", 28, 1024, 3072, 16, 8, 128, 151936, 40960)
+
+
+def write_model(
+    path: Path,
+    shape: Shape = TINY,
+    *,
+    mix: str = "F16",
+    template: str | None = CHATML,
+    metadata: dict[str, Any] | None = None,
+    pieces: dict[int, str] | None = None,
+    with_tensors: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Write a model; `mix` is F16, Q8_0 or Q4_K_M. `pieces` replaces texts of tokens, `metadata` adds string keys.
+
+    `metadata` may hold "general.architecture" to name an architecture other than the shape's.
+    """
+    extra = dict(metadata or {})
+    writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
+    _add_hyperparameters(writer, shape)
+    _add_tokenizer(writer, shape.n_vocab, pieces or {})
+    if template is not None:
+        writer.add_chat_template(template)
+    for key, value in extra.items():
+        if isinstance(value, float):
+            writer.add_float32(key, value)
+        else:
+            writer.add_string(key, value)
+    rng = np.random.default_rng(seed)
+    for name, dims in tensors(shape) if with_tensors else ():
+        kind = tensor_type(name, mix, shape)
+        writer.add_tensor(name, random_tensor(rng, dims, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    writer.add_block_count(shape.n_layer)
+    writer.add_context_length(shape.n_ctx_train)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_head)
+    writer.add_head_count_kv(shape.n_head_kv)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(shape.n_vocab)
+
+
+def byte_texts() -> list[str]:
+    """Return GPT-2's printable stand-ins for the 256 bytes, in the order of the bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    spare = iter(range(256, 512))
+    return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, n_vocab: int, pieces: dict[int, str]) -> None:
+    texts = [*SPECIALS, *byte_texts(), "ĠĠ"]  # one merge, so that text can be tokenized in two ways
+    texts += [f"~{index}" for index in range(len(texts), n_vocab)]
+    for index, text in pieces.items():
+        texts[index] = text
+    kinds = [int(gguf.TokenType.CONTROL)] * len(SPECIALS) + [int(gguf.TokenType.NORMAL)] * (n_vocab - len(SPECIALS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(texts[:n_vocab])
+    writer.add_token_types(kinds)
+    writer.add_token_merges(["Ġ Ġ"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+
+
+def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield names and shapes (rows first, as numpy has them) of all tensors."""
+    e, q, kv = shape.n_embd, shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
+    yield "token_embd.weight", (shape.n_vocab, e)
+    for layer in range(shape.n_layer):
+        block = f"blk.{layer}."
+        yield block + "attn_norm.weight", (e,)
+        yield block + "attn_q.weight", (q, e)
+        yield block + "attn_k.weight", (kv, e)
+        yield block + "attn_v.weight", (kv, e)
+        yield block + "attn_output.weight", (e, q)
+        if shape.architecture == "qwen3":
+            yield block + "attn_q_norm.weight", (shape.head_dim,)
+            yield block + "attn_k_norm.weight", (shape.head_dim,)
+        yield block + "ffn_norm.weight", (e,)
+        yield block + "ffn_gate.weight", (shape.n_ff, e)
+        yield block + "ffn_up.weight", (shape.n_ff, e)
+        yield block + "ffn_down.weight", (e, shape.n_ff)
+    yield "output_norm.weight", (e,)
+    if not shape.tied:
+        yield "output.weight", (shape.n_vocab, e)
+
+
+def tensor_type(name: str, mix: str, shape: Shape) -> Q:
+    """Return the GGML type llama.cpp's quantizer gives a tensor in this mix (llama-quant.cpp, dense models)."""
+    if name.endswith("norm.weight"):
+        return Q.F32
+    if mix != "Q4_K_M":
+        return Q[mix.upper()]
+    if name in ("token_embd.weight", "output.weight"):
+        return Q.Q6_K if shape.tied or name == "output.weight" else Q.Q4_K
+    if name.endswith(("attn_v.weight", "ffn_down.weight")):
+        layer, n = int(name.split(".")[1]), shape.n_layer
+        if layer < n // 8 or layer >= 7 * n // 8 or (layer - n // 8) % 3 == 2:
+            return Q.Q6_K
+    return Q.Q4_K
+
+
+def random_tensor(rng: np.random.Generator, dims: tuple[int, ...], kind: Q) -> Any:
+    """Return the tensor's data as the writer wants it: floats, or rows of quantized blocks as bytes."""
+    if kind == Q.F32:
+        return np.ones(dims, np.float32)
+    if kind == Q.F16:
+        return (rng.standard_normal(dims, np.float32) * 0.03).astype(np.float16)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    rows, blocks = dims[0], dims[1] // block
+    data = rng.integers(0, 256, (rows, blocks, size), np.uint8)
+    _SCALES[kind](data)
+    return data.reshape(rows, blocks * size)
+
+
+def _put_half(data: Any, offset: int, value: float) -> None:
+    data[:, :, offset : offset + 2] = np.frombuffer(np.float16(value).tobytes(), np.uint8)
+
+
+def _scale_q8_0(data: Any) -> None:  # f16 d, 32 x int8
+    _put_half(data, 0, 0.0004)
+
+
+def _scale_q4_k(data: Any) -> None:  # f16 d, f16 dmin, 12 bytes of scales, 128 bytes of quants
+    _put_half(data, 0, 0.0002)
+    _put_half(data, 2, 0.0015)
+
+
+def _scale_q6_k(data: Any) -> None:  # 128 low bits, 64 high bits, 16 x int8 scales, f16 d
+    _put_half(data, 208, 0.00002)
+
+
+_SCALES: dict[Q, Callable[[Any], None]] = {Q.Q8_0: _scale_q8_0, Q.Q4_K: _scale_q4_k, Q.Q6_K: _scale_q6_k}

@@ -1,0 +1,104 @@
+"""What the tests share: models made on the spot, engines that are surely closed, and the real program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from llmrun.embedded import embedded_file
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Chunk, Generate, Message
+from llmrun.sampling import Sampling
+from llmrun.settings import RunSettings
+from scripts.synthetic import write_model
+
+# A busy machine is no failure: no example has a deadline, and what fails is printed so that it can be repeated.
+hypothesis.settings.register_profile("llmrun", deadline=None, print_blob=True, derandomize=True, database=None)
+hypothesis.settings.load_profile("llmrun")
+
+GREEDY = Sampling(temperature=0)
+ONE_THREAD = RunSettings(n_threads=1, n_threads_batch=1)  # the suite must not collapse where cores are busy
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 1.3 million random weights: it answers nonsense, quickly."""
+    return write_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def guide_file() -> Path:
+    """The embedded model as users get it."""
+    return embedded_file("Q8_0")
+
+
+@pytest.fixture
+def start_engine() -> Iterator[Callable[..., Engine]]:
+    """A function that loads a model; every engine it made is closed after the test."""
+    engines: list[Engine] = []
+
+    def start(path: Path, settings: RunSettings = ONE_THREAD, on_log: Callable[[str], None] | None = None) -> Engine:
+        engine = Engine(on_log)
+        engines.append(engine)
+        engine.load(path, settings)
+        return engine
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def guide(guide_file: Path) -> Iterator[Engine]:
+    """One engine with the embedded model, for tests that only ask it something."""
+    with Engine() as engine:
+        engine.load(guide_file, ONE_THREAD)
+        yield engine
+
+
+def request(*texts: str, **options: Any) -> Generate:
+    """A greedy request; the texts are question, answer, question and so on."""
+    roles = ("user", "assistant")
+    messages = tuple(Message(roles[index % 2], text) for index, text in enumerate(texts))
+    return Generate(messages, **({"sampling": GREEDY} | options))
+
+
+def chunks(engine: Engine, wanted: Generate) -> list[Chunk]:
+    """All chunks of an answer."""
+    return [event for event in engine.answer(wanted) if isinstance(event, Chunk)]
+
+
+def ask(engine: Engine, question: str, **options: Any) -> str:
+    """The greedy answer to a question."""
+    return "".join(chunk.text for chunk in chunks(engine, request(question, **options)))
+
+
+@pytest.fixture
+def llmrun(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the real program, with an empty home, and without a terminal."""
+
+    def run(*arguments: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "llmrun.cli.main", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=clean_environment(tmp_path),
+            check=False,
+        )
+
+    return run
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment of a new user with a terminal of 80 columns."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMRUN_", "XDG_"))}
+    return kept | {"HOME": str(home), "COLUMNS": "80", "TERM": "xterm", "OMP_WAIT_POLICY": "passive", "NO_COLOR": "1"}

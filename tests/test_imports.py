@@ -1,0 +1,158 @@
+"""The house: who may import whom, what stays outside, and what `--help` must not cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "llmrun"
+
+# Floors, lowest first: a module imports only from its own floor and those below. A name stands for what is in it too.
+FLOORS = (
+    ("errors", "units"),
+    ("reference", "sampling", "settings", "engine.protocol"),
+    ("report", "embedded", "gguf.source", "hardware.threads", "worker", "engine.process", "engine.client"),
+    ("pipeline",),
+    ("console", "chat", "cli"),
+)
+# Who may import a package from outside; every other module may not.
+OWNERS = {
+    "llama_cpp": ("worker",),
+    "jinja2": ("worker",),
+    "msgspec": ("engine.protocol",),
+    "psutil": ("hardware",),
+    "platformdirs": ("chat",),
+    "prompt_toolkit": ("chat",),
+    "typer": ("cli",),
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package, by its name without `llmrun.`"""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+def imported(tree: ast.Module, *, also_for_types: bool = True) -> set[str]:
+    """All modules a module imports, wherever in it the import stands."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def within(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+def floor_of(name: str) -> int | None:
+    return next((level for level, rooms in enumerate(FLOORS) for room in rooms if within(name, room)), None)
+
+
+def own_imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
+    """The modules of the package that a module imports."""
+    targets = {full.removeprefix("llmrun.") for full in imported(tree) if full.startswith("llmrun.")}
+    return {target for target in targets if target in known} - {name}
+
+
+def test_every_module_has_a_floor() -> None:
+    homeless = [name for name in modules() if floor_of(name) is None and name != "__init__" and modules()[name].body]
+    assert homeless == []
+
+
+def test_imports_run_downward_only() -> None:
+    trees = modules()
+    upward = [
+        f"{name} imports {target}"
+        for name, tree in trees.items()
+        if (floor := floor_of(name)) is not None
+        for target in own_imports(name, tree, set(trees))
+        if (other := floor_of(target)) is not None and other > floor
+    ]
+    assert upward == []
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    trees = modules()
+    graph = {name: own_imports(name, tree, set(trees)) for name, tree in trees.items()}
+    # imports for type checkers only may point back: they are never executed
+    for name, tree in trees.items():
+        graph[name] -= _types_only(tree)
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def _types_only(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            names |= imported(ast.Module(node.body, []))
+    return {name.removeprefix("llmrun.") for name in names}
+
+
+@pytest.mark.parametrize("package", OWNERS)
+def test_a_dependency_is_imported_only_by_its_owner(package: str) -> None:
+    guests = [
+        name
+        for name, tree in modules().items()
+        if any(within(target, package) for target in imported(tree))
+        and not any(within(name, room) for room in OWNERS[package])
+    ]
+    assert guests == []
+
+
+def test_nothing_outside_the_worker_imports_from_it() -> None:
+    trees = modules()
+    guests = [
+        name
+        for name, tree in trees.items()
+        if not within(name, "worker")
+        and any(within(target, "worker") for target in own_imports(name, tree, set(trees)) - _types_only(tree))
+    ]
+    assert guests == []
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that are loaded after running some code in a new interpreter."""
+    script = f"import sys\n{code}\nprint(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"llama_cpp", "huggingface_hub", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "from llmrun.cli.main import app\ntry: app(['--help'])\nexcept SystemExit: pass"
+    assert loaded_by(code) & HEAVY == set()
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    assert loaded_by("import llmrun") & (HEAVY | {"typer", "rich", "subprocess"}) == set()
+
+
+def test_every_public_name_can_be_had() -> None:
+    import llmrun
+
+    assert {name for name in llmrun.__all__ if not hasattr(llmrun, name)} == set()

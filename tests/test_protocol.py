@@ -1,0 +1,74 @@
+"""engine.protocol: messages to bytes and back, in whatever pieces they arrive."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmrun import errors
+from llmrun.engine import protocol as p
+from llmrun.sampling import Sampling
+from llmrun.settings import RunSettings
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+MESSAGES = st.one_of(
+    st.just(p.Load("/m.gguf", RunSettings(n_ctx=5))),
+    st.builds(
+        p.Generate,
+        st.lists(st.builds(p.Message, TEXT, TEXT)).map(tuple),
+        st.builds(Sampling, seed=st.none() | st.integers(0, 99)),
+        st.none() | st.integers(1, 9),
+        st.lists(TEXT).map(tuple),
+    ),
+    st.just(p.Cancel()),
+    st.just(p.Ready(0.25)),
+    st.sampled_from([p.Phase("idle"), p.Phase("decode"), p.LoadProgress(0.5), p.PrefillProgress(3, 9, 1, 0.5)]),
+    st.builds(p.Chunk, TEXT, st.none() | st.just("stop"), st.none() | st.just(p.Usage(1, 0, 2, 0.1, 0.2, 3))),
+    st.builds(p.Failed, TEXT, TEXT, st.none() | TEXT),
+)
+
+
+@given(st.lists(MESSAGES, max_size=5), st.integers(1, 50))
+def test_messages_survive_the_wire_in_pieces_of_any_size(messages: list[p.Event], size: int) -> None:
+    wire = b"".join(map(p.encode, messages))
+    decoder, received = p.FrameDecoder(), []
+    for start in range(0, len(wire), size):
+        received += decoder.feed(wire[start : start + size])
+    assert received == messages
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\x02{}",
+        b"\0\0\0\x03abc",
+        b"\0\0\0\x04\xff\xfe\xfd\xfc",
+        b'\0\0\0\x1b{"type":"Nothing","body":{}}'[:31],
+        b'\0\0\0\x1c{"type":"Ready","body":null}',
+        b"\0\0\0\x00",
+    ],
+)
+def test_a_frame_that_is_none_is_an_engine_error(frame: bytes) -> None:
+    with pytest.raises(errors.EngineError):
+        p.FrameDecoder().feed(frame)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.GGUFError("bad", "hint"),
+        errors.ContextOverflowError("long"),
+        errors.InsufficientMemoryError("small", None),
+        errors.WorkerDiedError("gone"),
+    ],
+)
+def test_an_error_crosses_the_wall_as_itself(error: errors.LLMRunError) -> None:
+    back = p.error_of(p.failure_of(error))
+    assert (type(back), back.message, back.hint) == (type(error), error.message, error.hint)
+
+
+@pytest.mark.parametrize("kind", ["Nonsense", "ClassVar", "annotations", "__name__"])
+def test_an_error_of_unknown_kind_is_an_engine_error(kind: str) -> None:
+    assert type(p.error_of(p.Failed(kind, "m"))) is errors.EngineError
