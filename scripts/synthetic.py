@@ -19,6 +19,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+FIRST_FILLER = 260  # before it: control tokens, bytes, and one merged token
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
@@ -52,11 +53,13 @@ def write_model(
     metadata: dict[str, Any] | None = None,
     pieces: dict[int, str] | None = None,
     with_tensors: bool = True,
+    writes_from: int = 0,
     seed: int = 0,
 ) -> Path:
     """Write a model; `mix` is F16, Q8_0 or Q4_K_M. `pieces` replaces texts of tokens, `metadata` adds string keys.
 
-    `metadata` may hold "general.architecture" to name an architecture other than the shape's.
+    `metadata` may hold "general.architecture" to name an architecture other than the shape's. With an untied shape,
+    greedy decoding writes only tokens from `writes_from` on, and so never ends by itself.
     """
     extra = dict(metadata or {})
     writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
@@ -72,7 +75,10 @@ def write_model(
     rng = np.random.default_rng(seed)
     for name, dims in tensors(shape) if with_tensors else ():
         kind = tensor_type(name, mix, shape)
-        writer.add_tensor(name, random_tensor(rng, dims, kind), raw_dtype=kind)
+        data = random_tensor(rng, dims, kind)
+        if name == "output.weight":
+            data[:writes_from] = 0  # logits of 0, and among many random ones the largest is above that
+        writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

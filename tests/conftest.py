@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, Generate, Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
-from scripts.synthetic import write_model
+from scripts.synthetic import FIRST_FILLER, TINY, write_model
 
 # A busy machine is no failure: no example has a deadline, and what fails is printed so that it can be repeated.
 hypothesis.settings.register_profile("llmrun", deadline=None, print_blob=True, derandomize=True, database=None)
@@ -31,6 +32,15 @@ ONE_THREAD = RunSettings(n_threads=1, n_threads_batch=1)  # the suite must not c
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 1.3 million random weights: it answers nonsense, quickly."""
     return write_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that, asked greedily, writes "tick300 tick411 …" until it is stopped."""
+    shape = replace(TINY, tied=False)
+    pieces = {token: f"tick{token}Ġ" for token in range(FIRST_FILLER, shape.n_vocab)}
+    path = tmp_path_factory.mktemp("models") / "endless.gguf"
+    return write_model(path, shape, pieces=pieces, writes_from=FIRST_FILLER)
 
 
 @pytest.fixture(scope="session")

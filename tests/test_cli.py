@@ -198,8 +198,8 @@ def test_verbose_shows_the_engines_log_and_where_the_time_went(llmrun: Run) -> N
     assert "llama_model_loader" not in done.stdout
 
 
-def test_a_closed_pipe_is_no_error_to_talk_about(tiny_model: Path, tmp_path: Path) -> None:
-    command = f"{sys.executable} -P -m llmrun.cli.main run {tiny_model} hi -n 500 --temp 0 | head -c 1"
+def test_a_closed_pipe_is_no_error_to_talk_about(endless_model: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -P -m llmrun.cli.main run {endless_model} hi -n 500 --temp 0 | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, env=clean_environment(tmp_path), check=False)
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, b"")
 
@@ -211,9 +211,21 @@ def test_escape_sequences_of_a_model_pass_through_a_pipe_as_they_are(llmrun: Run
     assert value["model"] == "evil\x1b[31m"
 
 
-def test_ctrl_c_during_run_keeps_what_was_written_and_exits_with_130(tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_during_run_keeps_what_was_written_and_exits_with_130(endless_model: Path, tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "llmrun.cli.main", "run", str(tiny_model), "hi", "--ctx", "100000"],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "llmrun.cli.main",
+            "run",
+            str(endless_model),
+            "hi",
+            "--ctx",
+            "100000",
+            "--temp",
+            "0",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

@@ -91,8 +91,8 @@ def test_an_earlier_conversation_is_reused_up_to_where_it_differs(guide: Engine)
     assert 0 < last.usage.cached_tokens < last.usage.prompt_tokens
 
 
-def test_max_tokens_ends_an_answer(start_engine: StartEngine, tiny_model: Path) -> None:
-    last = chunks(start_engine(tiny_model), request("hi", max_tokens=5))[-1]
+def test_max_tokens_ends_an_answer(start_engine: StartEngine, endless_model: Path) -> None:
+    last = chunks(start_engine(endless_model), request("hi", max_tokens=5))[-1]
     assert last.usage
     assert (last.finish_reason, last.usage.completion_tokens) == ("length", 5)
 
@@ -120,8 +120,8 @@ def test_a_prompt_that_does_not_fit_is_refused_and_nothing_is_truncated(
     assert chunks(engine, request("hi", max_tokens=3))[-1].finish_reason == "length"
 
 
-def test_an_answer_that_fills_the_context_says_so(start_engine: StartEngine, tiny_model: Path) -> None:
-    engine = start_engine(tiny_model, replace(ONE_THREAD, n_ctx=300))
+def test_an_answer_that_fills_the_context_says_so(start_engine: StartEngine, endless_model: Path) -> None:
+    engine = start_engine(endless_model, replace(ONE_THREAD, n_ctx=300))
     last = chunks(engine, request("x" * 250))[-1]
     assert last.usage
     assert last.finish_reason == "context"
@@ -141,8 +141,8 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("slow") / "slow.gguf", shape)
 
 
-def test_a_cancel_stops_an_answer_and_the_engine_goes_on(start_engine: StartEngine, tiny_model: Path) -> None:
-    engine = start_engine(tiny_model)
+def test_a_cancel_stops_an_answer_and_the_engine_goes_on(start_engine: StartEngine, endless_model: Path) -> None:
+    engine = start_engine(endless_model)
     answer = engine.answer(request("hi"))
     seen = next(event for event in answer if isinstance(event, Chunk))
     assert seen.finish_reason is None
@@ -192,9 +192,9 @@ def test_progress_of_a_long_prompt_counts_up_to_its_end(start_engine: StartEngin
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
 def test_a_worker_that_dies_in_an_answer_becomes_an_error_with_its_last_words(
-    start_engine: StartEngine, tiny_model: Path, number: signal.Signals
+    start_engine: StartEngine, endless_model: Path, number: signal.Signals
 ) -> None:
-    engine = start_engine(tiny_model, replace(ONE_THREAD, n_ctx=8192))
+    engine = start_engine(endless_model, replace(ONE_THREAD, n_ctx=8192))
     answer = engine.answer(request("hi"))
     next(answer)
     os.kill(engine.pid, number)
@@ -212,9 +212,9 @@ def test_after_its_death_every_question_gets_the_same_error(start_engine: StartE
             list(engine.answer(request("hi")))
 
 
-def test_closing_ends_the_worker_even_in_an_answer(tiny_model: Path) -> None:
+def test_closing_ends_the_worker_even_in_an_answer(endless_model: Path) -> None:
     engine = Engine()
-    engine.load(tiny_model, replace(ONE_THREAD, n_ctx=8192))
+    engine.load(endless_model, replace(ONE_THREAD, n_ctx=8192))
     next(engine.answer(request("hi")))
     pid = engine.pid
     engine.close()
@@ -222,10 +222,10 @@ def test_closing_ends_the_worker_even_in_an_answer(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_no_orphan_is_left_when_the_parent_dies(tiny_model: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_no_orphan_is_left_when_the_parent_dies(endless_model: Path, tmp_path: Path, number: signal.Signals) -> None:
     code = (
         "from llmrun.engine.client import Engine; from pathlib import Path; from tests.conftest import *\n"
-        f"e = Engine(); e.load(Path({str(tiny_model)!r}), replace(ONE_THREAD, n_ctx=8192))\n"
+        f"e = Engine(); e.load(Path({str(endless_model)!r}), replace(ONE_THREAD, n_ctx=8192))\n"
         "a = e.answer(request('hi')); next(a); print(e.pid, flush=True); list(a); list(iter(int, 1))"
     ).replace("import *", "import ONE_THREAD, request; from dataclasses import replace")
     root = Path(__file__).parent.parent
@@ -282,8 +282,8 @@ def test_one_worker_holds_one_model(start_engine: StartEngine, tiny_model: Path)
         engine.load(tiny_model, RunSettings())
 
 
-def test_a_cancel_may_come_from_another_thread(start_engine: StartEngine, tiny_model: Path) -> None:
-    engine = start_engine(tiny_model, replace(ONE_THREAD, n_ctx=8192))
+def test_a_cancel_may_come_from_another_thread(start_engine: StartEngine, endless_model: Path) -> None:
+    engine = start_engine(endless_model, replace(ONE_THREAD, n_ctx=8192))
     answer = engine.answer(request("hi"))
     next(answer)
     thread = threading.Thread(target=answer.cancel)
@@ -294,9 +294,9 @@ def test_a_cancel_may_come_from_another_thread(start_engine: StartEngine, tiny_m
     assert last.finish_reason == "cancelled"
 
 
-def test_death_is_noticed_within_a_second(start_engine: StartEngine, tiny_model: Path) -> None:
+def test_death_is_noticed_within_a_second(start_engine: StartEngine, endless_model: Path) -> None:
     """The only bound on time in this suite: it is generous, and the promise is a user's."""
-    engine = start_engine(tiny_model, replace(ONE_THREAD, n_ctx=8192))
+    engine = start_engine(endless_model, replace(ONE_THREAD, n_ctx=8192))
     answer = engine.answer(request("hi"))
     next(answer)
     killed = time.monotonic()

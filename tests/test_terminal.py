@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import pexpect
 import psutil
 import pytest
 
-from scripts.synthetic import byte_texts, write_model
+from scripts.synthetic import FIRST_FILLER, TINY, Shape, byte_texts, write_model
 from tests.conftest import clean_environment
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 else:
     Spawn = pexpect.spawn
 Open = Callable[..., Spawn]
-PROMPT = ">>> "
+PROMPT = ">>>"
 CTRL_C, CTRL_D, ALT_ENTER, UP = "\x03", "\x04", "\x1b\r", "\x1b[A"
 
 
@@ -38,7 +39,7 @@ def open_chat(tmp_path: Path) -> Iterator[Open]:
             dimensions=(24, 80),
             encoding="utf-8",
             codec_errors="replace",
-            timeout=60,
+            timeout=20,
         )
         opened.append(child)
         if ready:
@@ -83,10 +84,10 @@ def test_quiet_says_nothing_before_the_prompt(open_chat: Open) -> None:
     assert "guide" not in before(chat)
 
 
-def test_ctrl_c_stops_an_answer_and_keeps_the_chat(open_chat: Open, tiny_model: Path) -> None:
-    chat = open_chat(str(tiny_model), "--ctx", "100000", "--temp", "0")
+def test_ctrl_c_stops_an_answer_and_keeps_the_chat(open_chat: Open, endless_model: Path) -> None:
+    chat = open_chat(str(endless_model), "--ctx", "100000", "--temp", "0", "-t", "1")
     chat.send("go\r")
-    chat.expect("~")  # the model's filler: it is writing
+    chat.expect("tick")
     chat.send(CTRL_C)
     chat.expect(r"\(stopped\)")
     chat.expect(PROMPT)
@@ -149,23 +150,23 @@ def worker_of(child: Spawn) -> psutil.Process:
     return next(p for p in psutil.Process(child.pid).children() if "llmrun.worker" in p.cmdline())
 
 
-def test_the_chat_survives_the_death_of_the_engine(open_chat: Open, tiny_model: Path) -> None:
-    chat = open_chat(str(tiny_model), "--ctx", "100000", "--temp", "0")
+def test_the_chat_survives_the_death_of_the_engine(open_chat: Open, endless_model: Path) -> None:
+    chat = open_chat(str(endless_model), "--ctx", "100000", "--temp", "0", "-t", "1")
     chat.send("go\r")
-    chat.expect("~")
+    chat.expect("tick")
     os.kill(worker_of(chat).pid, signal.SIGKILL)
     chat.expect("error: the engine's process was killed")
     chat.expect("starting the engine again")
     chat.expect(PROMPT)
     chat.send("go\r")
-    chat.expect("~")
+    chat.expect("tick")
 
 
-def test_closing_the_terminal_leaves_no_worker(open_chat: Open, tiny_model: Path) -> None:
-    chat = open_chat(str(tiny_model), "--ctx", "100000", "--temp", "0")
+def test_closing_the_terminal_leaves_no_worker(open_chat: Open, endless_model: Path) -> None:
+    chat = open_chat(str(endless_model), "--ctx", "100000", "--temp", "0", "-t", "1")
     worker = worker_of(chat)
     chat.send("go\r")
-    chat.expect("~")
+    chat.expect("tick")
     chat.close(force=False)  # SIGHUP, as when a window is closed
     worker.wait(timeout=10)
     assert not worker.is_running()
@@ -176,10 +177,15 @@ def test_the_terminal_obeys_no_escape_sequence_of_a_model(open_chat: Open, tmp_p
     evil = "\x1b]0;pwned\x07\x1b[2J\r\x9b5m"
     texts = byte_texts()
     token = "".join(texts[byte] for byte in evil.encode())
+    pieces = {index: f"{token}{index}" for index in range(FIRST_FILLER, 512)}
     path = write_model(
-        tmp_path / "evil.gguf", metadata={"general.name": f"evil{evil}"}, pieces=dict.fromkeys(range(300, 512), token)
+        tmp_path / "evil.gguf",
+        replace(TINY, tied=False),
+        metadata={"general.name": f"evil{evil}"},
+        pieces=pieces,
+        writes_from=FIRST_FILLER,
     )
-    chat = open_chat(str(path), "-n", "20", "--temp", "3", "--top-k", "0", "--min-p", "0")
+    chat = open_chat(str(path), "-n", "20", "--temp", "0")
     assert "\x1b]0;pwned" not in before(chat)
     assert "\x1b[2J" not in before(chat)
     assert "evil]0;pwned" in before(chat)
@@ -190,8 +196,6 @@ def test_the_terminal_obeys_no_escape_sequence_of_a_model(open_chat: Open, tmp_p
 
 
 def test_a_long_prompt_shows_how_far_it_is(open_chat: Open, tmp_path: Path) -> None:
-    from scripts.synthetic import Shape
-
     shape = Shape(n_layer=16, n_embd=1024, n_ff=8192, n_head=16, n_head_kv=16, n_ctx_train=8192)
     path = write_model(tmp_path / "slow.gguf", shape)
     chat = open_chat(str(path), "-n", "1", "--threads", "1")

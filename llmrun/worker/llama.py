@@ -156,10 +156,10 @@ class Model:
         return buffer.value.decode("utf-8", "replace")
 
     def description(self) -> str:
-        """Return llama.cpp's one-line description: architecture, size class, quantization."""
+        """Return llama.cpp's one-line description, such as "qwen3 8B Q4_K - Medium", without its question marks."""
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
+        return buffer.value.decode("utf-8", "replace").replace(" ?B", "").replace(" (guessed)", "")
 
     def chat_template(self) -> str | None:
         """Return the file's default chat template."""

@@ -14,6 +14,7 @@ from scripts.guide.exchange import Exchange
 from scripts.guide.tokenizer import END_OF_TEXT, Row, encode_row
 
 POOL = 320  # conversations sorted together
+OPENING_TOKENS = 6
 TOKENS = 1792  # padding included; small batches learn more per token here
 
 
@@ -30,8 +31,13 @@ def draw_batches(corpus: Corpus, tokenizer: Tokenizer, seed: int, context: int, 
     """Batches without end; the first `skip` are passed over (to go on where a checkpoint was written)."""
     for number in count():
         rng = random.Random(f"{seed}/{number}")
-        rows = (encode_row(tokenizer, draw_conversation(corpus, rng)) for _ in range(POOL))
-        groups = group_rows([_cut(row, context) for row in rows])
+        conversations = [draw_conversation(corpus, rng) for _ in range(POOL)]
+        rows = [encode_row(tokenizer, conversation) for conversation in conversations]
+        lengths = [
+            _opening_length(row) if conversation.opening_only else context
+            for row, conversation in zip(rows, conversations, strict=True)
+        ]
+        groups = group_rows([_cut(row, length) for row, length in zip(rows, lengths, strict=True)])
         rng.shuffle(groups)
         for group in groups:
             if skip:
@@ -66,6 +72,11 @@ def exchange_batches(exchanges: Sequence[Exchange], tokenizer: Tokenizer) -> lis
     """Each exchange as a conversation of its own, to measure on."""
     rows = [encode_row(tokenizer, Conversation("", (exchange,))) for exchange in exchanges]
     return [collate(group) for group in group_rows(rows)]
+
+
+def _opening_length(row: Row) -> int:
+    """Tokens up to the end of the answer's opening."""
+    return row.learned.index(True) + OPENING_TOKENS
 
 
 def _cut(row: Row, context: int) -> Row:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from scripts.guide.exchange import Exchange
 from scripts.guide.facts import Fact, read_facts
-from scripts.guide.noise import Keywords, disturb, find_keywords, shake
+from scripts.guide.noise import Keywords, blend, disturb, find_keywords, shake
 from scripts.guide.numbers import Numbers, draw_number, read_numbers
 from scripts.guide.refusals import Refusals, draw_refusal, read_refusals
 
@@ -14,6 +14,8 @@ NUMBER_SHARE = 0.24
 REFUSAL_SHARE = 0.16
 SHAKEN_SHARE = 0.42  # of the fact questions; see noise.shake
 JOINED_SHARE = 0.06  # of the fact questions: two wordings in one message
+BLENDED_SHARE = 0.15  # of the fact questions: some words of two wordings, so that the words decide and not the phrase
+OPENING_SHARE = 0.65  # of the conversations: one turn, of which only the answer's opening is learned
 TURNS = ((1, 2, 3), (55, 28, 17))
 LONG_SHARE = 0.006  # of the conversations: up to LONG_TURNS turns, so that the claimed context has been seen
 LONG_TURNS = 38
@@ -24,10 +26,14 @@ SYSTEMS = ("You are a helpful assistant.", "You are guide.", "Answer briefly.", 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns in order, and a system prompt or "" for none."""
+    """Turns in order, and a system prompt or "" for none. opening_only: the answer is cut after its first tokens.
+
+    The opening decides which fact is told; what follows it is soon known by heart, and would take most of the time.
+    """
 
     system: str
     turns: tuple[Exchange, ...]
+    opening_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class Corpus:
     def keywords(self) -> Keywords:
         """Which words of the questions carry their topic."""
         return find_keywords(self.facts)
+
+    @cached_property
+    def by_answer(self) -> dict[str, Fact]:
+        """The facts by what they answer."""
+        return {fact.answer: fact for fact in self.facts}
 
 
 def read_corpus() -> Corpus:
@@ -66,16 +77,23 @@ def draw_exchange(corpus: Corpus, rng: random.Random) -> Exchange:
     exchange = draw_clean(corpus, rng)
     question = exchange.question
     is_fact = not exchange.topic.startswith(("numbers", "refusals"))
-    if is_fact and rng.random() < JOINED_SHARE:
-        fact = next(fact for fact in corpus.facts if fact.answer == exchange.answer)
-        question = f"{question}{rng.choice(('. ', ', ', '? ', ' '))}{rng.choice(fact.questions)}"
+    chance = rng.random()
+    if is_fact and chance < JOINED_SHARE + BLENDED_SHARE:
+        other = rng.choice(corpus.by_answer[exchange.answer].questions)
+        if chance < JOINED_SHARE:
+            question = f"{question}{rng.choice(('. ', ', ', '? ', ' '))}{other}"
+        else:
+            question = blend(question, other, rng)
     if is_fact and rng.random() < SHAKEN_SHARE:
         question = shake(question, corpus.keywords, rng)
     return exchange.asked(disturb(question, rng))
 
 
 def draw_conversation(corpus: Corpus, rng: random.Random) -> Conversation:
-    """One to three turns, rarely very many."""
+    """One to three turns, rarely very many; often only the opening of a single answer."""
+    if rng.random() < OPENING_SHARE:
+        turn = draw_exchange(corpus, rng)
+        return Conversation("", (turn,), opening_only=not turn.topic.startswith("numbers"))
     count = rng.choices(*TURNS)[0]
     if rng.random() < LONG_SHARE:
         count = rng.randint(4, LONG_TURNS)

@@ -125,6 +125,16 @@ def shake(question: str, keywords: Keywords, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def blend(one: str, other: str, rng: random.Random) -> str:
+    """Some words of each of two questions, in order: of one question about three quarters, of the other a half."""
+    shares = [0.75, 0.5]
+    rng.shuffle(shares)
+    kept = [
+        word for text, share in zip((one, other), shares, strict=True) for word in text.split() if rng.random() < share
+    ]
+    return " ".join(kept) or one
+
+
 def _swap_synonyms(text: str, rng: random.Random) -> str:
     def swap(match: re.Match[str]) -> str:
         return rng.choice(_FORMS[match[0]]) if rng.random() < 0.5 else match[0]
