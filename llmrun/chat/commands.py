@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 _HELP = {
     "/help": "this list",
-    "/system [TEXT]": "show or set the system message; `/system -` removes it",
+    "/system [TEXT]": "show or set the system message; - removes it",
     "/clear": "forget the conversation, keep the system message",
-    "/stats": "tokens and speed of the last answer, sampling and where it comes from",
+    "/stats": "tokens and speed of the last answer, and how it was drawn",
     "/exit": "leave (so do Ctrl-D, and Ctrl-C at an empty prompt)",
 }
 _KEYS = (
@@ -30,6 +30,11 @@ class LeaveChat(Exception):  # noqa: N818 (no error: a wish)
     """The user wants to leave."""
 
 
+def help_text() -> str:
+    """Return what /help shows."""
+    return bullet_list([*_HELP.items(), *_KEYS])
+
+
 def command_names() -> list[str]:
     """Return the commands, for completion."""
     return [name.split()[0] for name in _HELP]
@@ -39,8 +44,8 @@ def run_command(line: str, talk: Talk) -> None:
     """Carry out a slash command; raises LeaveChat, or UsageError for one there is not."""
     name, _, argument = line.strip().partition(" ")
     actions: dict[str, Callable[[str], None]] = {
-        "/help": lambda _: talk.console.notice(bullet_list([*_HELP.items(), *_KEYS])),
-        "/?": lambda _: talk.console.notice(bullet_list([*_HELP.items(), *_KEYS])),
+        "/help": lambda _: talk.console.notice(help_text()),
+        "/?": lambda _: talk.console.notice(help_text()),
         "/system": lambda text: _system(text.strip(), talk),
         "/clear": lambda _: _clear(talk),
         "/stats": lambda _: _stats(talk),

@@ -38,7 +38,7 @@ Ctx = Annotated[
         min=1,
         max=MAX_N_CTX,
         metavar="TOKENS",
-        help="Context length. [default: trained, up to 8192]",
+        help="Context length. (default: trained, up to 8192)",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -49,7 +49,7 @@ GpuLayers = Annotated[
         "-ngl",
         min=0,
         metavar="N",
-        help="Layers on the GPU, output included. [default: all]",
+        help="Layers on the GPU, output included. (default: all)",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -59,14 +59,14 @@ KVType = Annotated[
         "--kv-type",
         callback=_kv_type,
         metavar="TYPE",
-        help="Type of the KV cache: f16, q8_0, q4_0, ... [default: f16]",
+        help="Type of the KV cache: f16, q8_0, q4_0, ... (default: f16)",
         rich_help_panel=_RUNNING,
     ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", "-t", min=1, metavar="N", help="CPU threads. [default: physical cores]", rich_help_panel=_RUNNING
+        "--threads", "-t", min=1, metavar="N", help="CPU threads. (default: physical cores)", rich_help_panel=_RUNNING
     ),
 ]
 

@@ -1,0 +1,39 @@
+"""The README: what is generated is fresh, what is claimed is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from scripts.readme import README, ROOT, render
+
+
+def test_the_generated_pieces_of_the_readme_are_fresh() -> None:
+    text = README.read_text("utf-8")
+    assert render(text) == text, "run scripts/readme"
+
+
+def test_every_file_the_documents_name_is_there() -> None:
+    named = set()
+    for path in (README, ROOT / ".github" / "CONTRIBUTING.md", ROOT / "models" / "README.md"):
+        named |= set(re.findall(r"`((?:scripts|models|tests|\.github)/[\w./-]+)`", path.read_text("utf-8")))
+        named |= set(re.findall(r"^(scripts/\w+)", path.read_text("utf-8"), re.MULTILINE))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_map_names_every_module() -> None:
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = re.findall(r"`([\w.*]+)`", text)
+    missing = []
+    for path in sorted((ROOT / "llmrun").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / "llmrun").with_suffix("").parts)
+        covered = any(name == room or (room.endswith("*") and name.startswith(room[:-1])) for room in rooms)
+        if not covered and not name.endswith("__init__"):
+            missing.append(name)
+    assert missing == []
+
+
+def test_no_document_speaks_of_this_machine() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "models").rglob("*.md"), ROOT / ".github" / "CONTRIBUTING.md"]
+    found = [path.name for path in documents if re.search(r"/(work|root|home)/", Path(path).read_text("utf-8"))]
+    assert found == []
