@@ -41,8 +41,9 @@ def _help(*command: str) -> str:
 def _exit_codes() -> str:
     rows = ["| exit code | what | HTTP status |", "|---|---|---|", "| 0 | all well | 200 |"]
     for _, cls in inspect.getmembers(errors, inspect.isclass):
-        if cls is not errors.LLMRunError:
-            rows.append(f"| {cls.exit_code} | {(cls.__doc__ or '').splitlines()[0].split(';')[0].rstrip('.')} | {cls.http_status} |")
+        if issubclass(cls, errors.LLMRunError) and cls is not errors.LLMRunError:
+            what = (cls.__doc__ or "").splitlines()[0].split(";")[0].rstrip(".")
+            rows.append(f"| {cls.exit_code} | {what} | {cls.http_status} |")
     codes = sorted(rows[3:], key=lambda row: int(row.split("|")[1]))
     return "\n".join([*rows[:3], *codes, "| 130 | Ctrl-C | |"])
 

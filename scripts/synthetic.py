@@ -20,12 +20,16 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 FIRST_FILLER = 260  # before it: control tokens, bytes, and one merged token
+LETTERS = range(3 + ord("a"), 3 + ord("z") + 1)  # tokens that are also what the tokenizer makes of their text
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a dense transformer of llama.cpp's architectures "llama" and "qwen3"."""
+    """Sizes of a model of llama.cpp's architectures "llama", "qwen3", "gemma3" (sliding windows) or "mamba" (a state).
+
+    n_swa: the window, tokens. A mamba model's inner size is n_ff, its state has 16 numbers for each of those.
+    """
 
     architecture: str = "llama"
     n_layer: int = 2
@@ -37,10 +41,13 @@ class Shape:
     n_vocab: int = 512
     n_ctx_train: int = 2048
     tied: bool = True
+    n_swa: int = 0
 
 
 TINY = Shape()
 SMALL = Shape(n_layer=6, n_embd=256, n_ff=768, n_head=4, n_head_kv=4, n_vocab=2048)
+SLIDING = Shape("gemma3", n_layer=6, n_swa=64)
+RECURRENT = Shape("mamba")
 QWEN3_0_6B = Shape("qwen3", 28, 1024, 3072, 16, 8, 128, 151936, 40960)
 
 
@@ -53,13 +60,13 @@ def write_model(
     metadata: dict[str, Any] | None = None,
     pieces: dict[int, str] | None = None,
     with_tensors: bool = True,
-    writes_from: int = 0,
+    writes: range | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a model; `mix` is F16, Q8_0 or Q4_K_M. `pieces` replaces texts of tokens, `metadata` adds string keys.
 
     `metadata` may hold "general.architecture" to name an architecture other than the shape's. With an untied shape,
-    greedy decoding writes only tokens from `writes_from` on, and so never ends by itself.
+    greedy decoding writes only the tokens of `writes`, and so never ends by itself if no end is among them.
     """
     extra = dict(metadata or {})
     writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
@@ -76,8 +83,8 @@ def write_model(
     for name, dims in tensors(shape) if with_tensors else ():
         kind = tensor_type(name, mix, shape)
         data = random_tensor(rng, dims, kind)
-        if name == "output.weight":
-            data[:writes_from] = 0  # logits of 0, and among many random ones the largest is above that
+        if name == "output.weight" and writes is not None:
+            data[: writes.start] = data[writes.stop :] = 0  # logits of 0: among many random ones the largest is above
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -98,6 +105,13 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(shape.n_vocab)
+    if shape.n_swa:
+        writer.add_sliding_window(shape.n_swa)
+    if shape.architecture == "mamba":
+        writer.add_ssm_conv_kernel(_CONVOLUTION)
+        writer.add_ssm_inner_size(shape.n_ff)
+        writer.add_ssm_state_size(_STATE)
+        writer.add_ssm_time_step_rank(_RANK)
 
 
 def byte_texts() -> list[str]:
@@ -123,32 +137,57 @@ def _add_tokenizer(writer: gguf.GGUFWriter, n_vocab: int, pieces: dict[int, str]
     writer.add_add_bos_token(False)
 
 
+_CONVOLUTION, _STATE, _RANK = 4, 16, 32  # a mamba model's d_conv, d_state, dt_rank
+
+
 def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield names and shapes (rows first, as numpy has them) of all tensors."""
-    e, q, kv = shape.n_embd, shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
-    yield "token_embd.weight", (shape.n_vocab, e)
+    yield "token_embd.weight", (shape.n_vocab, shape.n_embd)
+    block = _mamba_block if shape.architecture == "mamba" else _attention_block
     for layer in range(shape.n_layer):
-        block = f"blk.{layer}."
-        yield block + "attn_norm.weight", (e,)
-        yield block + "attn_q.weight", (q, e)
-        yield block + "attn_k.weight", (kv, e)
-        yield block + "attn_v.weight", (kv, e)
-        yield block + "attn_output.weight", (e, q)
-        if shape.architecture == "qwen3":
-            yield block + "attn_q_norm.weight", (shape.head_dim,)
-            yield block + "attn_k_norm.weight", (shape.head_dim,)
-        yield block + "ffn_norm.weight", (e,)
-        yield block + "ffn_gate.weight", (shape.n_ff, e)
-        yield block + "ffn_up.weight", (shape.n_ff, e)
-        yield block + "ffn_down.weight", (e, shape.n_ff)
-    yield "output_norm.weight", (e,)
+        for name, dims in block(shape):
+            yield f"blk.{layer}.{name}", dims
+    yield "output_norm.weight", (shape.n_embd,)
     if not shape.tied:
-        yield "output.weight", (shape.n_vocab, e)
+        yield "output.weight", (shape.n_vocab, shape.n_embd)
+
+
+def _mamba_block(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    e, inner = shape.n_embd, shape.n_ff
+    yield "attn_norm.weight", (e,)
+    yield "ssm_in.weight", (2 * inner, e)
+    yield "ssm_conv1d.weight", (inner, _CONVOLUTION)
+    yield "ssm_conv1d.bias", (inner,)
+    yield "ssm_x.weight", (_RANK + 2 * _STATE, inner)
+    yield "ssm_dt.weight", (inner, _RANK)
+    yield "ssm_dt.bias", (inner,)
+    yield "ssm_a", (inner, _STATE)
+    yield "ssm_d", (inner,)
+    yield "ssm_out.weight", (e, inner)
+
+
+def _attention_block(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    e, q, kv = shape.n_embd, shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
+    yield "attn_norm.weight", (e,)
+    yield "attn_q.weight", (q, e)
+    yield "attn_k.weight", (kv, e)
+    yield "attn_v.weight", (kv, e)
+    yield "attn_output.weight", (e, q)
+    if shape.architecture in ("qwen3", "gemma3"):
+        yield "attn_q_norm.weight", (shape.head_dim,)
+        yield "attn_k_norm.weight", (shape.head_dim,)
+    if shape.architecture == "gemma3":
+        yield "post_attention_norm.weight", (e,)
+        yield "post_ffw_norm.weight", (e,)
+    yield "ffn_norm.weight", (e,)
+    yield "ffn_gate.weight", (shape.n_ff, e)
+    yield "ffn_up.weight", (shape.n_ff, e)
+    yield "ffn_down.weight", (e, shape.n_ff)
 
 
 def tensor_type(name: str, mix: str, shape: Shape) -> Q:
     """Return the GGML type llama.cpp's quantizer gives a tensor in this mix (llama-quant.cpp, dense models)."""
-    if name.endswith("norm.weight"):
+    if name.endswith(("norm.weight", ".bias", "ssm_a", "ssm_d", "ssm_conv1d.weight")):
         return Q.F32
     if mix != "Q4_K_M":
         return Q[mix.upper()]
@@ -164,7 +203,7 @@ def tensor_type(name: str, mix: str, shape: Shape) -> Q:
 def random_tensor(rng: np.random.Generator, dims: tuple[int, ...], kind: Q) -> Any:
     """Return the tensor's data as the writer wants it: floats, or rows of quantized blocks as bytes."""
     if kind == Q.F32:
-        return np.ones(dims, np.float32)
+        return np.ones(dims, np.float32) if len(dims) == 1 else -rng.random(dims, np.float32)
     if kind == Q.F16:
         return (rng.standard_normal(dims, np.float32) * 0.03).astype(np.float16)
     block, size = gguf.GGML_QUANT_SIZES[kind]

@@ -40,7 +40,7 @@ def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = replace(TINY, tied=False)
     pieces = {token: f"tick{token}Ġ" for token in range(FIRST_FILLER, shape.n_vocab)}
     path = tmp_path_factory.mktemp("models") / "endless.gguf"
-    return write_model(path, shape, pieces=pieces, writes_from=FIRST_FILLER)
+    return write_model(path, shape, pieces=pieces, writes=range(FIRST_FILLER, shape.n_vocab))
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def test_the_terminal_obeys_no_escape_sequence_of_a_model(open_chat: Open, tmp_p
         replace(TINY, tied=False),
         metadata={"general.name": f"evil{evil}"},
         pieces=pieces,
-        writes_from=FIRST_FILLER,
+        writes=range(FIRST_FILLER, 512),
     )
     chat = open_chat(str(path), "-n", "20", "--temp", "0")
     assert "\x1b]0;pwned" not in before(chat)

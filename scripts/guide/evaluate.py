@@ -14,7 +14,6 @@ from pathlib import Path
 from scripts.guide.answers import answer
 from scripts.guide.conversations import Corpus, read_corpus
 from scripts.guide.exchange import Exchange, is_right
-from scripts.guide.export import MODELS
 from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
 from scripts.guide.numbers import REQUIRED_FRAME, Slots, compute, held_out_numbers
 from scripts.guide.refusals import PHRASE, held_out_refusals
@@ -110,7 +109,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="evaluate_guide", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--set", choices=("dev", "test"), default="test", help="which held-out wordings (default test)")
-    parser.add_argument("--models", type=Path, default=MODELS, help="folder of guide-*.gguf (default models/)")
+    parser.add_argument("--models", type=Path, default=GUIDE.parent, help="folder of guide-*.gguf (default models/)")
     parser.add_argument("--quant", nargs="+", choices=QUANTS, default=QUANTS)
     parser.add_argument("--failures", action="store_true", help="print every wrong answer")
     parser.add_argument("--json", action="store_true")

@@ -1,0 +1,42 @@
+"""scripts/bench: figures of llmrun as ratios, each pair measured in turns within one run.
+
+Nothing else should run meanwhile: llama.cpp's waiting threads collapse where cores are busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.benchmarks.engine import measure_engine, measure_guide
+from scripts.benchmarks.startup import measure_first_token, measure_help
+from scripts.benchmarks.table import Row, format_table
+
+BENCHES: dict[str, Callable[[Path], list[Row]]] = {
+    "help": measure_help,
+    "first-token": measure_first_token,
+    "guide": measure_guide,
+    "engine": measure_engine,
+}
+
+
+def main() -> None:
+    """Run the named benches, or all, and print one table."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="default: all")
+    parser.add_argument("--json", type=Path, help="also write the figures into this file")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where synthetic models are kept")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    print(f"load before: {os.getloadavg()[0]:.2f}", flush=True)
+    rows = [row for name in options.names or BENCHES for row in BENCHES[name](options.folder)]
+    print(format_table(rows))
+    if options.json:
+        options.json.write_text(json.dumps([row.data() for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Reading and writing through client and worker, against the bare loop."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from llmrun.embedded import embedded_file
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Chunk, Generate, Message
+from llmrun.hardware.threads import count_threads
+from llmrun.sampling import Sampling
+from llmrun.settings import RunSettings
+from scripts.benchmarks.bare import BareLoop
+from scripts.benchmarks.table import Row
+from scripts.synthetic import LETTERS, QWEN3_0_6B, SMALL, write_model
+
+TURNS = 7
+_TEMPLATE = "{{ messages[-1].content }}"  # nothing but the text, so that tokens can be counted
+
+
+def measure_engine(folder: Path) -> list[Row]:
+    """Measure a 0.6B shape and a model of guide's size; files are made in `folder`."""
+    threads = count_threads()
+    settings = RunSettings(n_ctx=2048, n_threads=threads, n_threads_batch=threads)
+    large = folder / "qwen3-0.6b-Q4_K_M.gguf"
+    if not large.exists():
+        write_model(large, QWEN3_0_6B, mix="Q4_K_M", template=_TEMPLATE)
+    small = folder / "guide-shaped-F16.gguf"
+    if not small.exists():
+        write_model(small, replace(SMALL, tied=False), template=_TEMPLATE, writes=LETTERS)
+    rows = [_decode("decode, 0.6B Q4_K_M", large, settings, 64), _prefill("prefill 512, 0.6B Q4_K_M", large, settings)]
+    rows.append(_decode("decode, guide's shape F16", small, settings, 1500, bar=0.90))
+    return rows
+
+
+def measure_guide(folder: Path) -> list[Row]:
+    """The embedded model itself: its answers are short, so many are asked."""
+    del folder
+    threads = count_threads()
+    settings = RunSettings(n_threads=threads, n_threads_batch=threads)
+    path = embedded_file("Q8_0")
+    ours, theirs = [], []
+    with Engine() as engine, BareLoop(path, settings) as bare:
+        engine.load(path, settings)
+        for _ in range(TURNS):
+            seconds, tokens = 0.0, 0
+            for question in _QUESTIONS:
+                _, rest, n = _ask(engine, question, 200)
+                seconds, tokens = seconds + rest, tokens + n - 1
+            ours.append(tokens / seconds)
+            _, rest = bare.measure(20, tokens + 1)
+            theirs.append(tokens / rest)
+    return [Row("decode, guide Q8_0", "tok/s", tuple(ours), tuple(theirs), 0.90)]
+
+
+_QUESTIONS = ("what is a kv cache", "what is vram", "how much memory does a 7B model need at 4 bits?", "what is GGUF",
+              "which quantization should i use", "what is mmap", "why is my model slow", "what is a token",
+              "what is offloading", "what is a mixture of experts")  # fmt: skip
+
+
+def _ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
+    """Seconds until the first text, from there to the end, and tokens, as the client sees them."""
+    start = time.perf_counter()
+    first = None
+    for event in engine.answer(Generate((Message("user", text),), Sampling(temperature=0), n_tokens)):
+        if isinstance(event, Chunk):
+            first = first or time.perf_counter()
+            last = event
+    assert first is not None
+    assert last.usage is not None
+    return first - start, time.perf_counter() - first, last.usage.completion_tokens
+
+
+def _random_text(length: int) -> str:
+    """Letters, each one token, never the same: nothing of it is in the KV cache."""
+    return "".join(random.choices(string.ascii_letters, k=length))
+
+
+def _decode(name: str, path: Path, settings: RunSettings, n_tokens: int, bar: float = 0.98) -> Row:
+    ours, theirs = [], []
+    with Engine() as engine, BareLoop(path, settings) as bare:
+        engine.load(path, settings)
+        for _ in range(TURNS):
+            _, rest, n = _ask(engine, _random_text(16), n_tokens)
+            assert n == n_tokens, "the model ended by itself"
+            ours.append((n - 1) / rest)
+            _, rest = bare.measure(16, n_tokens)
+            theirs.append((n_tokens - 1) / rest)
+    return Row(name, "tok/s", tuple(ours), tuple(theirs), bar)
+
+
+def _prefill(name: str, path: Path, settings: RunSettings, n_prompt: int = 512) -> Row:
+    ours, theirs = [], []
+    with Engine() as engine, BareLoop(path, settings) as bare:
+        engine.load(path, settings)
+        for _ in range(TURNS):
+            first, _, _ = _ask(engine, _random_text(n_prompt), 1)
+            ours.append(n_prompt / first)
+            first, _ = bare.measure(n_prompt, 1)
+            theirs.append(n_prompt / first)
+    return Row(name, "tok/s", tuple(ours), tuple(theirs), 0.98)
