@@ -10,7 +10,8 @@ import pytest
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from scripts.golden.greedy import GOLDEN, GUIDE_QUANTS, N_TOKENS
+from llmrun.reference import GUIDE_QUANTS
+from scripts.golden.greedy import GOLDEN, N_TOKENS
 from tests.conftest import ask
 
 

@@ -25,6 +25,8 @@ def check_file(path: Path) -> None:
     """Raise NotFoundError or GGUFError if a path cannot be a GGUF file, with the reason a person needs."""
     if path.is_dir():
         raise _is_directory(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise NotFoundError(f"{path} is not an ordinary file", "give the path of a .gguf file")
     try:
         with path.open("rb") as file:
             start = file.read(_MINIMAL_SIZE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message
+from llmrun.engine.protocol import Chunk, Generate, Message, PrefillProgress
 from llmrun.hardware.threads import count_threads
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
@@ -33,6 +33,7 @@ def measure_engine(folder: Path) -> list[Row]:
     if not small.exists():
         write_model(small, replace(SMALL, tied=False), template=_TEMPLATE, writes=LETTERS)
     rows = [_decode("decode, 0.6B Q4_K_M", large, settings, 64), _prefill("prefill 512, 0.6B Q4_K_M", large, settings)]
+    rows.append(_cancel("cancel while reading, against 0.3 s, 0.6B", large, settings))
     rows.append(_decode("decode, guide's shape F16", small, settings, 1500, bar=0.90))
     return rows
 
@@ -103,3 +104,18 @@ def _prefill(name: str, path: Path, settings: RunSettings, n_prompt: int = 512) 
             first, _ = bare.measure(n_prompt, 1)
             theirs.append(n_prompt / first)
     return Row(name, "tok/s", tuple(ours), tuple(theirs), 0.98)
+
+
+def _cancel(name: str, path: Path, settings: RunSettings) -> Row:
+    """From the cancel to the end of the answer, while a long prompt is being read."""
+    ours = []
+    with Engine() as engine:
+        engine.load(path, settings)
+        for _ in range(TURNS):
+            answer = engine.answer(Generate((Message("user", _random_text(1900)),), Sampling(temperature=0), 1))
+            for event in answer:
+                if isinstance(event, PrefillProgress):
+                    start = time.perf_counter()
+                    answer.cancel()
+            ours.append(time.perf_counter() - start)
+    return Row(name, "s", tuple(ours), (0.3,) * TURNS, 1.0, at_least=False)

@@ -1,4 +1,4 @@
-"""Records what llama.cpp's own llama-completion writes with the embedded model, greedily: tests/golden/guide_greedy.json."""
+"""Records what llama.cpp's llama-completion writes with guide, greedily: tests/golden/guide_greedy.json."""
 
 from __future__ import annotations
 
