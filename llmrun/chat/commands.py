@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from llmrun.console import bullet_list
+from llmrun.chat.conversation import Conversation
+from llmrun.console import Console, bullet_list
 from llmrun.errors import UsageError
-
-if TYPE_CHECKING:
-    from llmrun.chat.talk import Talk
 
 _HELP = {
     "/help": "this list",
@@ -40,42 +37,34 @@ def command_names() -> list[str]:
     return [name.split()[0] for name in _HELP]
 
 
-def run_command(line: str, talk: Talk) -> None:
-    """Carry out a slash command; raises LeaveChat, or UsageError for one there is not."""
+def run_command(line: str, conversation: Conversation, console: Console, stats: Callable[[], list[str]]) -> None:
+    """Carry out a slash command; raises LeaveChat, or UsageError for one there is not.
+
+    stats: what /stats shows, line by line.
+    """
     name, _, argument = line.strip().partition(" ")
-    actions: dict[str, Callable[[str], None]] = {
-        "/help": lambda _: talk.console.notice(help_text()),
-        "/?": lambda _: talk.console.notice(help_text()),
-        "/system": lambda text: _system(text.strip(), talk),
-        "/clear": lambda _: _clear(talk),
-        "/stats": lambda _: _stats(talk),
-        "/exit": _leave,
-        "/quit": _leave,
-        "/bye": _leave,
-    }
-    if name not in actions:
-        close = difflib.get_close_matches(name, command_names(), n=1)
-        raise UsageError(f"there is no command {name}", f"did you mean {close[0]}?" if close else "/help lists them")
-    actions[name](argument)
+    match name:
+        case "/help" | "/?":
+            console.notice(help_text())
+        case "/system":
+            _system(argument.strip(), conversation, console)
+        case "/clear":
+            conversation.clear()
+            console.say("the conversation is forgotten")
+        case "/stats":
+            for row in stats():
+                console.notice(row)
+        case "/exit" | "/quit" | "/bye":
+            raise LeaveChat
+        case _:
+            close = difflib.get_close_matches(name, command_names(), n=1)
+            hint = f"did you mean {close[0]}?" if close else "/help lists them"
+            raise UsageError(f"there is no command {name}", hint)
 
 
-def _leave(_: str) -> None:
-    raise LeaveChat
-
-
-def _system(text: str, talk: Talk) -> None:
+def _system(text: str, conversation: Conversation, console: Console) -> None:
     if text:
-        talk.conversation.system = None if text == "-" else text
-        talk.console.say("the system message is removed" if text == "-" else "the system message is set")
+        conversation.system = None if text == "-" else text
+        console.say("the system message is removed" if text == "-" else "the system message is set")
     else:
-        talk.console.notice(talk.conversation.system or "there is no system message")
-
-
-def _clear(talk: Talk) -> None:
-    talk.conversation.clear()
-    talk.console.say("the conversation is forgotten")
-
-
-def _stats(talk: Talk) -> None:
-    for line in talk.stats():
-        talk.console.notice(line)
+        console.notice(conversation.system or "there is no system message")

@@ -47,7 +47,7 @@ class Talk:
         for text in messages:
             try:
                 if text.startswith("/") and "\n" not in text:
-                    run_command(text, self)
+                    run_command(text, self.conversation, self.console, self.stats)
                 else:
                     self._answer(text)
             except LeaveChat:
