@@ -7,8 +7,11 @@ A pipe gets the text as it is.
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from llmrun.errors import LLMRunError, WorkerDiedError
@@ -30,8 +33,8 @@ class Console:
     ) -> None:
         self.quiet = quiet
         self.verbose = verbose
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        self._out = out or sys.stdout or _nowhere()
+        self._err = err or sys.stderr or _nowhere()
         self._status = ""
         self._midline = False
 
@@ -106,6 +109,11 @@ class Console:
         stream.flush()
 
 
+def _nowhere() -> TextIO:
+    """A stream for a program that was started with its own closed."""
+    return Path(os.devnull).open("w")
+
+
 def _width() -> int:
     import shutil
 
@@ -114,10 +122,10 @@ def _width() -> int:
 
 @contextlib.contextmanager
 def utf8_streams() -> Iterator[None]:
-    """Make stdout and stderr write any text: where the terminal cannot show a character, a stand-in."""
+    """Make stdout and stderr take any text: UTF-8 in a file; a stand-in for what a terminal cannot show."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     yield
 
 

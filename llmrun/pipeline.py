@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.errors import NotFoundError
 from llmrun.gguf.source import check_file
 from llmrun.hardware.threads import count_threads
 from llmrun.reference import GuideRef, ModelRef
@@ -15,9 +16,16 @@ from llmrun.settings import Constraints, settings_for
 
 def locate(ref: ModelRef) -> Path:
     """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
-    path = embedded_file(ref.quant) if isinstance(ref, GuideRef) else ref.path.expanduser()
+    path = embedded_file(ref.quant) if isinstance(ref, GuideRef) else _expand(ref.path)
     check_file(path)
     return path
+
+
+def _expand(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise NotFoundError(f"there is no home directory for {path}", "give the whole path") from error
 
 
 def start(

@@ -11,14 +11,13 @@ def usage_figures(usage: Usage) -> dict[str, int | float | None]:
 
     The prefill speed counts only tokens that were really read, not the cached ones.
     """
-    read = usage.prompt_tokens - usage.cached_tokens
     return {
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
         "prefill_seconds": round(usage.prompt_seconds, 6),
         "decode_seconds": round(usage.completion_seconds, 6),
-        "prefill_tokens_per_second": _rate(read, usage.prompt_seconds),
+        "prefill_tokens_per_second": _rate(usage.read_tokens, usage.prompt_seconds),
         "decode_tokens_per_second": _rate(usage.completion_tokens, usage.completion_seconds),
         "seed": usage.seed,
     }
@@ -32,9 +31,8 @@ def usage_lines(usage: Usage) -> list[str]:
     """Return the figures as lines to read."""
     figures = usage_figures(usage)
     prefill, decode = figures["prefill_tokens_per_second"], figures["decode_tokens_per_second"]
-    read = usage.prompt_tokens - usage.cached_tokens
     return [
-        f"prompt   {usage.prompt_tokens:,} tokens: {usage.cached_tokens:,} cached, {read:,} read in "
+        f"prompt   {usage.prompt_tokens:,} tokens: {usage.cached_tokens:,} cached, {usage.read_tokens:,} read in "
         f"{format_seconds(usage.prompt_seconds)}" + (f" ({prefill:,.0f} tok/s)" if prefill else ""),
         f"answer   {usage.completion_tokens:,} tokens in {format_seconds(usage.completion_seconds)}"
         + (f" ({decode:,.1f} tok/s)" if decode else ""),

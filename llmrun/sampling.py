@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+
+from llmrun.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,25 @@ class Sampling:
     min_p: float = 0.05
     repeat_penalty: float = 1.0
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that cannot be drawn with."""
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} is {value}, and must lie between {low} and {high}")
+
+
+# What each setting may be. The largest 32-bit seed is left out: to llama.cpp it means "a random one" (llama.h).
+MAX_SEED = 0xFFFFFFFE
+RANGES: Mapping[str, tuple[float, float]] = {
+    "temperature": (0.0, 100.0),
+    "top_k": (0, 2**31 - 1),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repeat_penalty": (0.01, 100.0),
+    "seed": (0, MAX_SEED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +70,14 @@ def choose_sampling(wish: SamplingWish, recommended: Mapping[str, float]) -> tup
     """Merge the user's word, the model's recommendation and our defaults, in that order.
 
     `recommended` maps GGUF keys to numbers. Returns the settings and, by name, where each came from:
-    "user", "model" or "default".
+    "user", "model" or "default". A recommendation that makes no sense is left out: files are not to be trusted.
     """
     defaults = Sampling()
     chosen: dict[str, float | None] = {}
     origin: dict[str, str] = {}
     for field in fields(Sampling):
         name = field.name
-        said, advised = getattr(wish, name), recommended.get(GGUF_KEYS.get(name, ""))
+        said, advised = getattr(wish, name), _sensible(name, recommended.get(GGUF_KEYS.get(name, "")))
         if said is not None:
             chosen[name], origin[name] = said, "user"
         elif advised is not None:
@@ -71,3 +93,8 @@ def choose_sampling(wish: SamplingWish, recommended: Mapping[str, float]) -> tup
         seed=None if chosen["seed"] is None else int(chosen["seed"]),
     )
     return sampling, origin
+
+
+def _sensible(name: str, value: float | None) -> float | None:
+    low, high = RANGES[name]
+    return value if value is not None and math.isfinite(value) and low <= value <= high else None

@@ -6,10 +6,12 @@ Each piece stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,27 @@ def _help(*command: str) -> str:
     return _fenced("\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines()))
 
 
+_ASKED = (
+    "how much memory does a 7B model need at 4 bits?",
+    "can it run from RAM on the CPU instead?",
+    "and on the CPU and the GPU together?",
+)
+
+
+def _session() -> str:
+    """A chat with guide, as a pipe gives it, with the questions put back in."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "llmrun.cli.main", "chat", "guide", "--json"],
+        input="\n".join(_ASKED),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = [json.loads(line)["answer"] for line in done.stdout.splitlines()]
+    turns = [f">>> {asked}\n{textwrap.fill(answer, 80)}" for asked, answer in zip(_ASKED, answers, strict=True)]
+    return _fenced("\n".join(["$ scripts/chat", *turns]))
+
+
 def _exit_codes() -> str:
     rows = ["| exit code | what | HTTP status |", "|---|---|---|", "| 0 | all well | 200 |"]
     for _, cls in inspect.getmembers(errors, inspect.isclass):
@@ -56,6 +79,7 @@ _PIECES: dict[str, Callable[[], str]] = {
     "llmrun --help": lambda: _help(),
     "llmrun chat --help": lambda: _help("chat"),
     "llmrun run --help": lambda: _help("run"),
+    "session": _session,
     "/help": lambda: _fenced(help_text()),
     "exit codes": _exit_codes,
 }

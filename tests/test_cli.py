@@ -149,7 +149,7 @@ def test_a_full_context_drops_the_oldest_turns_only_after_saying_so(llmrun: Run,
     lines = "".join(f"{'x' * 200}{turn}\n" for turn in range(3))
     done = llmrun("chat", str(tiny_model), "--ctx", "512", "-n", "4", "--temp", "0", "--json", stdin=lines)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done.stderr
-    assert "forgetting the oldest question" in done.stderr
+    assert "going on without the oldest question" in done.stderr
     assert "context holds 512" in done.stderr
 
 
@@ -166,6 +166,9 @@ def test_a_question_too_long_for_the_context_is_an_error(llmrun: Run, tiny_model
         (["--ctx", "many"], "--ctx"),
         (["--ctx", "99999999"], "--ctx"),
         (["--temp", "-1"], "--temp"),
+        (["--temp", "inf"], "--temp"),
+        (["--top-p", "nan"], "--top-p"),
+        (["--seed", "4294967295"], "--seed"),
         (["--top-p", "1.5"], "--top-p"),
         (["--kv-type", "q9"], "q9"),
         (["--repeat-penalty", "0"], "--repeat-penalty"),
@@ -202,6 +205,24 @@ def test_a_closed_pipe_is_no_error_to_talk_about(endless_model: Path, tmp_path: 
     command = f"{sys.executable} -P -m llmrun.cli.main run {endless_model} hi -n 500 --temp 0 | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, env=clean_environment(tmp_path), check=False)
     assert (done.returncode, len(done.stdout), done.stderr) == (0, 1, b"")
+
+
+@pytest.mark.parametrize(("redirect", "code", "said"), [(">/dev/full", 1, "cannot be written"), (">&-", 0, "")])
+def test_an_output_that_cannot_be_written_is_no_traceback(
+    tiny_model: Path, tmp_path: Path, redirect: str, code: int, said: str
+) -> None:
+    command = f"{sys.executable} -P -m llmrun.cli.main run {tiny_model} hi -n 5 --temp 0 {redirect}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, env=clean_environment(tmp_path), check=False, text=True
+    )
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
+def test_bytes_that_are_no_text_are_replaced(llmrun: Run, tiny_model: Path) -> None:
+    done = llmrun(
+        "run", str(tiny_model), "hi \udcff", "--system", "\udcfe", "--stop", "\udcfd", "-n", "1", "--temp", "0"
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
 def test_escape_sequences_of_a_model_pass_through_a_pipe_as_they_are(llmrun: Run, tmp_path: Path) -> None:

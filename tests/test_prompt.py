@@ -15,6 +15,7 @@ from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.template import load_template
 from llmrun.worker.vocabulary import Vocabulary
 from scripts.synthetic import CHATML, SPECIALS, write_model
+from tests.engine_source import extract_folder
 
 IM_START, IM_END = SPECIALS.index("<|im_start|>"), SPECIALS.index("<|im_end|>")
 
@@ -71,6 +72,17 @@ def test_the_tokens_of_an_answer_are_taken_over_as_they_were(vocabulary: Vocabul
     second = made.encode([Message("user", "hi"), Message("assistant", "x  "), Message("user", "yo")])
     assert list(second.tokens[: len(first.tokens) + 3]) == [*first.tokens, *odd]
     assert text_of(vocabulary, second.tokens) == second.text
+
+
+def test_taking_tokens_over_changes_nothing_for_sentencepiece() -> None:
+    """Such a tokenizer puts a space before the text of a piece, so a piece may begin only with a control token."""
+    spm = load_vocabulary(extract_folder("models") / "ggml-vocab-llama-spm.gguf")
+    spaced = "{% for m in messages %}{{ m.content }} </s>{% endfor %}"
+    first, then = [Message("user", "hi")], [Message("assistant", "there"), Message("user", "you")]
+    warm, cold = encoder(spm, spaced), encoder(spm, spaced)
+    prompt = warm.encode(first)
+    warm.remember(prompt, "there", spm.tokenize("there", parse_special=False))
+    assert warm.encode([*first, *then]) == cold.encode([*first, *then])
 
 
 def test_a_different_conversation_forgets_the_tokens_of_the_last(vocabulary: Vocabulary) -> None:

@@ -24,7 +24,7 @@ MESSAGES = st.one_of(
     st.just(p.Cancel()),
     st.just(p.Ready(0.25)),
     st.sampled_from([p.Phase("idle"), p.Phase("decode"), p.LoadProgress(0.5), p.PrefillProgress(3, 9, 1, 0.5)]),
-    st.builds(p.Chunk, TEXT, st.none() | st.just("stop"), st.none() | st.just(p.Usage(1, 0, 2, 0.1, 0.2, 3))),
+    st.builds(p.Chunk, TEXT, st.none() | st.just("stop"), st.none() | st.just(p.Usage(1, 0, 1, 2, 0.1, 0.2, 3))),
     st.builds(p.Failed, TEXT, TEXT, st.none() | TEXT),
 )
 

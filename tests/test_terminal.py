@@ -109,7 +109,7 @@ def test_ctrl_c_on_a_line_that_is_being_typed_clears_it(open_chat: Open) -> None
 def test_enter_between_triple_quotes_makes_a_new_line(open_chat: Open) -> None:
     chat = open_chat("guide")
     chat.send('"""what is\r')
-    chat.expect(r"\.\.\. ")
+    chat.expect(r"\.\.\.")
     chat.send('a kv cache"""\r')
     chat.expect("keys and values")
 
@@ -117,7 +117,7 @@ def test_enter_between_triple_quotes_makes_a_new_line(open_chat: Open) -> None:
 def test_alt_enter_makes_a_new_line(open_chat: Open) -> None:
     chat = open_chat("guide")
     chat.send("what is" + ALT_ENTER)
-    chat.expect(r"\.\.\. ")
+    chat.expect(r"\.\.\.")
     chat.send("a kv cache\r")
     chat.expect("keys and values")
 
@@ -133,6 +133,20 @@ def test_the_history_comes_back_in_the_next_chat_and_is_private(open_chat: Open,
     second.expect("remember me")
     files = list(tmp_path.rglob("chat_history"))
     assert [path.stat().st_mode & 0o777 for path in files] == [0o600]
+
+
+def test_the_history_can_be_searched(open_chat: Open) -> None:
+    chat = open_chat("guide")
+    chat.send("/system first\r")
+    chat.expect("is set")
+    chat.expect(PROMPT)
+    chat.send("/clear\r")
+    chat.expect("forgotten")
+    chat.expect(PROMPT)
+    chat.send("\x12sys")
+    chat.expect("first")
+    chat.send("\r\r")
+    chat.expect("is set")
 
 
 def test_a_mistake_is_told_and_the_chat_goes_on(open_chat: Open) -> None:

@@ -81,7 +81,7 @@ def test_durations_grow_coarser_as_they_grow(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
-USAGE = Usage(100, 60, 50, 0.5, 2.0, 7)
+USAGE = Usage(100, 60, 40, 50, 0.5, 2.0, 7)
 
 
 def test_the_figures_of_an_answer_are_complete() -> None:
@@ -98,7 +98,7 @@ def test_the_figures_of_an_answer_are_complete() -> None:
 
 
 def test_a_speed_that_was_not_measured_is_unknown_and_not_zero() -> None:
-    figures = usage_figures(Usage(10, 10, 0, 0.1, 0.0, 0))
+    figures = usage_figures(Usage(10, 10, 0, 0, 0.1, 0.0, 0))
     assert (figures["prefill_tokens_per_second"], figures["decode_tokens_per_second"]) == (None, None)
 
 

@@ -67,6 +67,9 @@ def _interrupt_calls(action: Callable[[], None]) -> Iterator[None]:
         yield
         return
     previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.SIG_IGN:  # as in a background job of a shell script
+        yield
+        return
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, previous)

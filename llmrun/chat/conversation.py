@@ -38,6 +38,10 @@ class Conversation:
         del self._messages[:2]
         return True
 
+    def copy(self) -> Conversation:
+        """Return the same conversation, to try something on."""
+        return Conversation(self.system, list(self._messages))
+
     def messages(self) -> tuple[Message, ...]:
         """Return all of it for the engine."""
         first = (Message("system", self.system),) if self.system else ()

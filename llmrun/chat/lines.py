@@ -50,6 +50,11 @@ def unquote(text: str) -> str:
     return stripped.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
 
 
+def clean_text(text: str) -> str:
+    """Return a text from outside as text: bytes that were none (they arrive as lone surrogates) become "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def read_piped() -> Iterator[str]:
     """Yield the messages of standard input, which is no terminal."""
     if sys.stdin is None:
@@ -71,7 +76,7 @@ def read_typed(commands: Iterable[str]) -> Iterator[str]:
         except EOFError:
             return
         if unquote(text).strip():
-            yield unquote(text)
+            yield clean_text(unquote(text))
 
 
 def history_file() -> Path:
@@ -89,6 +94,7 @@ def _prompt_session(commands: list[str]) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+    from prompt_toolkit.output import create_output
 
     history: History = InMemoryHistory()
     with contextlib.suppress(OSError):  # a home that cannot be written to is no reason not to chat
@@ -101,16 +107,20 @@ def _prompt_session(commands: list[str]) -> PromptSession[str]:
         multiline=True,
         prompt_continuation="... ",
         key_bindings=_key_bindings(),
+        output=create_output(None if sys.stdout and sys.stdout.isatty() else sys.stderr),
         enable_open_in_editor=bool(os.environ.get("EDITOR")),
     )
 
 
 def _key_bindings() -> KeyBindings:
+    from prompt_toolkit.enums import DEFAULT_BUFFER
+    from prompt_toolkit.filters import has_focus
     from prompt_toolkit.key_binding import KeyBindings
 
     bindings = KeyBindings()
+    typing = has_focus(DEFAULT_BUFFER)  # and not searching the history
 
-    @bindings.add("enter")
+    @bindings.add("enter", filter=typing)
     def send(event: KeyPressEvent) -> None:
         buffer: Any = event.current_buffer
         if is_complete(buffer.text):
@@ -118,11 +128,11 @@ def _key_bindings() -> KeyBindings:
         else:
             buffer.insert_text("\n")
 
-    @bindings.add("escape", "enter")
+    @bindings.add("escape", "enter", filter=typing)
     def new_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @bindings.add("c-c")
+    @bindings.add("c-c", filter=typing)
     def clear_or_leave(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()

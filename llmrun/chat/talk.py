@@ -11,9 +11,11 @@ from llmrun.chat.conversation import Conversation
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate
-from llmrun.errors import ContextOverflowError, LLMRunError, WorkerDiedError
+from llmrun.errors import ContextOverflowError, LLMRunError
 from llmrun.report import ending_note, usage_figures, usage_lines
 from llmrun.sampling import Sampling
+
+_ROOM = 256  # tokens a full conversation leaves for the next answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +85,33 @@ class Talk:
             self.console.notice(f"({note})")
 
     def _answer_what_fits(self) -> Answered:
-        """Answer; where the conversation has outgrown the context, say so and drop its oldest turns first."""
+        """Answer; where the conversation has outgrown the context, say so and drop its oldest turns first.
+
+        A question that does not fit even alone is an error, and costs no turn.
+        """
+        kept = self.conversation.copy()
         while True:
-            request = Generate(
-                self.conversation.messages(), self.settings.sampling, self.settings.max_tokens, self.settings.stop
-            )
+            more = kept.copy().drop_oldest()
             try:
-                return stream_answer(self.engine, request, self.console, show=not self.as_json)
+                answered = stream_answer(self.engine, self._request(kept, more), self.console, show=not self.as_json)
             except ContextOverflowError as overflow:
-                if len(self.conversation.messages()) <= (2 if self.conversation.system else 1):
+                if not kept.drop_oldest():
                     raise
-                self.console.notice(f"({overflow.message}: forgetting the oldest question and its answer)")
-                self.conversation.drop_oldest()
+                self.console.notice(f"({overflow.message}: going on without the oldest question and its answer)")
+            else:
+                self.conversation = kept
+                return answered
+
+    def _request(self, conversation: Conversation, droppable: bool) -> Generate:
+        """Ask for room to answer while there is something that can be dropped for it."""
+        settings = self.settings
+        n_ctx = self.engine.info.n_ctx if self.engine.info else 0
+        room = min(settings.max_tokens or _ROOM, _ROOM, n_ctx // 4) if droppable else 1
+        return Generate(conversation.messages(), settings.sampling, settings.max_tokens, settings.stop, max(1, room))
 
     def _survive(self, error: LLMRunError) -> None:
         self.console.error(error)
-        if isinstance(error, WorkerDiedError):
+        if self.engine.has_ended:
             self.console.notice("(starting the engine again; the conversation is kept, ask again)")
             self.engine.close()
             self.engine = self.restart()

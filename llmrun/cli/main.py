@@ -23,7 +23,6 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
-_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
 def _show_version(wanted: bool) -> None:
@@ -137,10 +136,10 @@ def main() -> None:
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(_INTERRUPTED)
-        except BrokenPipeError:
-            # whoever read us has enough; the interpreter must not complain when it flushes at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(_PIPE_CLOSED)
+        except OSError as error:  # what cannot be written; a pipe that nobody reads any more ends typer silently
+            Console().error(LLMRunError(f"the output cannot be written: {error.strerror}"))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes at exit
+            sys.exit(1)
 
 
 if __name__ == "__main__":

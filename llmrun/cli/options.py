@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from llmrun.sampling import MAX_SEED, RANGES
 from llmrun.settings import KV_TYPES, MAX_N_CTX
 
 _RUNNING = "How the model runs"
@@ -19,10 +21,16 @@ def _kv_type(value: str | None) -> str | None:
     return value
 
 
-def _positive(value: float | None) -> float | None:
-    if value is not None and value <= 0:
-        raise typer.BadParameter("must be greater than 0; 1 is off")
-    return value
+def _within(name: str) -> Callable[[float | None], float | None]:
+    """A check against the range of a sampling setting; click's own lets "inf" and "nan" through."""
+    low, high = RANGES[name]
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value} is not between {low:g} and {high:g}")
+        return value
+
+    return check
 
 
 Model = Annotated[str, typer.Argument(help="guide (embedded), or the path of a GGUF file.", show_default=True)]
@@ -74,7 +82,7 @@ Temperature = Annotated[
     float | None,
     typer.Option(
         "--temp",
-        min=0,
+        callback=_within("temperature"),
         metavar="X",
         help="Temperature; 0 always takes the likeliest token.",
         rich_help_panel=_ANSWERING,
@@ -90,8 +98,7 @@ TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p",
-        min=0,
-        max=1,
+        callback=_within("top_p"),
         metavar="X",
         help="Draw from tokens that make up X; 1 is off.",
         rich_help_panel=_ANSWERING,
@@ -101,8 +108,7 @@ MinP = Annotated[
     float | None,
     typer.Option(
         "--min-p",
-        min=0,
-        max=1,
+        callback=_within("min_p"),
         metavar="X",
         help="Drop tokens under X of the likeliest; 0 is off.",
         rich_help_panel=_ANSWERING,
@@ -112,7 +118,7 @@ RepeatPenalty = Annotated[
     float | None,
     typer.Option(
         "--repeat-penalty",
-        callback=_positive,
+        callback=_within("repeat_penalty"),
         metavar="X",
         help="Make repetition less likely; 1 is off.",
         rich_help_panel=_ANSWERING,
@@ -120,7 +126,9 @@ RepeatPenalty = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, metavar="N", help="Make random draws repeatable.", rich_help_panel=_ANSWERING),
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, metavar="N", help="Make random draws repeatable.", rich_help_panel=_ANSWERING
+    ),
 ]
 MaxTokens = Annotated[
     int | None,

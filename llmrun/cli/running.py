@@ -10,7 +10,7 @@ from llmrun import pipeline
 from llmrun.chat.answering import stream_answer
 from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
-from llmrun.chat.lines import read_piped, read_typed
+from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.talk import AnswerSettings, Talk
 from llmrun.console import Console
 from llmrun.engine.client import Engine
@@ -51,7 +51,7 @@ def run_chat(wish: Wish) -> None:
         start,
         _answer_settings(wish, _info(engine)),
         console,
-        Conversation(wish.system),
+        Conversation(clean_text(wish.system) if wish.system else None),
         as_json=wish.json,
         forgiving=typed,
     )
@@ -62,6 +62,7 @@ def run_chat(wish: Wish) -> None:
         if talk.last is not None:
             _tell_times(talk.engine, talk.last.usage, console)
     finally:
+        console.end_answer()
         talk.engine.close()
 
 
@@ -73,9 +74,12 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     question = _question(prompt)
     with _starter(wish, console)() as engine:
         settings = _answer_settings(wish, _info(engine))
-        system = (Message("system", wish.system),) if wish.system else ()
+        system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
-        answered = stream_answer(engine, request, console, show=not wish.json)
+        try:
+            answered = stream_answer(engine, request, console, show=not wish.json)
+        finally:
+            console.end_answer()
         if wish.json:
             console.data(
                 {
@@ -86,7 +90,6 @@ def run_once(wish: Wish, prompt: str | None) -> None:
                     "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
                 }
             )
-        console.end_answer()
         _tell_times(engine, answered.usage, console)
     if answered.finish_reason == "cancelled":
         sys.exit(_INTERRUPTED)
@@ -100,8 +103,7 @@ def _question(prompt: str | None) -> str:
     parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
     if not parts:
         raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
-    # an argument may hold bytes that are no text
-    return "\n\n".join(parts).encode("utf-8", "replace").decode("utf-8")
+    return clean_text("\n\n".join(parts))
 
 
 def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
@@ -130,7 +132,7 @@ def _info(engine: Engine) -> ModelInfo:
 
 def _answer_settings(wish: Wish, info: ModelInfo) -> AnswerSettings:
     sampling, origin = choose_sampling(wish.sampling, info.sampling)
-    return AnswerSettings(sampling, origin, wish.max_tokens, wish.stop)
+    return AnswerSettings(sampling, origin, wish.max_tokens, tuple(map(clean_text, wish.stop)))
 
 
 def _introduction(info: ModelInfo) -> str:

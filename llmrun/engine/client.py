@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Engine:
         self._worker = WorkerProcess(on_log)
         self.info: ModelInfo | None = None
         self.times: StartTimes | None = None
+        self._last: Answer | None = None
 
     def __enter__(self) -> Engine:
         return self
@@ -57,13 +59,18 @@ class Engine:
         self.close()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the worker is gone, so that a new engine is needed."""
+        return self._worker.has_ended
+
+    @property
     def pid(self) -> int:
         """The process id of the worker."""
         return self._worker.pid
 
     def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
         """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
-        self._worker.send(Load(str(path.absolute()), settings))
+        self._worker.send(Load(os.fsencode(path.absolute()).decode("latin-1"), settings))
         start = engine_import = 0.0
         while True:
             match self._next_event():
@@ -77,9 +84,12 @@ class Engine:
                     return self.info
 
     def answer(self, request: Generate) -> Answer:
-        """Start answering; iterate over what this returns to the end before asking again."""
+        """Start answering; iterate over what this returns. An earlier answer that was left unread is ended first."""
+        if self._last is not None:
+            self._last.abandon()
         self._worker.send(request)
-        return Answer(self._next_event, lambda: self._worker.send(Cancel()))
+        self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
+        return self._last
 
     def close(self) -> None:
         """End the worker."""
@@ -119,6 +129,13 @@ class Answer:
                 case Chunk() | PrefillProgress():
                     return event
         raise StopIteration
+
+    def abandon(self) -> None:
+        """Cancel, and read what still comes, so that the next answer begins with its own first word."""
+        if not self._over:
+            self.cancel()
+            for _ in self:
+                pass
 
     def cancel(self) -> None:
         """Ask for the end: a last chunk with finish reason "cancelled" follows within one token."""

@@ -24,6 +24,7 @@ _POLL_SECONDS = 0.2  # a wait without end could not be interrupted on Windows
 _DOING = {
     "start": "while it started",
     "idle": "while it waited",
+    "template": "while it prepared the conversation",
     "load": "while it loaded the model",
     "prefill": "while it read the prompt",
     "decode": "while it wrote the answer",
@@ -53,11 +54,17 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, command: Load | Generate | Cancel) -> None:
-        """Send a command; a worker that is gone is noticed by `receive`, not here."""
-        with self._send_lock, contextlib.suppress(BrokenPipeError, OSError, ValueError):
+        """Send a command; a worker that is gone is noticed by `receive`, not here. Raises UsageError (see encode)."""
+        frame = encode(command)
+        with self._send_lock, contextlib.suppress(OSError, ValueError):  # ValueError: the pipe is closed
             stdin = _pipe(self._process.stdin)
-            stdin.write(encode(command))
+            stdin.write(frame)
             stdin.flush()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the worker is known to be gone."""
+        return self._ended is not None
 
     def receive(self) -> Event:
         """Wait for the next event; raises WorkerDiedError, or GGUFError where a template was the death of it."""
@@ -107,15 +114,20 @@ class WorkerProcess:
         for raw in _pipe(self._process.stderr):
             line = raw.decode("utf-8", "replace").rstrip()
             self._log.append(line)
-            if self._on_log is not None:
+            if self._on_log is None:
+                continue
+            try:
                 self._on_log(line)
+            except (OSError, ValueError):  # nobody reads it any more; the pipe must be drained all the same
+                self._on_log = None
 
     def _explain_death(self) -> LLMRunError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)
         self._threads[1].join(timeout=0.5)  # the last lines of the log
         log = tuple(line for line in self._log if line.strip(" ."))[-_TOLD_LINES:]
-        if self._phase == "template":
+        # 1 is the exit code of the watchdog in worker.template_limits; a signal is another story
+        if self._phase == "template" and self._process.returncode == 1:
             return GGUFError(
                 "the model's chat template was stopped: it took more than 2 seconds or too much memory",
                 "the file is faulty or hostile; `llmrun chat guide` always works",

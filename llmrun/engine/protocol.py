@@ -35,7 +35,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model at `path` and make a context for it."""
+    """Load the model at `path` and make a context for it.
+
+    A path need not be text: its bytes (os.fsencode) are written as Latin-1.
+    """
 
     path: str
     settings: RunSettings
@@ -43,12 +46,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Answer a conversation; max_tokens None is until the model ends or the context is full."""
+    """Answer a conversation; max_tokens None is until the model ends or the context is full.
+
+    room: tokens of the context that the prompt must leave for the answer.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    room: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +129,15 @@ class PrefillProgress:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer took. prompt_tokens includes the cached_tokens, which were not read again."""
+    """What an answer took.
+
+    prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
+    the rest where that was cancelled.
+    """
 
     prompt_tokens: int
     cached_tokens: int
+    read_tokens: int
     completion_tokens: int
     prompt_seconds: float
     completion_seconds: float
@@ -159,8 +171,13 @@ _TYPES: dict[str, type] = {
 
 
 def encode(message: Command | Event) -> bytes:
-    """Make a whole frame of a message."""
-    body = msgspec.json.encode({"type": type(message).__name__, "body": message})
+    """Make a whole frame of a message; raises UsageError for text that is none (lone surrogates) or far too long."""
+    try:
+        body = msgspec.json.encode({"type": type(message).__name__, "body": message})
+    except UnicodeEncodeError as error:
+        raise errors.UsageError("a message holds bytes that are not text in UTF-8") from error
+    if len(body) > MAX_FRAME_BYTES:
+        raise errors.UsageError(f"a message of {len(body):,} bytes is too long: at most {MAX_FRAME_BYTES:,} are taken")
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
@@ -198,8 +215,14 @@ def _decode(body: bytes) -> Command | Event:
 
 
 def failure_of(error: errors.LLMRunError) -> Failed:
-    """Put an error of ours into a message."""
-    return Failed(type(error).__name__, error.message, error.hint)
+    """Put an error of ours into a message; a file's name in it that is no text is written with escapes."""
+    hint = None if error.hint is None else as_text(error.hint)
+    return Failed(type(error).__name__, as_text(error.message), hint)
+
+
+def as_text(text: str) -> str:
+    """Return a text that UTF-8 can hold: lone surrogates, as in names that are no text, become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def error_of(failure: Failed) -> errors.LLMRunError:

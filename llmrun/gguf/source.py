@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import stat
 from pathlib import Path
 
 from llmrun.errors import GGUFError, LLMRunError, NotFoundError
@@ -23,11 +24,12 @@ _KNOWN_STARTS = {
 
 def check_file(path: Path) -> None:
     """Raise NotFoundError or GGUFError if a path cannot be a GGUF file, with the reason a person needs."""
-    if path.is_dir():
-        raise _is_directory(path)
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
-        raise NotFoundError(f"{path} is not an ordinary file", "give the path of a .gguf file")
     try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise _is_directory(path)
+        if not stat.S_ISREG(kind):  # a pipe would be waited for without end
+            raise NotFoundError(f"{path} is not an ordinary file", "give the path of a .gguf file")
         with path.open("rb") as file:
             start = file.read(_MINIMAL_SIZE)
     except FileNotFoundError as error:

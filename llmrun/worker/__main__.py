@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -44,18 +45,33 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _volunteer_for_the_oom_killer()
 
-    from llmrun.worker.runner import Runner  # here, because it loads llama.cpp
-
     def emit(event: Event) -> None:
         events_out.write(encode(event))
         events_out.flush()
 
-    runner = Runner(emit)
+    runner = _start_runner(emit)
+    if runner is None:
+        return
     commands: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(commands_in, commands, runner.cancel), daemon=True).start()
+    threading.Thread(target=_watch_parent, daemon=True).start()
     emit(Ready(time.perf_counter() - started))
     while True:
         emit(_carry_out(commands.get(), runner))
+
+
+def _start_runner(emit: Callable[[Event], None]) -> Runner | None:
+    """Import llama.cpp and start it; where that fails the parent is told why, and None is returned."""
+    try:
+        from llmrun.worker.runner import Runner  # here, because it loads llama.cpp
+
+        return Runner(emit)
+    except LLMRunError as error:
+        emit(failure_of(error))
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        hint = "pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
+        emit(Failed(EngineError.__name__, f"llama.cpp could not be started: {error}", hint))
+    return None
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -77,14 +93,24 @@ def _volunteer_for_the_oom_killer() -> None:
 def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Load | Generate], cancel: CancelFlag) -> None:
     """Pass commands on; a cancel acts at once, from this thread. The end of the pipe is the end of the worker."""
     decoder = FrameDecoder()
-    while data := commands_in.read(_READ_BYTES):
-        for message in decoder.feed(data):
-            if isinstance(message, Cancel):
-                cancel.set()
-            elif isinstance(message, Load | Generate):
-                cancel.clear()  # here, in the order of the pipe: a cancel that came too late is not for this one
-                commands.put(message)
-    os._exit(0)  # the parent is gone, however it went: nobody waits for an answer or a clean end
+    try:
+        while data := commands_in.read(_READ_BYTES):
+            for message in decoder.feed(data):
+                if isinstance(message, Cancel):
+                    cancel.set()
+                elif isinstance(message, Load | Generate):
+                    cancel.clear()  # here, in the order of the pipe: a cancel that came too late is not for this one
+                    commands.put(message)
+    finally:
+        os._exit(0)  # the parent is gone or talks nonsense: nobody waits for an answer or a clean end
+
+
+def _watch_parent() -> None:
+    """End with the parent also where a process it forked still holds the pipe open."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(0)
 
 
 def _carry_out(command: Load | Generate, runner: Runner) -> Event:

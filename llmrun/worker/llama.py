@@ -6,7 +6,9 @@ and it hides half of what we need. Numbers of tokens and positions are ints, poi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -170,11 +172,9 @@ class Model:
         """Return the file's own sampling recommendations by GGUF key; values that are no numbers are left out."""
         found: dict[str, float] = {}
         for key in GGUF_KEYS.values():
-            try:
+            with contextlib.suppress(ValueError):
                 found[key] = float(self.metadata(key) or "")
-            except ValueError:
-                continue
-        return found
+        return {key: value for key, value in found.items() if math.isfinite(value)}
 
     def close(self) -> None:
         """Free the model; its contexts must be closed before."""

@@ -16,6 +16,8 @@ from llmrun.worker.template import ChatTemplate
 from llmrun.worker.vocabulary import Vocabulary
 
 # Unicode noncharacters: never assigned, so no honest text has them
+
+_HARMLESS_KEPT = 1000  # messages
 _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
 
@@ -34,37 +36,60 @@ class PromptEncoder:
         self._vocabulary = vocabulary
         self._template = template
         self._remembered = Prompt("", ())
+        self._mark = _MARKS[0]
+        self._harmless: set[str] = set()  # messages known to hold no control text, so that a turn looks only at its own
 
-    def encode(self, messages: Sequence[Message]) -> Prompt:
-        """Render and tokenize a conversation, up to where the model's answer begins."""
-        mark = _unused_mark(messages)
-        text = self._template.render([self._neutralize(message, mark) for message in messages])
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as text up to where the answer begins, with marks where messages hold control texts.
+
+        Runs the model's template, which may take time or end the process.
+        """
+        return self._template.render(messages)
+
+    def neutralize(self, messages: Sequence[Message]) -> list[Message]:
+        """Put marks into what people wrote, wherever it would become a control token."""
+        self._mark = _unused_mark(messages)
+        return [self._neutralized(message) for message in messages]
+
+    def tokenize(self, text: str) -> Prompt:
+        """Return the tokens of a rendered conversation; those of the last one are taken over."""
         known = self._remembered
         if known.text and text.startswith(known.text):
-            rest = self._tokenize(text[len(known.text) :], mark)
-            return Prompt(text, known.tokens + tuple(rest))
-        return Prompt(text, tuple(self._with_bos(self._tokenize(text, mark))))
+            rest = self._tokens(text[len(known.text) :])
+            # a SentencePiece tokenizer puts a space before text that begins a piece: only a control token can follow
+            if rest and self._vocabulary.piece(rest[0]) == b"":
+                return Prompt(text, known.tokens + tuple(rest))
+        return Prompt(text, tuple(self._with_bos(self._tokens(text))))
+
+    def encode(self, messages: Sequence[Message]) -> Prompt:
+        """Do all three."""
+        return self.tokenize(self.render(self.neutralize(messages)))
 
     def remember(self, prompt: Prompt, answer: str, answer_tokens: Sequence[int]) -> None:
         """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again."""
         self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens))
 
-    def _neutralize(self, message: Message, mark: str) -> Message:
+    def _neutralized(self, message: Message) -> Message:
         content, vocabulary = message.content, self._vocabulary
+        if content in self._harmless:
+            return message
         plain = vocabulary.tokenize(content, parse_special=False)
         if plain == vocabulary.tokenize(content, parse_special=True):
+            if len(self._harmless) >= _HARMLESS_KEPT:
+                self._harmless.clear()
+            self._harmless.add(content)
             return message
         pattern = _any_of(vocabulary.control_texts)
-        return replace(message, content=pattern.sub(lambda m: m[0][:1] + mark + m[0][1:], content))
+        return replace(message, content=pattern.sub(lambda m: m[0][:1] + self._mark + m[0][1:], content))
 
-    def _tokenize(self, text: str, mark: str) -> list[int]:
+    def _tokens(self, text: str) -> list[int]:
         vocabulary = self._vocabulary
-        if mark not in text:
+        if self._mark not in text:
             return vocabulary.tokenize(text, parse_special=True)
         tokens: list[int] = []
         for part in re.split(f"({_any_of(vocabulary.control_texts).pattern})", text):
-            if mark in part:
-                tokens += vocabulary.tokenize(part.replace(mark, ""), parse_special=False)
+            if self._mark in part:
+                tokens += vocabulary.tokenize(part.replace(self._mark, ""), parse_special=False)
             elif part:
                 tokens += vocabulary.tokenize(part, parse_special=True)
         return tokens

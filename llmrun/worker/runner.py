@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llmrun.engine.protocol import Event, Generate, Load, Loaded, LoadProgress, ModelInfo, Phase
+from llmrun.engine.protocol import Event, Generate, Load, Loaded, LoadProgress, ModelInfo, Phase, as_text
 from llmrun.errors import EngineError
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
@@ -41,7 +42,7 @@ class Runner:
             raise EngineError("a model is loaded already: a worker holds one")
         started = time.perf_counter()
         self._emit(Phase("load"))
-        path = Path(command.path)
+        path = Path(os.fsdecode(command.path.encode("latin-1")))
         model = load_model(path, command.settings, self._tell_progress())
         context = Context(model, command.settings, self.cancel)
         self._emit(Phase("template"))
@@ -70,7 +71,7 @@ def _describe(path: Path, model: Model, context: Context, template: ChatTemplate
             f"a context of {context.n_ctx:,} tokens is more than the {model.n_ctx_train:,} the model was trained on"
         )
     return ModelInfo(
-        name=model.metadata("general.name") or path.stem,
+        name=model.metadata("general.name") or as_text(path.stem),
         architecture=model.metadata("general.architecture") or "unknown",
         description=model.description(),
         size=model.size,

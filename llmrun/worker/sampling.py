@@ -18,7 +18,7 @@ class Sampler:
     """Draws tokens by the given settings. `seed` is the one in use, drawn here where none was given."""
 
     def __init__(self, sampling: Sampling, n_vocab: int, prompt: Sequence[int]) -> None:
-        self.seed = secrets.randbits(31) if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+        self.seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for link in _links(sampling, n_vocab, self.seed):
             lib.llama_sampler_chain_add(self._chain, link)

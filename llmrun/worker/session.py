@@ -21,6 +21,12 @@ Emit = Callable[[Event], None]
 _EMIT_INTERVAL = 0.01
 _PROGRESS_INTERVAL = 0.2
 
+# A step of reading should not take longer than this, seconds, so that progress is seen. A large model begins with a few
+# tokens, because nothing is known of its speed; a small one reads a whole step in no time.
+_STEP_SECONDS = 0.5
+_FIRST_STEP = 32
+_LARGE = 1 << 30
+
 # llama_decode's status (llama.h)
 _OK, _NO_ROOM, _CANCELLED, _ALLOCATION_FAILED = 0, 1, 2, -2
 
@@ -46,16 +52,18 @@ class Session:
         self._encoder = encoder
         self._cancel = cancel
         self._past: list[int] = []  # the tokens in the context's memory
+        self._n_read = 0  # tokens of the last prompt that were read
+        large = context.model.size >= _LARGE
+        self._n_step = min(_FIRST_STEP, context.n_step) if large else context.n_step
 
     def answer(self, request: Generate, emit: Emit) -> None:
         """Answer one request; `emit` gets progress, chunks, and a last chunk with the finish reason and usage.
 
         Raises ContextOverflowError before anything is read if the prompt leaves no room for an answer.
         """
-        emit(Phase("template"))
-        prompt = self._encoder.encode(request.messages)
-        self._check_room(prompt)
-        emit(Phase("prefill"))
+        prompt = self._encode(request, emit)
+        if not self._cancel.is_set():
+            self._check_room(prompt, request.room)
         started = time.perf_counter()
         sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens)
         answer = _Answer(StreamingText(request.stop), request.max_tokens)
@@ -73,6 +81,7 @@ class Session:
         usage = Usage(
             prompt_tokens=len(prompt.tokens),
             cached_tokens=cached,
+            read_tokens=self._n_read,
             completion_tokens=len(answer.tokens),
             prompt_seconds=read - started,
             completion_seconds=time.perf_counter() - read,
@@ -80,9 +89,18 @@ class Session:
         )
         emit(Chunk("".join(answer.pending) + answer.text.finish(), reason, usage))
 
-    def _check_room(self, prompt: Prompt) -> None:
+    def _encode(self, request: Generate, emit: Emit) -> Prompt:
+        """Make the prompt; only the template itself runs in the phase of that name, which must not take long."""
+        emit(Phase("prefill"))
+        messages = self._encoder.neutralize(request.messages)
+        emit(Phase("template"))
+        text = self._encoder.render(messages)
+        emit(Phase("prefill"))
+        return self._encoder.tokenize(text)
+
+    def _check_room(self, prompt: Prompt, room: int) -> None:
         n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
-        if n_prompt >= n_ctx:
+        if n_prompt + room > n_ctx:
             raise ContextOverflowError(
                 f"the conversation has {n_prompt:,} tokens, and the context holds {n_ctx:,} with the answer",
                 f"a larger context may help: --ctx {_next_power_of_two(n_prompt + 512)}",
@@ -102,13 +120,16 @@ class Session:
     def _prefill(self, prompt: Sequence[int], done: int, emit: Emit) -> bool:
         """Read the rest of the prompt step by step; returns False when it was cancelled."""
         cached, started = done, time.perf_counter()
-        told = started
+        told, self._n_read = started, 0
         while done < len(prompt):
-            step = prompt[done : done + self._context.n_step]
+            step = prompt[done : done + self._n_step]
+            before = time.perf_counter()
             if self._cancel.is_set() or not self._read(step, done, last=done + len(step) == len(prompt)):
                 return False
             done += len(step)
+            self._n_read += len(step)
             now = time.perf_counter()
+            self._n_step = next_step(len(step), now - before, self._context.n_step)
             if now - told >= _PROGRESS_INTERVAL:
                 told = now
                 emit(PrefillProgress(done, len(prompt), cached, now - started))
@@ -176,3 +197,9 @@ class Session:
 
 def _next_power_of_two(number: int) -> int:
     return 1 << max(9, (number - 1).bit_length())
+
+
+def next_step(n_tokens: int, seconds: float, n_most: int) -> int:
+    """Return how many tokens to read next, after n_tokens took so long: half a second's worth, at most n_most."""
+    fitting = int(n_tokens / max(seconds, 1e-6) * _STEP_SECONDS)
+    return max(min(_FIRST_STEP, n_most), min(fitting, n_most))

@@ -10,12 +10,12 @@ from scripts.guide.noise import Keywords, blend, disturb, find_keywords, shake
 from scripts.guide.numbers import Numbers, draw_number, read_numbers
 from scripts.guide.refusals import Refusals, draw_refusal, read_refusals
 
-NUMBER_SHARE = 0.24
-REFUSAL_SHARE = 0.16
-SHAKEN_SHARE = 0.42  # of the fact questions; see noise.shake
+NUMBER_SHARE = 0.2
+REFUSAL_SHARE = 0.12
+SHAKEN_SHARE = 0.25  # of the fact questions; see noise.shake
 JOINED_SHARE = 0.06  # of the fact questions: two wordings in one message
-BLENDED_SHARE = 0.15  # of the fact questions: some words of two wordings, so that the words decide and not the phrase
-OPENING_SHARE = 0.65  # of the conversations: one turn, of which only the answer's opening is learned
+BLENDED_SHARE = 0.1  # of the fact questions: some words of two wordings, so that the words decide and not the phrase
+OPENING_SHARE = 0.8  # of the conversations: one turn, of which only the answer's opening is learned
 TURNS = ((1, 2, 3), (55, 28, 17))
 LONG_SHARE = 0.006  # of the conversations: up to LONG_TURNS turns, so that the claimed context has been seen
 LONG_TURNS = 38

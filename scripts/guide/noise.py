@@ -97,7 +97,7 @@ def find_keywords(facts: tuple[Fact, ...]) -> Keywords:
 def disturb(question: str, rng: random.Random) -> str:
     """`question` as somebody else might type it; meaning and digits are kept."""
     steps: tuple[tuple[float, Callable[[str, random.Random], str]], ...] = (
-        (0.45, _swap_synonyms), (0.22, _add_affixes), (0.22, _drop_stop_words), (0.35, _add_typos), (1.0, _vary_case),
+        (0.45, _swap_synonyms), (0.22, _add_affixes), (0.22, _drop_stop_words), (0.2, _add_typos), (1.0, _vary_case),
         (1.0, _vary_punctuation))  # fmt: skip
     for chance, step in steps:
         if rng.random() < chance:
