@@ -174,7 +174,7 @@ def make_tokenizer(corpus: Corpus, seed: int) -> Tokenizer:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="train_guide", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=40.0, help="time to train, without export (default 40)")
+    parser.add_argument("--minutes", type=float, default=90.0, help="time to train, without export (default 90)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/guide"), help="folder of the run (default build/guide)")
