@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.benchmarks.engine import measure_engine, measure_guide
+from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
 
@@ -19,7 +19,9 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "help": measure_help,
     "first-token": measure_first_token,
     "guide": measure_guide,
-    "engine": measure_engine,
+    "decode": measure_decode,
+    "prefill": measure_prefill,
+    "cancel": measure_cancel,
 }
 
 

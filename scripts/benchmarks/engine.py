@@ -18,43 +18,57 @@ from scripts.benchmarks.bare import BareLoop
 from scripts.benchmarks.table import Row
 from scripts.synthetic import LETTERS, QWEN3_0_6B, SMALL, write_model
 
-TURNS = 7
+TURNS = 11
 _TEMPLATE = "{{ messages[-1].content }}"  # nothing but the text, so that tokens can be counted
 
 
-def measure_engine(folder: Path) -> list[Row]:
-    """Measure a 0.6B shape and a model of guide's size; files are made in `folder`."""
-    threads = count_threads()
-    settings = RunSettings(n_ctx=2048, n_threads=threads, n_threads_batch=threads)
-    large = folder / "qwen3-0.6b-Q4_K_M.gguf"
-    if not large.exists():
-        write_model(large, QWEN3_0_6B, mix="Q4_K_M", template=_TEMPLATE)
+def measure_decode(folder: Path) -> list[Row]:
+    """Writing with a 0.6B shape, and with a model of guide's size, whose tokens take well under a millisecond each."""
     small = folder / "guide-shaped-F16.gguf"
     if not small.exists():
         write_model(small, replace(SMALL, tied=False), template=_TEMPLATE, writes=LETTERS)
-    rows = [_decode("decode, 0.6B Q4_K_M", large, settings, 64), _prefill("prefill 512, 0.6B Q4_K_M", large, settings)]
-    rows.append(_cancel("cancel while reading, against 0.3 s, 0.6B", large, settings))
-    rows.append(_decode("decode, guide's shape F16", small, settings, 1500, bar=0.90))
-    return rows
+    return [
+        _decode("decode, 0.6B Q4_K_M", _large(folder), 64, 0.98),
+        _decode("decode, guide's shape F16", small, 1500, 0.90),
+    ]
+
+
+def measure_prefill(folder: Path) -> list[Row]:
+    """Reading 512 tokens with a 0.6B shape."""
+    return [_prefill("prefill 512, 0.6B Q4_K_M", _large(folder))]
+
+
+def measure_cancel(folder: Path) -> list[Row]:
+    """Stopping while a prompt is read."""
+    return [_cancel("cancel while reading, against 0.3 s, 0.6B", _large(folder))]
+
+
+def _large(folder: Path) -> Path:
+    path = folder / "qwen3-0.6b-Q4_K_M.gguf"
+    return path if path.exists() else write_model(path, QWEN3_0_6B, mix="Q4_K_M", template=_TEMPLATE)
+
+
+def _settings() -> RunSettings:
+    threads = count_threads()
+    return RunSettings(n_ctx=2048, n_threads=threads, n_threads_batch=threads)
 
 
 def measure_guide(folder: Path) -> list[Row]:
     """The embedded model itself: its answers are short, so many are asked."""
     del folder
-    threads = count_threads()
-    settings = RunSettings(n_threads=threads, n_threads_batch=threads)
+    settings = _settings()
     path = embedded_file("Q8_0")
     ours, theirs = [], []
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
-            seconds, tokens = 0.0, 0
+            seconds, bare_seconds, tokens = 0.0, 0.0, 0
             for question in _QUESTIONS:
                 _, rest, n = _ask(engine, question, 200)
-                seconds, tokens = seconds + rest, tokens + n - 1
+                _, bare_rest = bare.measure(20, n)
+                seconds, bare_seconds, tokens = seconds + rest, bare_seconds + bare_rest, tokens + n - 1
             ours.append(tokens / seconds)
-            _, rest = bare.measure(20, tokens + 1)
-            theirs.append(tokens / rest)
+            theirs.append(tokens / bare_seconds)
     return [Row("decode, guide Q8_0", "tok/s", tuple(ours), tuple(theirs), 0.90)]
 
 
@@ -81,8 +95,8 @@ def _random_text(length: int) -> str:
     return "".join(random.choices(string.ascii_letters, k=length))
 
 
-def _decode(name: str, path: Path, settings: RunSettings, n_tokens: int, bar: float = 0.98) -> Row:
-    ours, theirs = [], []
+def _decode(name: str, path: Path, n_tokens: int, bar: float) -> Row:
+    ours, theirs, settings = [], [], _settings()
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
@@ -94,8 +108,8 @@ def _decode(name: str, path: Path, settings: RunSettings, n_tokens: int, bar: fl
     return Row(name, "tok/s", tuple(ours), tuple(theirs), bar)
 
 
-def _prefill(name: str, path: Path, settings: RunSettings, n_prompt: int = 512) -> Row:
-    ours, theirs = [], []
+def _prefill(name: str, path: Path, n_prompt: int = 512) -> Row:
+    ours, theirs, settings = [], [], _settings()
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
@@ -106,9 +120,9 @@ def _prefill(name: str, path: Path, settings: RunSettings, n_prompt: int = 512) 
     return Row(name, "tok/s", tuple(ours), tuple(theirs), 0.98)
 
 
-def _cancel(name: str, path: Path, settings: RunSettings) -> Row:
+def _cancel(name: str, path: Path) -> Row:
     """From the cancel to the end of the answer, while a long prompt is being read."""
-    ours = []
+    ours, settings = [], _settings()
     with Engine() as engine:
         engine.load(path, settings)
         for _ in range(TURNS):

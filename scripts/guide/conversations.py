@@ -11,7 +11,7 @@ from scripts.guide.numbers import Numbers, draw_number, read_numbers
 from scripts.guide.refusals import Refusals, draw_refusal, read_refusals
 
 NUMBER_SHARE = 0.2
-REFUSAL_SHARE = 0.12
+REFUSAL_SHARE = 0.2
 SHAKEN_SHARE = 0.25  # of the fact questions; see noise.shake
 JOINED_SHARE = 0.06  # of the fact questions: two wordings in one message
 BLENDED_SHARE = 0.1  # of the fact questions: some words of two wordings, so that the words decide and not the phrase
