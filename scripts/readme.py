@@ -42,7 +42,7 @@ def _help(*command: str) -> str:
 
 _ASKED = (
     "how much memory does a 7B model need at 4 bits?",
-    "can it run from RAM on the CPU instead?",
+    "can i run a model without a gpu?",
     "and on the CPU and the GPU together?",
 )
 
