@@ -6,6 +6,7 @@ is `guide`, with an optional quantization: `guide:Q4_K_M`.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ GUIDE = "guide"
 GUIDE_QUANTS = ("Q8_0", "F16", "Q4_K_M")  # the first is the default: nothing lost, and the fastest to load
 
 _PATH = re.compile(r"^(/|\./|\.\./|~|[A-Za-z]:[\\/]|\.\\|\\\\)|\.gguf$", re.IGNORECASE)
+
+_HUB_ADDRESS = re.compile(r"^\w+://|^(www\.)?(hf\.co|huggingface\.co)/", re.IGNORECASE)
+_DOWNLOAD = "download the .gguf file with your browser, and give its path: `llmrun chat ./FILE.gguf`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ ModelRef = LocalRef | GuideRef
 
 def parse_reference(text: str) -> ModelRef:
     """Read what was typed for MODEL; raises UsageError for what is no reference."""
+    if _HUB_ADDRESS.search(text):
+        raise UsageError(f"{text!r} is an address, and models cannot be fetched yet", _DOWNLOAD)
     if _PATH.search(text):
         return LocalRef(Path(text))
     name, colon, quant = text.partition(":")
@@ -66,6 +72,10 @@ def _no_model(text: str) -> str:
 
 
 def _what_to_type(text: str) -> str:
+    if " " in text.strip():
+        return f'the model comes first: `llmrun run {GUIDE} "{text}"`'
+    if difflib.get_close_matches(text.lower(), [GUIDE], cutoff=0.7):
+        return f"did you mean {GUIDE}?"
     if "/" in text and ":" not in text:
         return f"for a file on this machine `llmrun chat ./{text}`; models from the Hub cannot be fetched yet"
     return f"`llmrun chat {GUIDE}` for the embedded model, `llmrun chat ./FILE.gguf` for your own"

@@ -17,6 +17,7 @@ DEFAULT_N_CTX = 8192
 # The longest that may be asked for: no model is trained beyond it, and llama.cpp fills a table with a row a token
 # before it asks for the cache, so that a slip of the finger would use up the machine's memory.
 MAX_N_CTX = 16 << 20
+MAX_THREADS = 512  # ggml.h, GGML_MAX_N_THREADS: more crash it
 
 
 @dataclass(frozen=True, slots=True)

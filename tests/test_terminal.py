@@ -98,6 +98,18 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_chat(open_chat: Open, endless_mode
     assert ended(chat) == 130
 
 
+def test_a_ctrl_c_that_comes_just_after_an_answer_does_not_leave(open_chat: Open) -> None:
+    chat = open_chat("guide")
+    chat.send("hello\r")
+    chat.expect("Hello")
+    chat.expect(PROMPT)
+    chat.send(CTRL_C)
+    chat.expect("Ctrl-C again, or Ctrl-D, leaves")
+    chat.expect(PROMPT)
+    chat.send(CTRL_C)
+    assert ended(chat) == 130
+
+
 def test_ctrl_c_on_a_line_that_is_being_typed_clears_it(open_chat: Open) -> None:
     chat = open_chat("guide")
     chat.send("/exi")

@@ -34,7 +34,19 @@ def test_guide_can_be_had_in_each_quantization(text: str, quant: str) -> None:
 def test_anything_else_is_refused_with_what_to_type(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_reference(text)
-    assert "llmrun chat" in (caught.value.hint or "")
+    assert "llmrun chat" in (caught.value.hint or "") or caught.value.hint == "did you mean guide?"
+
+
+@pytest.mark.parametrize("text", ["https://huggingface.co/a/b.gguf", "hf.co/a/b:Q4_K_M", "huggingface.co/a/b"])
+def test_an_address_is_told_what_to_do_with(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be fetched yet"):
+        parse_reference(text)
+
+
+def test_a_question_in_the_models_place_is_put_right() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_reference("what is vram?")
+    assert caught.value.hint == 'the model comes first: `llmrun run guide "what is vram?"`'
 
 
 REFERENCES = st.one_of(

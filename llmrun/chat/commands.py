@@ -14,7 +14,7 @@ _HELP = {
     "/system [TEXT]": "show or set the system message; - removes it",
     "/clear": "forget the conversation, keep the system message",
     "/stats": "tokens and speed of the last answer, and how it was drawn",
-    "/exit": "leave (so do Ctrl-D, and Ctrl-C at an empty prompt)",
+    "/exit": "leave (so do Ctrl-D, and Ctrl-C twice)",
 }
 _KEYS = (
     ('"""', "begins and ends a message of many lines"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,17 +64,27 @@ def read_piped() -> Iterator[str]:
     yield from join_quoted(sys.stdin)
 
 
-def read_typed(commands: Iterable[str]) -> Iterator[str]:
-    """Yield messages typed at a prompt with editing and history; ends at Ctrl-D, raises KeyboardInterrupt at Ctrl-C.
+def read_typed(commands: Iterable[str], was_stopped: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[str]:
+    """Yield messages typed at a prompt with editing and history; ends at Ctrl-D.
 
-    Enter sends, Alt-Enter makes a new line, and so does Enter between triple quotes.
+    Enter sends, Alt-Enter makes a new line, and so does Enter between triple quotes. Ctrl-C raises KeyboardInterrupt if
+    it is the second: the first stopped an answer (`was_stopped`), or was told here what it does. So one that was meant
+    for an answer that has just ended costs nothing.
     """
     session = _prompt_session(list(commands))
+    warned = False
     while True:
         try:
             text: str = session.prompt()
         except EOFError:
             return
+        except KeyboardInterrupt:
+            if warned or was_stopped():
+                raise
+            warned = True
+            tell("(Ctrl-C again, or Ctrl-D, leaves)")
+            continue
+        warned = False
         if unquote(text).strip():
             yield clean_text(unquote(text))
 

@@ -59,6 +59,10 @@ class Talk:
                     raise
                 self._survive(error)
 
+    def was_stopped(self) -> bool:
+        """Whether the user stopped the last answer."""
+        return self.last is not None and self.last.finish_reason == "cancelled"
+
     def stats(self) -> list[str]:
         """Return lines about the last answer and the settings."""
         lines = usage_lines(self.last.usage) if self.last else ["no answer yet"]

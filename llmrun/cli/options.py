@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llmrun.sampling import MAX_SEED, RANGES
-from llmrun.settings import KV_TYPES, MAX_N_CTX
+from llmrun.settings import KV_TYPES, MAX_N_CTX, MAX_THREADS
 
 _RUNNING = "How the model runs"
 _ANSWERING = "How it answers"
@@ -74,7 +74,13 @@ KVType = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", "-t", min=1, metavar="N", help="CPU threads. (default: physical cores)", rich_help_panel=_RUNNING
+        "--threads",
+        "-t",
+        min=1,
+        max=MAX_THREADS,
+        metavar="N",
+        help="CPU threads. (default: physical cores)",
+        rich_help_panel=_RUNNING,
     ),
 ]
 

@@ -58,7 +58,7 @@ def run_chat(wish: Wish) -> None:
     try:
         if typed:
             console.say(_introduction(_info(engine)))
-        talk.run(read_typed(command_names()) if typed else read_piped())
+        talk.run(read_typed(command_names(), talk.was_stopped, console.notice) if typed else read_piped())
         if talk.last is not None:
             _tell_times(talk.engine, talk.last.usage, console)
     finally:

@@ -221,7 +221,7 @@ class Context:
         with engine_log().collecting() as complaints:
             self.pointer = lib.llama_init_from_model(model.pointer, params)
         if not self.pointer:
-            raise _context_error(settings, int(params.n_ctx), complaints)
+            raise _context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
         self.model = model
         self.n_ctx = min(int(params.n_ctx), int(lib.llama_n_ctx_seq(self.pointer)))
         # one step of the prompt: a physical batch, so that progress is seen and a cancel is heard after each
@@ -278,10 +278,10 @@ class Context:
             self.pointer = None
 
 
-def _context_error(settings: RunSettings, n_ctx: int, complaints: Sequence[str]) -> LLMRunError:
+def _context_error(settings: RunSettings, n_ctx: int, n_ctx_train: int, complaints: Sequence[str]) -> LLMRunError:
     reason = complaints[-1] if complaints else "no reason given"
     kv = settings.type_k if settings.type_k == settings.type_v else f"{settings.type_k}/{settings.type_v}"
     message = f"no context of {n_ctx:,} tokens with KV type {kv} could be made: {reason}"
     if _OUT_OF_MEMORY.search("\n".join(complaints)):
-        return InsufficientMemoryError(message, f"try a smaller one: --ctx {max(512, n_ctx // 4)}")
+        return InsufficientMemoryError(message, f"try a smaller one: --ctx {min(n_ctx_train, max(512, n_ctx // 4))}")
     return EngineError(message, "try --kv-type f16, or another --ctx")

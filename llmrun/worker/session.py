@@ -103,8 +103,14 @@ class Session:
         if n_prompt + room > n_ctx:
             raise ContextOverflowError(
                 f"the conversation has {n_prompt:,} tokens, and the context holds {n_ctx:,} with the answer",
-                f"a larger context may help: --ctx {_next_power_of_two(n_prompt + 512)}",
+                self._what_helps(n_prompt + 512),
             )
+
+    def _what_helps(self, n_tokens: int) -> str:
+        n_ctx_train = self._context.model.n_ctx_train
+        if n_tokens > n_ctx_train:
+            return f"shorten it, or take a model with a longer context: this one was trained on {n_ctx_train:,} tokens"
+        return f"a larger context may help: --ctx {min(n_ctx_train, _next_power_of_two(n_tokens))}"
 
     def _reuse(self, prompt: Sequence[int]) -> int:
         """Keep the longest common prefix in memory; the last token is always read again, for its logits."""
