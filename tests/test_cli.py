@@ -153,6 +153,17 @@ def test_a_full_context_drops_the_oldest_turns_only_after_saying_so(llmrun: Run,
     assert "context holds 512" in done.stderr
 
 
+def test_a_question_longer_than_the_model_was_trained_on_is_told_to_shorten(llmrun: Run, tiny_model: Path) -> None:
+    done = llmrun("run", str(tiny_model), "x" * 3000)
+    assert (done.returncode, "hint: shorten it" in done.stderr) == (7, True), done.stderr
+
+
+def test_a_question_that_a_template_makes_nothing_of_is_an_error(llmrun: Run, tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.content | replace('gone', '') }}{% endfor %}"
+    done = llmrun("run", str(write_model(tmp_path / "m.gguf", template=template)), "gone", "-n", "1")
+    assert (done.returncode, "is empty once" in done.stderr) == (7, True), done.stderr
+
+
 def test_a_question_too_long_for_the_context_is_an_error(llmrun: Run, tiny_model: Path) -> None:
     done = llmrun("run", str(tiny_model), "x" * 600, "--ctx", "512")
     assert (done.returncode, done.stdout) == (7, "")

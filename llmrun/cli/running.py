@@ -22,8 +22,6 @@ from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
 from llmrun.units import format_bytes, format_count, format_seconds
 
-_INTERRUPTED = 130
-
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -92,7 +90,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
             )
         _tell_times(engine, answered.usage, console)
     if answered.finish_reason == "cancelled":
-        sys.exit(_INTERRUPTED)
+        raise KeyboardInterrupt
     note = ending_note(answered.finish_reason)
     if note and answered.finish_reason == "context":
         console.notice(f"({note})")

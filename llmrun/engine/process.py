@@ -139,13 +139,18 @@ class WorkerProcess:
 def _spawn() -> subprocess.Popen[bytes]:
     # -P: a file of the current directory must not be able to take a module's place.
     # GGML_NO_BACKTRACE: an abort would start a debugger to print a backtrace.
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "llmrun.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"GGML_NO_BACKTRACE": "1"},
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "llmrun.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+        )
+    except OSError as error:
+        raise EngineError(
+            f"the engine's process could not be started: {error.strerror}", "close other programs"
+        ) from error
 
 
 def _pipe(pipe: object) -> BinaryIO:

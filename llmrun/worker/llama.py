@@ -283,5 +283,7 @@ def _context_error(settings: RunSettings, n_ctx: int, n_ctx_train: int, complain
     kv = settings.type_k if settings.type_k == settings.type_v else f"{settings.type_k}/{settings.type_v}"
     message = f"no context of {n_ctx:,} tokens with KV type {kv} could be made: {reason}"
     if _OUT_OF_MEMORY.search("\n".join(complaints)):
-        return InsufficientMemoryError(message, f"try a smaller one: --ctx {min(n_ctx_train, max(512, n_ctx // 4))}")
+        return InsufficientMemoryError(
+            message, f"try a smaller one: --ctx {min(n_ctx_train or n_ctx, max(512, n_ctx // 4))}"
+        )
     return EngineError(message, "try --kv-type f16, or another --ctx")

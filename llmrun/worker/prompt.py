@@ -15,9 +15,8 @@ from llmrun.engine.protocol import Message
 from llmrun.worker.template import ChatTemplate
 from llmrun.worker.vocabulary import Vocabulary
 
-# Unicode noncharacters: never assigned, so no honest text has them
-
 _HARMLESS_KEPT = 1000  # messages
+# Unicode noncharacters: never assigned, so no honest text has them
 _MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
 
@@ -60,10 +59,6 @@ class PromptEncoder:
             if rest and self._vocabulary.piece(rest[0]) == b"":
                 return Prompt(text, known.tokens + tuple(rest))
         return Prompt(text, tuple(self._with_bos(self._tokens(text))))
-
-    def encode(self, messages: Sequence[Message]) -> Prompt:
-        """Do all three."""
-        return self.tokenize(self.render(self.neutralize(messages)))
 
     def remember(self, prompt: Prompt, answer: str, answer_tokens: Sequence[int]) -> None:
         """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from llmrun.engine.protocol import Chunk, Event, FinishReason, Generate, Phase, PrefillProgress, Usage
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
+from llmrun.settings import MAX_N_CTX
 from llmrun.worker.llama import CancelFlag, Context
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import Sampler
@@ -28,7 +29,7 @@ _FIRST_STEP = 32
 _LARGE = 1 << 30
 
 # llama_decode's status (llama.h)
-_OK, _NO_ROOM, _CANCELLED, _ALLOCATION_FAILED = 0, 1, 2, -2
+_OK, _CANCELLED, _ALLOCATION_FAILED = 0, 2, -2
 
 
 @dataclass(slots=True)
@@ -100,17 +101,19 @@ class Session:
 
     def _check_room(self, prompt: Prompt, room: int) -> None:
         n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
+        if n_prompt == 0:  # there would be no logits to draw the first token from
+            raise EngineError("the conversation is empty once the model's chat template has rendered it")
         if n_prompt + room > n_ctx:
             raise ContextOverflowError(
                 f"the conversation has {n_prompt:,} tokens, and the context holds {n_ctx:,} with the answer",
-                self._what_helps(n_prompt + 512),
+                self._what_helps(n_prompt + room),
             )
 
     def _what_helps(self, n_tokens: int) -> str:
         n_ctx_train = self._context.model.n_ctx_train
-        if n_tokens > n_ctx_train:
+        if 0 < n_ctx_train < n_tokens:
             return f"shorten it, or take a model with a longer context: this one was trained on {n_ctx_train:,} tokens"
-        return f"a larger context may help: --ctx {min(n_ctx_train, _next_power_of_two(n_tokens))}"
+        return f"a larger context may help: --ctx {min(n_ctx_train or MAX_N_CTX, _next_power_of_two(n_tokens + 512))}"
 
     def _reuse(self, prompt: Sequence[int]) -> int:
         """Keep the longest common prefix in memory; the last token is always read again, for its logits."""
