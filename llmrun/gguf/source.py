@@ -1,14 +1,24 @@
-"""Where a header's bytes come from: so far a local file, and whether it is one worth opening."""
+"""Where a header's bytes come from: a local file or several, or whatever can give a range of bytes.
+
+Reads as little as `parse` asks for. Must not know what the bytes mean.
+"""
 
 from __future__ import annotations
 
 import difflib
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from llmrun.errors import GGUFError, LLMRunError, NotFoundError
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.parse import MAGIC, MAX_HEADER, parse_header
+from llmrun.gguf.splits import merge_splits, split_info, split_names
 
-MAGIC = b"GGUF"  # gguf.md, "File Structure"
+FIRST_READ = 1 << 20  # bytes: enough for a small vocabulary; a large one says by then how much more there must be
+_T = TypeVar("_T")
+
 _MINIMAL_SIZE = 24  # magic, version, two counts
 
 _KNOWN_STARTS = {
@@ -20,6 +30,99 @@ _KNOWN_STARTS = {
     b"ggml": "an old GGML file: look for a GGUF version of the model",
     b"ggjt": "an old GGML file: look for a GGUF version of the model",
 }
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """Read one file's header; of a model in several files, only this part's. A path that cannot be one is an error.
+
+    NotFoundError, or GGUFError for what is damaged, unsupported or shorter than its header says.
+    """
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+
+            def read(offset: int, length: int) -> bytes:
+                file.seek(offset)
+                return file.read(length)
+
+            return read_header_from(read, size)
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
+    except GGUFError as error:
+        raise GGUFError(f"{path}: {error.message}", error.hint) from error
+
+
+def read_header_from(read: Callable[[int, int], bytes], size: int) -> GGUFHeader:
+    """Read a header through `read(offset, length)`, which gives that many bytes of a file that has `size`.
+
+    Nothing is read twice, and at most twice the header or FIRST_READ. GGUFError where the file is incomplete: also
+    where `read` gives fewer bytes than there should be.
+    """
+    data = bytearray()
+    wanted = FIRST_READ
+    while True:
+        wanted = min(wanted, size)
+        data += read(len(data), wanted - len(data))
+        if len(data) < wanted:
+            raise _ends_inside(len(data), wanted)
+        found = parse_header(data)
+        if isinstance(found, GGUFHeader):
+            _check_size(found, size)
+            return found
+        if found.n_bytes > size:
+            raise _ends_inside(size, found.n_bytes)
+        wanted = max(found.n_bytes, min(2 * len(data), MAX_HEADER))
+
+
+def _ends_inside(size: int, needed: int) -> GGUFError:
+    message = f"the file ends after {size:,} bytes, inside its header, which has at least {needed:,}"
+    return GGUFError(message, "fetch the file again")
+
+
+def _check_size(header: GGUFHeader, size: int) -> None:
+    needed = header.data_offset + header.data_end
+    if size < needed:
+        message = f"the file is incomplete: it needs {needed:,} bytes and has {size:,}"
+        raise GGUFError(message, "fetch the file again")
+
+
+def read_model_header(path: Path) -> GGUFHeader:
+    """Read a model's header: of all its parts, from any one of them, merged.
+
+    NotFoundError or GGUFError, which names the part that is missing or wrong.
+    """
+    header = read_header(path)
+    info = _with_path(path, lambda: split_info(header))
+    if info is None:
+        return header
+    paths = split_paths(path)
+    if len(paths) != info.count:
+        hint = f"name its parts …-00001-of-{info.count:05d}.gguf and so on, in one directory"
+        raise GGUFError(f"{path} is part {info.no + 1:,} of {info.count:,}, which its name does not say", hint)
+    headers = [header if part == path else _read_part(part, no, info.count) for no, part in enumerate(paths, 1)]
+    return _with_path(path, lambda: merge_splits(headers))
+
+
+def _read_part(path: Path, no: int, count: int) -> GGUFHeader:
+    try:
+        return read_header(path)
+    except NotFoundError as error:
+        message = f"part {no} of {count} is missing: {error.message}"
+        raise NotFoundError(message, "fetch it into the directory of the others") from error
+
+
+def split_paths(path: Path) -> tuple[Path, ...]:
+    """Return the paths of all parts of a model, the first first, by the name of one of them; else only the path."""
+    names = split_names(path.name)
+    return (path,) if names is None else tuple(path.with_name(name) for name in names)
+
+
+def _with_path(path: Path, work: Callable[[], _T]) -> _T:
+    try:
+        return work()
+    except GGUFError as error:
+        raise GGUFError(f"{path}: {error.message}", error.hint) from error
 
 
 def check_file(path: Path) -> None:
