@@ -18,6 +18,10 @@ DEFAULT_N_CTX = 8192
 # before it asks for the cache, so that a slip of the finger would use up the machine's memory.
 MAX_N_CTX = 16 << 20
 MAX_THREADS = 512  # ggml.h, GGML_MAX_N_THREADS: more crash it
+MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ: more are refused
+
+# How weights come into memory, llama.h's enum llama_load_mode: "auto" maps the file where every device can take it.
+LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +30,76 @@ class RunSettings:
 
     n_ctx: tokens; None is the trained context, at most DEFAULT_N_CTX.
     n_gpu_layers: counted from the end, output layer included; None is as many as there are.
-    n_outputs_max: rows of logits a batch may ask for, draft tokens included; 0 would reserve n_batch of them.
+    kv_unified: one stream of cells that all sequences share, and not n_ctx / n_seq_max cells for each.
+    n_outputs_max: rows of logits a batch may ask for, draft tokens included; 0 would reserve n_batch of them. At least
+    n_seq_max.
     n_batch, n_ubatch: tokens. 128 a step reads a prompt as fast as 512 on a CPU (301 against 287 tok/s, 1B Q4_K_M,
     2 threads) with a quarter of the compute buffer, and makes progress visible four times as often.
+    flash_attn: None lets llama.cpp decide by what its devices can do.
+    devices: what layers may be given to, by ggml's name ("CUDA0") or as "rpc:HOST:PORT"; None is every device there is.
+    tensor_split: parts of the layers for each device, in the order of `devices`; None is by their free memory.
+    cpu_experts: in so many layers, the first ones, the experts' weights stay on the host.
+    load_mode: one of LOAD_MODES.
     repack: copy weights into the CPU's preferred layout; faster decoding, slower reading, anonymous memory.
     """
 
     n_ctx: int | None = None
     n_seq_max: int = 1
+    kv_unified: bool = False
     n_outputs_max: int = 1
     n_batch: int = 512
     n_ubatch: int = 128
     type_k: str = "f16"
     type_v: str = "f16"
+    flash_attn: bool | None = None
     swa_full: bool = False
     offload_kqv: bool = True
+    devices: tuple[str, ...] | None = None
     n_gpu_layers: int | None = None
+    tensor_split: tuple[float, ...] | None = None
+    cpu_experts: int = 0
+    load_mode: str = "auto"
     repack: bool = False
     n_threads: int = 1
     n_threads_batch: int = 1
 
 
+def choose_n_ctx(n_ctx: int | None, n_ctx_train: int) -> int:
+    """Return the context to ask for: the wished one, else the trained one up to DEFAULT_N_CTX."""
+    return n_ctx or min(n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
+
+
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What the user fixed about how a model runs; None is nothing. type_kv is for K and V alike."""
+    """What the user fixed about how a model runs; None is nothing.
+
+    n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once.
+    """
 
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
     type_kv: str | None = None
     n_threads: int | None = None
+    parallel: int | None = None
+    devices: tuple[str, ...] | None = None
 
 
-def settings_for(constraints: Constraints, n_threads: int) -> RunSettings:
-    """Return the settings for what the user fixed, on a machine with n_threads useful threads."""
+def settings_for(constraints: Constraints, n_threads: int, n_ctx_train: int | None = None) -> RunSettings:
+    """Return the settings for what the user fixed, on a machine with n_threads useful threads.
+
+    Several conversations at once need n_ctx_train, so that each gets the context one alone would have.
+    """
     threads = constraints.n_threads or n_threads
     type_kv = constraints.type_kv or "f16"
+    parallel = constraints.parallel or 1
+    n_ctx = constraints.n_ctx
+    if n_ctx_train is not None:
+        n_ctx = choose_n_ctx(n_ctx, n_ctx_train) * parallel
     return RunSettings(
-        n_ctx=constraints.n_ctx,
+        n_ctx=n_ctx,
+        n_seq_max=parallel,
+        n_outputs_max=parallel,
+        devices=constraints.devices,
         n_gpu_layers=constraints.n_gpu_layers,
         type_k=type_kv,
         type_v=type_kv,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +73,46 @@ def guide(guide_file: Path) -> Iterator[Engine]:
     with Engine() as engine:
         engine.load(guide_file, ONE_THREAD)
         yield engine
+
+
+@pytest.fixture(scope="session")
+def start_rpc_server() -> Iterator[Callable[..., str]]:
+    """A function that starts a server lending the CPU, in a process of its own, and returns its device's name.
+
+    A server has one client at a time: an engine that holds a model on it must be closed before the next one asks.
+    """
+    servers: list[subprocess.Popen[str]] = []
+
+    def start() -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+        command = [sys.executable, "-P", "-m", "llmrun.worker.rpc_server", endpoint]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        servers.append(server)
+        assert server.stdout
+        if not server.stdout.readline():
+            assert server.stderr
+            pytest.skip(server.stderr.read())
+        threading.Thread(target=server.communicate, daemon=True).start()  # nobody else reads what it says
+        return f"rpc:{endpoint}"
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def rpc_server(start_rpc_server: Callable[..., str]) -> str:
+    """A device that is not the host: a CPU lent by another process."""
+    return start_rpc_server()
+
+
+@pytest.fixture(scope="session")
+def other_rpc_server(start_rpc_server: Callable[..., str]) -> str:
+    """A second such device."""
+    return start_rpc_server()
 
 
 def request(*texts: str, **options: Any) -> Generate:

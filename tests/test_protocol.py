@@ -8,10 +8,21 @@ from hypothesis import strategies as st
 
 from llmrun import errors
 from llmrun.engine import protocol as p
+from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+BUFFERS = st.builds(BufferSizes, st.none() | TEXT, *[st.integers(0, 1 << 50)] * 4)
+MEMORY = st.builds(
+    EngineMemory,
+    BUFFERS,
+    st.lists(BUFFERS, max_size=2).map(tuple),
+    *[st.integers(0, 1 << 50)] * 5,
+    st.none() | st.booleans(),
+    st.sampled_from(["map", "log"]),
+    st.booleans(),
+)
 MESSAGES = st.one_of(
     st.just(p.Load("/m.gguf", RunSettings(n_ctx=5))),
     st.builds(
@@ -22,6 +33,10 @@ MESSAGES = st.one_of(
         st.lists(TEXT).map(tuple),
     ),
     st.just(p.Cancel()),
+    st.builds(p.DryRun, st.binary(), st.integers(0, 1 << 50), st.just(RunSettings(devices=(), tensor_split=(0.5, 2)))),
+    st.builds(p.ListDevices, st.lists(TEXT).map(tuple)),
+    st.builds(p.DryRunResult, MEMORY),
+    st.builds(p.DeviceList, st.lists(st.builds(p.DeviceInfo, *[TEXT] * 5, *[st.integers(0)] * 2)).map(tuple)),
     st.just(p.Ready(0.25)),
     st.sampled_from([p.Phase("idle"), p.Phase("decode"), p.LoadProgress(0.5), p.PrefillProgress(3, 9, 1, 0.5)]),
     st.builds(p.Chunk, TEXT, st.none() | st.just("stop"), st.none() | st.just(p.Usage(1, 0, 1, 2, 0.1, 0.2, 3))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +13,14 @@ from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
     Cancel,
     Chunk,
+    DeviceInfo,
+    DeviceList,
+    DryRun,
+    DryRunResult,
     Event,
     Failed,
     Generate,
+    ListDevices,
     Load,
     Loaded,
     LoadProgress,
@@ -23,8 +28,10 @@ from llmrun.engine.protocol import (
     Phase,
     PrefillProgress,
     Ready,
+    Work,
     error_of,
 )
+from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
 
 
@@ -40,7 +47,8 @@ class StartTimes:
 class Engine:
     """A model that answers, in a process of its own.
 
-    The process starts at once; `load` makes it useful. Use as a context manager, or `close` it.
+    The process starts at once; `load` makes it useful, and before that it can be asked what a model would take. Use as
+    a context manager, or `close` it.
     """
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
@@ -49,6 +57,7 @@ class Engine:
         self.info: ModelInfo | None = None
         self.times: StartTimes | None = None
         self._last: Answer | None = None
+        self._start = self._engine_import = 0.0
 
     def __enter__(self) -> Engine:
         return self
@@ -71,34 +80,70 @@ class Engine:
     def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
         """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
         self._worker.send(Load(os.fsencode(path.absolute()).decode("latin-1"), settings))
-        start = engine_import = 0.0
         while True:
             match self._next_event():
-                case Ready(import_seconds=seconds):
-                    start, engine_import = time.perf_counter() - self._started, seconds
                 case LoadProgress(fraction=fraction) if on_progress is not None:
                     on_progress(fraction)
                 case Loaded(info=info):
-                    self.info, self.times = info, StartTimes(start, engine_import, info.load_seconds)
+                    self.info = info
+                    self.times = StartTimes(self._start, self._engine_import, info.load_seconds)
                 case Phase(name="idle") if self.info is not None:
                     return self.info
 
     def answer(self, request: Generate) -> Answer:
         """Start answering; iterate over what this returns. An earlier answer that was left unread is ended first."""
-        if self._last is not None:
-            self._last.abandon()
+        self._end_last_answer()
         self._worker.send(request)
         self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
         return self._last
+
+    def dry_run(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
+        """Ask llama.cpp what a model would take; a few milliseconds, without its weights, before or after a load.
+
+        header: a whole GGUF header, best as encode_header(without_tokenizer(header)) makes it: each token of a
+        vocabulary costs time and memory. size: bytes of the file it would be part of. Raises GGUFError for a header
+        that llama.cpp refuses, InsufficientMemoryError where asking would itself take too much, UsageError or
+        EngineError for settings it cannot run with. A header may also be the worker's death (WorkerDiedError): a new
+        Engine is then as good as this one was.
+        """
+        result = self._ask(DryRun(header, size, settings))
+        assert isinstance(result, DryRunResult)
+        return result.memory
+
+    def devices(self, endpoints: Iterable[str] = ()) -> tuple[DeviceInfo, ...]:
+        """List ggml's devices with their free memory now, and those at endpoints ("rpc:HOST:PORT").
+
+        Raises EngineError for an endpoint where no server answers.
+        """
+        result = self._ask(ListDevices(tuple(endpoints)))
+        assert isinstance(result, DeviceList)
+        return result.devices
 
     def close(self) -> None:
         """End the worker."""
         self._worker.close()
 
+    def _end_last_answer(self) -> None:
+        if self._last is not None:
+            self._last.abandon()
+
+    def _ask(self, question: Work) -> Event | None:
+        self._end_last_answer()
+        self._worker.send(question)
+        result: Event | None = None
+        while True:
+            match self._next_event():
+                case Phase(name="idle"):
+                    return result
+                case DryRunResult() | DeviceList() as event:
+                    result = event
+
     def _next_event(self) -> Event:
         event = self._worker.receive()
         if isinstance(event, Failed):
             raise error_of(event)
+        if isinstance(event, Ready):
+            self._start, self._engine_import = time.perf_counter() - self._started, event.import_seconds
         return event
 
 

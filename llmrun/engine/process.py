@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
-from llmrun.engine.protocol import Cancel, Event, Failed, FrameDecoder, Generate, Load, Phase, Ready, encode
+from llmrun.engine.protocol import Cancel, Command, Event, Failed, FrameDecoder, Phase, Ready, Work, encode
 from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 
 LOG_LINES = 400  # kept of the engine's log
@@ -28,6 +28,8 @@ _DOING = {
     "load": "while it loaded the model",
     "prefill": "while it read the prompt",
     "decode": "while it wrote the answer",
+    "dry_run": "while it asked llama.cpp what the model would take",
+    "devices": "while it looked at the devices",
 }
 
 
@@ -53,7 +55,7 @@ class WorkerProcess:
         """The worker's process id."""
         return self._process.pid
 
-    def send(self, command: Load | Generate | Cancel) -> None:
+    def send(self, command: Command) -> None:
         """Send a command; a worker that is gone is noticed by `receive`, not here. Raises UsageError (see encode)."""
         frame = encode(command)
         with self._send_lock, contextlib.suppress(OSError, ValueError):  # ValueError: the pipe is closed
@@ -102,7 +104,7 @@ class WorkerProcess:
         try:
             while data := os.read(_pipe(self._process.stdout).fileno(), _READ_BYTES):
                 for message in decoder.feed(data):
-                    if isinstance(message, Load | Generate | Cancel):
+                    if isinstance(message, Work | Cancel):
                         continue  # not something a worker says
                     self._events.put(message)
         except EngineError as error:

@@ -8,11 +8,12 @@ touched here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from llmrun import errors
+from llmrun.memory.engine_memory import EngineMemory
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 
@@ -63,7 +64,27 @@ class Cancel:
     """Stop what is going on; the answer ends with finish reason "cancelled"."""
 
 
-Command = Load | Generate | Cancel
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """Tell what a model would take; header is a whole GGUF header, size that of the file it would be part of.
+
+    No weights are needed. The settings' load_mode does not matter.
+    """
+
+    header: bytes
+    size: int
+    settings: RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ListDevices:
+    """Tell what devices there are; endpoints ("rpc:HOST:PORT") are devices of other machines to be looked at too."""
+
+    endpoints: tuple[str, ...] = ()
+
+
+Work = Load | Generate | DryRun | ListDevices
+Command = Work | Cancel
 
 # ---- from the worker
 
@@ -79,7 +100,7 @@ class Ready:
 class Phase:
     """What the worker does from here on, so that its death can be explained."""
 
-    name: Literal["idle", "load", "template", "prefill", "decode"]
+    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,7 @@ class ModelInfo:
 
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
+    memory: the buffers as they were really allocated.
     """
 
     name: str
@@ -108,6 +130,7 @@ class ModelInfo:
     notice: str | None
     sampling: dict[str, float]
     load_seconds: float
+    memory: EngineMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +177,37 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class DryRunResult:
+    """What the model of a DryRun would take."""
+
+    memory: EngineMemory
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A device as ggml sees it; id is what RunSettings.devices calls it.
+
+    kind: "CPU", "GPU", "IGPU" (shares the host's memory), "ACCEL" or "META". free, total: bytes as its driver says
+    them; the CPU's are the machine's, whatever a container allows.
+    """
+
+    id: str
+    name: str
+    description: str
+    backend: str
+    kind: str
+    free: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceList:
+    """The devices of this machine in ggml's order, then those of the endpoints."""
+
+    devices: tuple[DeviceInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The command failed with the error of class `kind` (see llmrun.errors)."""
 
@@ -162,12 +216,9 @@ class Failed:
     hint: str | None = None
 
 
-Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | Failed
+Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | DryRunResult | DeviceList | Failed
 
-_TYPES: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (Load, Generate, Cancel, Ready, Phase, LoadProgress, Loaded, PrefillProgress, Chunk, Failed)
-}
+_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}
 
 
 def encode(message: Command | Event) -> bytes:

@@ -22,10 +22,9 @@ from llmrun.engine.protocol import (
     Event,
     Failed,
     FrameDecoder,
-    Generate,
-    Load,
     Phase,
     Ready,
+    Work,
     encode,
     failure_of,
 )
@@ -52,7 +51,7 @@ def main() -> None:
     runner = _start_runner(emit)
     if runner is None:
         return
-    commands: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
+    commands: queue.SimpleQueue[Work] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(commands_in, commands, runner.cancel), daemon=True).start()
     threading.Thread(target=_watch_parent, daemon=True).start()
     emit(Ready(time.perf_counter() - started))
@@ -90,7 +89,7 @@ def _volunteer_for_the_oom_killer() -> None:
         Path("/proc/self/oom_score_adj").write_text("800")
 
 
-def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Load | Generate], cancel: CancelFlag) -> None:
+def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Work], cancel: CancelFlag) -> None:
     """Pass commands on; a cancel acts at once, from this thread. The end of the pipe is the end of the worker."""
     decoder = FrameDecoder()
     try:
@@ -98,7 +97,7 @@ def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Load | Generate],
             for message in decoder.feed(data):
                 if isinstance(message, Cancel):
                     cancel.set()
-                elif isinstance(message, Load | Generate):
+                elif isinstance(message, Work):
                     cancel.clear()  # here, in the order of the pipe: a cancel that came too late is not for this one
                     commands.put(message)
     finally:
@@ -113,7 +112,7 @@ def _watch_parent() -> None:
     os._exit(0)
 
 
-def _carry_out(command: Load | Generate, runner: Runner) -> Event:
+def _carry_out(command: Work, runner: Runner) -> Event:
     """Run one command and return what ends it, either way."""
     try:
         runner.carry_out(command)

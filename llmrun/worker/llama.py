@@ -19,23 +19,14 @@ from llama_cpp import llama_cpp as lib
 
 from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError
 from llmrun.sampling import GGUF_KEYS
-from llmrun.settings import DEFAULT_N_CTX, RunSettings
+from llmrun.settings import RunSettings, choose_n_ctx
 from llmrun.worker.log import engine_log
+from llmrun.worker.params import context_params, model_params
 from llmrun.worker.vocabulary import Vocabulary
 
 # sizeof in C of the structs passed by value, llama.cpp 0c1e57098 on 64-bit machines: a mismatch would corrupt memory.
 _STRUCT_SIZES = {"llama_model_params": 80, "llama_context_params": 160, "llama_batch": 56}
 
-_KV_TYPES = {
-    "f32": lib.GGML_TYPE_F32,
-    "f16": lib.GGML_TYPE_F16,
-    "bf16": 30,  # ggml.h, enum ggml_type; the bindings leave it out
-    "q8_0": lib.GGML_TYPE_Q8_0,
-    "q5_1": lib.GGML_TYPE_Q5_1,
-    "q5_0": lib.GGML_TYPE_Q5_0,
-    "q4_1": lib.GGML_TYPE_Q4_1,
-    "q4_0": lib.GGML_TYPE_Q4_0,
-}
 _OUT_OF_MEMORY = re.compile(r"unable to allocate|failed to allocate|alloc_tensor_range|out of memory|bad_alloc", re.I)
 
 
@@ -78,29 +69,37 @@ class CancelFlag:
         return bool(self._buffer[0] != b"\x00")
 
 
-def _model_params(settings: RunSettings, progress: Any) -> Any:
-    params = lib.llama_model_default_params()
-    params.n_gpu_layers = -1 if settings.n_gpu_layers is None else settings.n_gpu_layers
-    params.load_mode = lib.LLAMA_LOAD_MODE_AUTO
-    params.use_extra_bufts = settings.repack
-    params.progress_callback = progress
-    return params
-
-
-def load_model(path: Path, settings: RunSettings, on_progress: Callable[[float], bool]) -> Model:
+def load_model(path: Path, settings: RunSettings, on_progress: Callable[[float], bool] | None = None) -> Model:
     """Load weights and vocabulary; `on_progress` gets 0 to 1 and returns False to give up.
 
-    Raises GGUFError for a file llama.cpp refuses, InsufficientMemoryError where an allocation failed.
+    Raises GGUFError for a file llama.cpp refuses, InsufficientMemoryError where an allocation failed, UsageError or
+    EngineError for a device that cannot be used.
     """
-    progress = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
+    params = model_params(settings)
+    if on_progress is not None:
+        params.progress_callback = lib.llama_progress_callback(lambda fraction, _: on_progress(fraction))
+    return _open_model(path, params, str(path))
+
+
+def load_ghost(path: Path, settings: RunSettings) -> Model:
+    """Load a file's header as if its weights were there, and allocate nothing for them."""
+    params = model_params(settings)
+    params.no_alloc = True
+    params.load_mode = (
+        lib.LLAMA_LOAD_MODE_NONE
+    )  # to map what is not allocated is an abort (llama-model.cpp, load_tensors)
+    return _open_model(path, params, "the model")
+
+
+def _open_model(path: Path, params: Any, name: str) -> Model:
     with engine_log().collecting() as complaints:
-        pointer = lib.llama_model_load_from_file(os.fsencode(path), _model_params(settings, progress))
+        pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
-        raise _load_error(path, complaints)
+        raise _load_error(name, complaints)
     model = Model(pointer)
     if not model.has_decoder or not model.vocabulary.n_tokens:
         model.close()
-        raise GGUFError(f"{path} holds no model that writes text", "choose a chat or instruct model")
+        raise GGUFError(f"{name} holds no model that writes text", "choose a chat or instruct model")
     return model
 
 
@@ -111,11 +110,11 @@ def load_vocabulary(path: Path) -> Vocabulary:
     with engine_log().collecting() as complaints:
         pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
-        raise _load_error(path, complaints)
+        raise _load_error(str(path), complaints)
     return Model(pointer).vocabulary
 
 
-def _load_error(path: Path, complaints: Sequence[str]) -> LLMRunError:
+def _load_error(name: str, complaints: Sequence[str]) -> LLMRunError:
     text = "\n".join(complaints)
     reasons = re.findall(r"error loading model(?: \w+)*: (.+)", text)
     # llama.cpp wraps one reason in the next: the last words of the last line are the cause
@@ -124,14 +123,14 @@ def _load_error(path: Path, complaints: Sequence[str]) -> LLMRunError:
     )
     if _OUT_OF_MEMORY.search(text):
         return InsufficientMemoryError(
-            f"{path} could not be loaded: {reason}", "close other programs, try fewer --gpu-layers, or a smaller file"
+            f"{name} could not be loaded: {reason}", "close other programs, try fewer --gpu-layers, or a smaller file"
         )
     if architecture := re.search(r"unknown model architecture: '(.*)'", text):
         return GGUFError(
-            f"{path} has the architecture {architecture[1]!r}, which the installed engine does not know",
+            f"{name} has the architecture {architecture[1]!r}, which the installed engine does not know",
             "a newer llmrun may know it; `llmrun chat guide` always works",
         )
-    return GGUFError(f"{path} could not be loaded: {reason}", "the file may be incomplete or damaged: fetch it again")
+    return GGUFError(f"{name} could not be loaded: {reason}", "the file may be incomplete or damaged: fetch it again")
 
 
 class Model:
@@ -183,30 +182,20 @@ class Model:
             self.pointer = None
 
 
-def choose_n_ctx(settings: RunSettings, n_ctx_train: int) -> int:
-    """Return the context to allocate: the wished one, else the trained one up to DEFAULT_N_CTX."""
-    return settings.n_ctx or min(n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
+def make_context(model: Model, settings: RunSettings, cancel: CancelFlag | None = None) -> Any:
+    """Return a pointer to a new context, which llama_free takes back; `cancel` must live as long as it.
 
-
-def _context_params(model: Model, settings: RunSettings, cancel: CancelFlag) -> Any:
-    params = lib.llama_context_default_params()
-    params.n_ctx = choose_n_ctx(settings, model.n_ctx_train)
-    params.n_batch = settings.n_batch
-    params.n_ubatch = settings.n_ubatch
-    params.n_seq_max = settings.n_seq_max
-    params.n_outputs_max = settings.n_outputs_max
-    params.n_threads = settings.n_threads
-    params.n_threads_batch = settings.n_threads_batch
-    params.type_k = _KV_TYPES[settings.type_k]
-    params.type_v = _KV_TYPES[settings.type_v]
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
-    params.swa_full = settings.swa_full
-    params.offload_kqv = settings.offload_kqv
-    params.kv_unified = False
-    params.no_perf = True
-    params.abort_callback = cancel.callback
-    params.abort_callback_data = cancel.address
-    return params
+    Raises InsufficientMemoryError where an allocation failed, UsageError or EngineError for settings that do not work.
+    """
+    params = context_params(settings, model.n_ctx_train)
+    if cancel is not None:
+        params.abort_callback = cancel.callback
+        params.abort_callback_data = cancel.address
+    with engine_log().collecting() as complaints:
+        pointer = lib.llama_init_from_model(model.pointer, params)
+    if not pointer:
+        raise _context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
+    return pointer
 
 
 class Context:
@@ -217,13 +206,9 @@ class Context:
 
     def __init__(self, model: Model, settings: RunSettings, cancel: CancelFlag) -> None:
         self._cancel = cancel  # owns the memory that the abort callback reads
-        params = _context_params(model, settings, cancel)
-        with engine_log().collecting() as complaints:
-            self.pointer = lib.llama_init_from_model(model.pointer, params)
-        if not self.pointer:
-            raise _context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
+        self.pointer = make_context(model, settings, cancel)
         self.model = model
-        self.n_ctx = min(int(params.n_ctx), int(lib.llama_n_ctx_seq(self.pointer)))
+        self.n_ctx = min(choose_n_ctx(settings.n_ctx, model.n_ctx_train), int(lib.llama_n_ctx_seq(self.pointer)))
         # one step of the prompt: a physical batch, so that progress is seen and a cancel is heard after each
         self.n_step = int(lib.llama_n_ubatch(self.pointer))
         self._memory = lib.llama_get_memory(self.pointer)

@@ -7,10 +7,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from llmrun.engine.protocol import Event, Generate, Load, Loaded, LoadProgress, ModelInfo, Phase, as_text
-from llmrun.errors import EngineError
+from llmrun.engine.protocol import (
+    DeviceList,
+    DryRun,
+    DryRunResult,
+    Event,
+    Generate,
+    ListDevices,
+    Load,
+    Loaded,
+    LoadProgress,
+    ModelInfo,
+    Phase,
+    Work,
+    as_text,
+)
+from llmrun.errors import EngineError, LLMRunError
+from llmrun.memory.engine_memory import EngineMemory
 from llmrun.worker.chat_format import load_chat_template
+from llmrun.worker.devices import devices
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.log import engine_log
+from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.template import ChatTemplate
@@ -27,7 +45,7 @@ class Runner:
         self._emit = emit
         self._session: Session | None = None
 
-    def carry_out(self, command: Load | Generate) -> None:
+    def carry_out(self, command: Work) -> None:
         """Run a command to its end, emitting events; raises LLMRunError."""
         match command:
             case Load():
@@ -36,6 +54,14 @@ class Runner:
                 if self._session is None:
                     raise EngineError("no model is loaded")
                 self._session.answer(command, self._emit)
+            case DryRun():
+                from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
+
+                self._emit(Phase("dry_run"))
+                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings)))
+            case ListDevices():
+                self._emit(Phase("devices"))
+                self._emit(DeviceList(devices().list(command.endpoints)))
 
     def _load(self, command: Load) -> None:
         if self._session is not None:
@@ -43,13 +69,20 @@ class Runner:
         started = time.perf_counter()
         self._emit(Phase("load"))
         path = Path(os.fsdecode(command.path.encode("latin-1")))
-        model = load_model(path, command.settings, self._tell_progress())
-        context = Context(model, command.settings, self.cancel)
+        with engine_log().recording() as log:
+            model = load_model(path, command.settings, self._tell_progress())
+            try:
+                context = Context(model, command.settings, self.cancel)
+            except LLMRunError:
+                model.close()  # so that other settings can be tried
+                raise
+        memory = report_memory(context.pointer, model, command.settings, log.lines(), sizes_of_log)
+        devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
         encoder = PromptEncoder(model.vocabulary, template)
         self._session = Session(context, model.vocabulary, encoder, self.cancel)
-        self._emit(Loaded(_describe(path, model, context, template, time.perf_counter() - started)))
+        self._emit(Loaded(_describe(path, model, context, template, memory, time.perf_counter() - started)))
 
     def _tell_progress(self) -> Callable[[float], bool]:
         told = time.perf_counter()
@@ -64,7 +97,9 @@ class Runner:
         return on_progress
 
 
-def _describe(path: Path, model: Model, context: Context, template: ChatTemplate, seconds: float) -> ModelInfo:
+def _describe(
+    path: Path, model: Model, context: Context, template: ChatTemplate, memory: EngineMemory, seconds: float
+) -> ModelInfo:
     notices = [template.notice] if template.notice else []
     if 0 < model.n_ctx_train < context.n_ctx:
         notices.append(
@@ -82,4 +117,5 @@ def _describe(path: Path, model: Model, context: Context, template: ChatTemplate
         notice="; ".join(notices) or None,
         sampling=model.recommended_sampling(),
         load_seconds=seconds,
+        memory=memory,
     )

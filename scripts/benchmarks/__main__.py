@@ -11,7 +11,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
+from scripts.benchmarks.header import measure_header
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
 
@@ -22,6 +24,8 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "decode": measure_decode,
     "prefill": measure_prefill,
     "cancel": measure_cancel,
+    "header": measure_header,
+    "dry-run": measure_dry_run,
 }
 
 

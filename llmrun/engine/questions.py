@@ -1,0 +1,95 @@
+"""Questions to the engine about memory, each asked once: answers are kept, in this process and, if wanted, in files.
+
+Must not know what a question is for, nor how it is answered. Only questions without devices go to files: devices come
+and go, and a driver's next version may pad differently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from importlib import metadata, util
+from pathlib import Path
+
+from llmrun.engine.protocol import DryRun, DryRunResult, FrameDecoder, encode
+from llmrun.errors import EngineError
+from llmrun.memory.engine_memory import EngineMemory
+from llmrun.settings import RunSettings
+
+MAX_FILES = 512  # answers kept, of about 500 bytes each; the oldest go first
+
+DryRunner = Callable[[bytes, int, RunSettings], EngineMemory]
+
+
+class Questions:
+    """Answers of an engine to `dry_run`, remembered. `folder` is where they outlive the process, None is nowhere.
+
+    ask: `Engine.dry_run`, or whatever else answers like it.
+    """
+
+    def __init__(self, ask: DryRunner, folder: Path | None = None) -> None:
+        self._ask = ask
+        self._folder = folder
+        self._known: dict[str, EngineMemory] = {}
+
+    def memory(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
+        """Return what a model of this header would take; raises what `Engine.dry_run` does, and remembers no error."""
+        # neither threads nor the way the weights come in change a dry run
+        asked = replace(settings, n_threads=1, n_threads_batch=1, load_mode="none")
+        key = _key(header, size, asked)
+        if key not in self._known:
+            path = self._folder / f"{key}.answer" if self._folder is not None and asked.devices == () else None
+            found = None if path is None else _read(path)
+            if found is None:
+                found = self._ask(header, size, asked)
+                if path is not None:
+                    _write(path, found)
+            self._known[key] = found
+        return self._known[key]
+
+
+def _key(header: bytes, size: int, settings: RunSettings) -> str:
+    """Name a question: anything that may change its answer is in it."""
+    digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings)))
+    digest.update("\n".join(_engine_id()).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _engine_id() -> tuple[str, ...]:
+    """Tell one installed engine from another: version, build (by its files), and the machine whose CPU it uses."""
+    found = util.find_spec("llama_cpp")  # a search, not an import
+    folder = Path(found.origin).parent / "lib" if found is not None and found.origin else Path()
+    files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(folder.glob("*"))]
+    return (metadata.version("llama-cpp-python"), platform.machine(), platform.node(), *files)
+
+
+def _read(path: Path) -> EngineMemory | None:
+    """Return the answer in a file, None where there is none: what cannot be read is asked again."""
+    try:
+        (message,) = FrameDecoder().feed(path.read_bytes())
+    except (OSError, EngineError, ValueError):
+        return None
+    return message.memory if isinstance(message, DryRunResult) else None
+
+
+def _write(path: Path, memory: EngineMemory) -> None:
+    """Put an answer into a file, whole or not at all; a cache that cannot be written is no failure."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            file.write(encode(DryRunResult(memory)))
+        Path(file.name).replace(path)
+        _forget_oldest(path.parent)
+
+
+def _forget_oldest(folder: Path) -> None:
+    files = [(entry.stat().st_mtime_ns, entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    for _, path in sorted(files)[: max(0, len(files) - MAX_FILES)]:
+        Path(path).unlink(missing_ok=True)

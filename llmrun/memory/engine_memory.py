@@ -1,0 +1,54 @@
+"""What the engine itself says a model takes, as values: the buffers of each pool. Knows nothing of how it was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class BufferSizes:
+    """Bytes of the engine's buffers in one pool; device None is the host, pinned memory of a driver included.
+
+    weights: repacked ones included; repack is how many of them are in a layout of the CPU's own. kv_cache: memory of
+    the context, KV cache and recurrent state. compute: without the output buffer.
+    """
+
+    device: str | None
+    weights: int
+    kv_cache: int
+    compute: int
+    repack: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of the pool's buffers."""
+        return self.weights + self.kv_cache + self.compute
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMemory:
+    """The engine's buffers, for a model that is loaded or that might be; devices in the order of the settings.
+
+    kv_cache, state: of all pools, their sum is that of the pools' kv_cache; state is the part that does not grow with
+    the context. output: the logits' buffer, on the host. n_ctx, n_ctx_seq: cells as made, of all sequences and of one.
+    flash_attn: as decided, None where nobody said. source: "map" is exact; "log" is rounded to 0.01 MiB a buffer.
+    scaled: the state of one sequence was asked for and multiplied, because that of all would have been allocated;
+    compute is then the least multiple that is known to suffice, and not exact.
+    """
+
+    host: BufferSizes
+    devices: tuple[BufferSizes, ...]
+    kv_cache: int
+    state: int
+    output: int
+    n_ctx: int
+    n_ctx_seq: int
+    flash_attn: bool | None
+    source: Literal["map", "log"]
+    scaled: bool = False
+
+    @property
+    def total(self) -> int:
+        """Everything, wherever it is, output buffer included."""
+        return self.host.total + self.output + sum(device.total for device in self.devices)

@@ -1,0 +1,222 @@
+"""What ggml sees: devices, their buffer types, and servers that lend theirs over the network (ggml's RPC backend).
+
+A server is asked by a handshake of our own before llama.cpp may touch it: llama.cpp aborts where nobody answers.
+Must not know what is put on a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+from llmrun.engine.protocol import DeviceInfo
+from llmrun.errors import EngineError, UsageError
+
+KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type
+
+_ENDPOINT = re.compile(r"rpc:([\w.-]+):(\d{1,5})(?:/(\d{1,3}))?", re.ASCII)
+_RPC_MAJOR, _RPC_MINOR = 7, 0  # ggml-rpc.h, RPC_PROTO_*; a server of another major, or a newer minor, is an abort
+_HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)  # ggml-rpc.cpp: RPC_CMD_HELLO, rpc_msg_hello_req
+_HELLO_REPLY_BYTES = 8 + 28  # its length, and rpc_msg_hello_rsp
+_HELLO_SECONDS = 3.0
+
+_Pointer, _Size, _Text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
+
+
+@cache
+def bind(name: str, result: Any, *arguments: Any) -> Any:
+    """Return a function of ggml or llama.cpp that the bindings leave out; raises AttributeError where there is none.
+
+    It is looked up from libllama, never from a library opened anew: a second copy would have devices of its own.
+    """
+    for library in _libraries():
+        with contextlib.suppress(AttributeError):
+            function = library[name]
+            function.restype, function.argtypes = result, list(arguments)
+            return function
+    raise AttributeError(name)
+
+
+@cache
+def _libraries() -> tuple[Any, ...]:
+    if os.name != "nt":
+        return (lib._lib,)  # the look-up goes on in what it depends on
+    folder = Path(lib._lib._name).parent
+    return (lib._lib, *(ctypes.CDLL(str(folder / name)) for name in ("ggml.dll", "ggml-base.dll")))
+
+
+class Devices:
+    """Every device that layers can be given to, by the name the settings use. There is one for the process."""
+
+    def __init__(self) -> None:
+        self._attached: dict[str, tuple[int, ...]] = {}
+        self._in_use: frozenset[str] = frozenset()
+
+    def list(self, endpoints: Sequence[str] = ()) -> tuple[DeviceInfo, ...]:
+        """Describe this machine's devices, then those at endpoints; raises EngineError where no server answers."""
+        remote = [_endpoint(name)[0] for name in endpoints]
+        found = [_describe(pointer, name_of(pointer)) for pointer in local_devices()]
+        for endpoint in dict.fromkeys(remote):
+            pointers = self._attach(endpoint)
+            found += [_describe(pointer, f"rpc:{endpoint}" + f"/{n}" * (n > 0)) for n, pointer in enumerate(pointers)]
+        return tuple(found)
+
+    def open(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return ggml's devices of these names; UsageError for a name that is none, EngineError as in `list`."""
+        for name in names:
+            if name.startswith("rpc:"):
+                self._attach(_endpoint(name)[0])
+        return self.pointers(names)
+
+    def pointers(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return ggml's devices of these names, which were opened before; a server in use is not asked again."""
+        local = {name_of(pointer): pointer for pointer in local_devices()}
+        return tuple(local[name] if name in local else self._remote(name, local) for name in names)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Say that a model holds these devices: a server has one client at a time, and answers no other handshake."""
+        self._in_use = frozenset(match[1] + ":" + match[2] for name in names if (match := _ENDPOINT.fullmatch(name)))
+
+    def known(self) -> tuple[int, ...]:
+        """Return every device, attached ones included."""
+        return (*local_devices(), *(pointer for pointers in self._attached.values() for pointer in pointers))
+
+    def _remote(self, name: str, local: dict[str, int]) -> int:
+        if not name.startswith("rpc:"):
+            raise UsageError(f"there is no device {name!r}", f"there are: {', '.join(local)}, and rpc:HOST:PORT")
+        endpoint, number = _endpoint(name)
+        pointers = self._attached.get(endpoint, ())
+        if number >= len(pointers):
+            raise UsageError(f"the server at {endpoint} lends {len(pointers)} devices: there is no {name!r}")
+        return pointers[number]
+
+    def _attach(self, endpoint: str) -> tuple[int, ...]:
+        if endpoint not in self._in_use:
+            _greet(endpoint)
+        if endpoint not in self._attached:
+            # not registered with ggml: settings that name no devices mean those of this machine
+            registry = _rpc_function("ggml_backend_rpc_add_server", _Pointer, _Text)(endpoint.encode())
+            if not registry:
+                raise EngineError(f"the server at {endpoint} lends no device")
+            n = bind("ggml_backend_reg_dev_count", _Size, _Pointer)(registry)
+            get = bind("ggml_backend_reg_dev_get", _Pointer, _Pointer, _Size)
+            self._attached[endpoint] = tuple(get(registry, index) for index in range(n))
+        return self._attached[endpoint]
+
+
+_devices = Devices()
+
+
+def devices() -> Devices:
+    """Return the process's devices; ggml has only one list as well."""
+    return _devices
+
+
+def local_devices() -> tuple[int, ...]:
+    """Return the devices of this machine, in ggml's order."""
+    get = bind("ggml_backend_dev_get", _Pointer, _Size)
+    return tuple(get(index) for index in range(bind("ggml_backend_dev_count", _Size)()))
+
+
+def name_of(device: int) -> str:
+    """Return ggml's name of a device, such as "CUDA0"."""
+    return _text(bind("ggml_backend_dev_name", _Text, _Pointer)(device))
+
+
+def kind_of(device: int) -> str:
+    """Return one of KINDS."""
+    return KINDS[bind("ggml_backend_dev_type", ctypes.c_int, _Pointer)(device)]
+
+
+def cpu_device() -> int:
+    """Return the CPU as a device."""
+    return next(device for device in local_devices() if kind_of(device) == "CPU")
+
+
+def serve(endpoint: str, n_threads: int) -> None:
+    """Lend this machine's CPU at HOST:PORT, HOST in numbers, to one client at a time; returns only where that fails."""
+    offered = (_Pointer * 1)(cpu_device())
+    start = _rpc_function(
+        "ggml_backend_rpc_start_server", None, _Text, _Text, _Size, _Size, ctypes.POINTER(ctypes.c_void_p)
+    )
+    start(endpoint.encode(), None, n_threads, 1, offered)
+
+
+def _describe(device: int, name: str) -> DeviceInfo:
+    free, total = _Size(), _Size()
+    bind("ggml_backend_dev_memory", None, _Pointer, _Pointer, _Pointer)(
+        device, ctypes.addressof(free), ctypes.addressof(total)
+    )
+    registry = bind("ggml_backend_dev_backend_reg", _Pointer, _Pointer)(device)
+    return DeviceInfo(
+        id=name,
+        name=name_of(device),
+        description=_text(bind("ggml_backend_dev_description", _Text, _Pointer)(device)),
+        backend=_text(bind("ggml_backend_reg_name", _Text, _Pointer)(registry)),
+        kind=kind_of(device),
+        free=free.value,
+        total=total.value,
+    )
+
+
+def _rpc_function(name: str, result: Any, *arguments: Any) -> Any:
+    registry = bind("ggml_backend_reg_by_name", _Pointer, _Text)(b"RPC")
+    if not registry:
+        raise EngineError(
+            "the installed engine cannot use devices of other machines: it was built without RPC",
+            "pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36 -C cmake.args=-DGGML_RPC=ON",
+        )
+    address = bind("ggml_backend_reg_get_proc_address", _Pointer, _Pointer, _Text)(registry, name.encode())
+    return ctypes.CFUNCTYPE(result, *arguments)(address)
+
+
+def _endpoint(name: str) -> tuple[str, int]:
+    """Take HOST:PORT and the device's number out of a name."""
+    match = _ENDPOINT.fullmatch(name)
+    if match is None or int(match[2]) > 65535:
+        raise UsageError(
+            f"{name!r} is no device of another machine", "write rpc:HOST:PORT, as in rpc:192.168.1.7:50052"
+        )
+    return f"{match[1]}:{match[2]}", int(match[3] or 0)
+
+
+def _greet(endpoint: str) -> None:
+    """Shake hands as llama.cpp would, and hang up; raises EngineError where it would have aborted or waited on."""
+    import socket  # here, because most workers never need it
+
+    host, _, port = endpoint.rpartition(":")
+    hint = "is a server of ggml-rpc running there, with no firewall between?"
+    try:
+        with socket.create_connection((host, int(port)), _HELLO_SECONDS) as connection:
+            connection.settimeout(_HELLO_SECONDS)
+            connection.sendall(_HELLO)
+            reply = b""
+            while len(reply) < _HELLO_REPLY_BYTES and (data := connection.recv(_HELLO_REPLY_BYTES - len(reply))):
+                reply += data
+    except TimeoutError as error:
+        raise EngineError(
+            f"{endpoint} did not answer in {_HELLO_SECONDS:g} seconds",
+            "a server has one client at a time: is it in use?",
+        ) from error
+    except OSError as error:
+        raise EngineError(f"no device server can be reached at {endpoint}: {error.strerror or error}", hint) from error
+    if len(reply) < _HELLO_REPLY_BYTES or int.from_bytes(reply[:8], "little") != _HELLO_REPLY_BYTES - 8:
+        raise EngineError(f"what answers at {endpoint} is no device server", hint)
+    major, minor = reply[8], reply[9]
+    if major != _RPC_MAJOR or minor > _RPC_MINOR:
+        raise EngineError(
+            f"the device server at {endpoint} speaks version {major}.{minor}, this engine {_RPC_MAJOR}.{_RPC_MINOR}",
+            "install the same llmrun on both machines",
+        )
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", "replace").strip()

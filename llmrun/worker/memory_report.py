@@ -1,0 +1,173 @@
+"""What a context takes, pool by pool: from llama.cpp's table of buffers where it can be read, from its log elsewhere.
+
+Must not know whether the weights are there: a loaded model and a dry run are reported alike.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llama_cpp import llama_cpp as lib
+
+from llmrun.memory.engine_memory import BufferSizes, EngineMemory
+from llmrun.settings import RunSettings
+from llmrun.worker.breakdown import Buffers, read_breakdown, read_state
+from llmrun.worker.devices import bind, devices, name_of
+from llmrun.worker.llama import Model
+from llmrun.worker.log_sizes import (
+    parse_buffers,
+    parse_devices,
+    parse_flash_attn,
+    parse_memory,
+    printed,
+)
+
+_LOG_ROUNDING = 5244  # bytes, upwards of half of 0.01 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The devices of a context: ggml's pointers and names, and what the settings call them."""
+
+    pointers: tuple[int, ...]
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+# Sizes of every pool, host first, as the log has them; given where the log of a dry run needs help.
+LogSizes = Callable[[Sequence[str], Pools], tuple[BufferSizes, ...]]
+
+
+def report_memory(
+    context: Any,
+    model: Model,
+    settings: RunSettings,
+    lines: Sequence[str],
+    by_log: LogSizes,
+    *,
+    use_table: bool = True,
+    is_dry: bool = False,
+) -> EngineMemory:
+    """Return what a context and its model take; `lines` is the log since the load of the model began.
+
+    by_log works the pools out of the log where the table is out of reach, contradicts the log, or is not wanted.
+    is_dry: nothing is allocated, so that compute buffers may be measured anew.
+    """
+    pools = _pools(settings, lines)
+    table = read_breakdown(context) if use_table else None
+    if table is not None and not (agrees(table, lines) and _is_of_pools(table, pools)):
+        table = None
+    if table is not None and is_dry and pools.pointers:
+        table = _remeasured(table, context)
+    sizes = by_log(lines, pools) if table is None else _by_table(table, pools)
+    caches, states, _ = parse_memory(lines)
+    total = sum(pool.kv_cache for pool in sizes)
+    state = _state(context, model, total, states) if table is not None else states
+    return EngineMemory(
+        host=sizes[0],
+        devices=sizes[1:],
+        kv_cache=total - state if table is not None else caches,
+        state=state,
+        output=_output(model, settings, lines),
+        n_ctx=int(lib.llama_n_ctx(context)),
+        n_ctx_seq=int(lib.llama_n_ctx_seq(context)),
+        flash_attn=parse_flash_attn(lines),
+        source="log" if table is None else "map",
+    )
+
+
+def agrees(table: Sequence[Buffers], lines: Sequence[str]) -> bool:
+    """Tell whether the table says what the log says: each compute buffer to the digit, the context's memory in sum."""
+    computes = {row.name: row.compute for row in table if row.compute > 1}
+    logged = {line.name: printed(line.size) for line in parse_buffers(lines) if line.kind == "compute"}
+    if {name: printed(size) for name, size in computes.items()} != logged:
+        return False
+    caches, states, n_lines = parse_memory(lines)
+    context = sum(row.context for row in table)
+    # a cache's own figure leaves out the padding between its tensors, and rounds
+    return n_lines == 0 or abs(context - caches - states) <= n_lines * _LOG_ROUNDING + context // 1000
+
+
+def _pools(settings: RunSettings, lines: Sequence[str]) -> Pools:
+    if settings.devices is not None:
+        pointers = devices().pointers(settings.devices)
+        return Pools(pointers, tuple(map(name_of, pointers)), settings.devices)
+    by_name = {name_of(pointer): pointer for pointer in devices().known()}
+    names = tuple(name for name in parse_devices(lines) if name in by_name)
+    return Pools(tuple(by_name[name] for name in names), names, names)
+
+
+def _remeasured(table: Sequence[Buffers], context: Any) -> tuple[Buffers, ...]:
+    from llmrun.worker.scheduler import measure_compute  # here: only dry runs with devices need it
+
+    compute = measure_compute(context) or {}
+    return tuple(replace(row, compute=compute.get(row.type, row.compute)) for row in table)
+
+
+def _is_of_pools(table: Sequence[Buffers], pools: Pools) -> bool:
+    return {row.device for row in table} <= {None, *pools.pointers}
+
+
+def _by_table(table: Sequence[Buffers], pools: Pools) -> tuple[BufferSizes, ...]:
+    places = zip((None, *pools.pointers), (None, *pools.ids), strict=True)
+    return tuple(_sum([row for row in table if row.device == pointer], name) for pointer, name in places)
+
+
+def _sum(rows: Sequence[Buffers], device: str | None) -> BufferSizes:
+    return BufferSizes(
+        device=device,
+        weights=sum(row.weights for row in rows),
+        kv_cache=sum(row.context for row in rows),
+        compute=sum(row.compute for row in rows),
+        repack=sum(row.weights for row in rows if device is None and not row.plain),
+    )
+
+
+def _state(context: Any, model: Model, total: int, logged: int) -> int:
+    if not model.is_recurrent:
+        return logged  # what the log calls a state in models that can take tokens back, too
+    exact = read_state(lib.llama_get_memory(context))
+    return min(total, logged if exact is None else exact)
+
+
+def _output(model: Model, settings: RunSettings, lines: Sequence[str]) -> int:
+    """Bytes of the logits' buffer as it is made first: a row for each sequence (llama-context.cpp, output_reserve)."""
+    size = settings.n_seq_max * model.vocabulary.n_tokens * 4
+    logged = [line.size for line in parse_buffers(lines) if line.kind == "output"]
+    return size if not logged or printed(size) == printed(logged[-1]) else logged[-1]
+
+
+def default_type_name(device: int) -> str:
+    """Return ggml's name of a device's own buffer type, such as "RPC0[127.0.0.1:50052]"."""
+    kind = bind("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)(device)
+    return str(bind("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)(kind).decode())
+
+
+def sizes_of_log(lines: Sequence[str], pools: Pools) -> tuple[BufferSizes, ...]:
+    """Return the pools of a loaded model by the log, where every buffer is told with the name of its type."""
+    buffers = parse_buffers(lines)
+    own = {default_type_name(pointer): index for index, pointer in enumerate(pools.pointers, 1)}
+    places = [(own.get(line.name, 0), line) for line in buffers]
+
+    def total(pool: int, *kinds: str) -> int:
+        return sum(line.size for place, line in places if place == pool and line.kind in kinds)
+
+    layouts = sum(line.size for place, line in places if place == 0 and line.kind == "model" and _is_layout(line.name))
+    return tuple(
+        BufferSizes(
+            device=name,
+            weights=total(pool, "model"),
+            kv_cache=total(pool, "KV", "RS", "state"),
+            compute=total(pool, "compute"),
+            repack=0 if pool else layouts,
+        )
+        for pool, name in enumerate((None, *pools.ids))
+    )
+
+
+def _is_layout(name: str) -> bool:
+    """Tell whether a host buffer type of this name is a layout of the CPU's own (ggml-cpu: repack, amx, kleidiai)."""
+    return name in ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
