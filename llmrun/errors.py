@@ -5,6 +5,7 @@
     ├── InsufficientMemoryError    3   507   it would not fit, or the allocation was refused
     ├── NotFoundError              5   404   no such file or model
     ├── GGUFError                  6   422   the file is not what it should be, or not supported
+    │   └── UnknownArchitectureError  6  422   our arithmetic does not know this architecture
     └── EngineError                7   500   the engine failed
         ├── ContextOverflowError   7   400   the prompt is longer than the context
         └── WorkerDiedError        7   500   the engine's process is gone
@@ -56,6 +57,10 @@ class GGUFError(LLMRunError):
 
     exit_code = 6
     http_status = 422
+
+
+class UnknownArchitectureError(GGUFError):
+    """The arithmetic does not know this architecture, or a trait of this file; the installed engine can be asked."""
 
 
 class EngineError(LLMRunError):

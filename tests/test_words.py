@@ -23,6 +23,7 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "InsufficientMemoryError": (3, 507),
         "NotFoundError": (5, 404),
         "GGUFError": (6, 422),
+        "UnknownArchitectureError": (6, 422),
         "EngineError": (7, 500),
         "ContextOverflowError": (7, 400),
         "WorkerDiedError": (7, 500),

@@ -1,0 +1,21 @@
+"""A device that layers can be given to, as a value: what the planner and the arithmetic need to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device as ggml names it.
+
+    id: what settings call it ("CUDA0", "rpc:127.0.0.1:50052"). backend: its driver's kind ("CUDA", "Metal", "RPC").
+    total, free: bytes; None where nobody could tell. unified: its memory is the host's.
+    """
+
+    id: str
+    backend: str
+    name: str
+    total: int | None
+    free: int | None
+    unified: bool = False

@@ -1,0 +1,127 @@
+"""What a model takes with given settings, by arithmetic on its header: exact where a rule is known, a band elsewhere.
+
+Pure: for machines that are not here, for thousands of settings at once, and for where no engine is installed. The
+engine's own answer, the dry run, is better where it can be had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from llmrun.gguf.header import GGUFHeader
+from llmrun.hardware.device import Device
+from llmrun.memory.cache import ContextMemory, place_context
+from llmrun.memory.compute import compute_shape, estimate_compute, flash_attention, output_bytes
+from llmrun.memory.context import context_shape
+from llmrun.memory.footprint import Band, Estimate, Footprint, MemoryBreakdown
+from llmrun.memory.graph.shape import ComputeShape
+from llmrun.memory.overhead import device_overhead, host_overhead
+from llmrun.memory.placement import Placement, place_layers
+from llmrun.memory.shape import ModelShape, model_shape
+from llmrun.memory.weights import PINNED_BACKENDS, WeightBytes, place_weights
+from llmrun.settings import RunSettings
+
+_MAPPED_MODES = frozenset({"auto", "mmap", "mmap_mlock"})
+
+
+def maps_file(settings: RunSettings) -> bool:
+    """Whether weights on the host are pages of the file."""
+    return settings.load_mode in _MAPPED_MODES
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What of the machine changes how much memory a model takes.
+
+    repack_rows: types the CPU repacks, and what their rows must be a multiple of (see hardware.cpu).
+    """
+
+    devices: tuple[Device, ...] = ()
+    repack_rows: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def pins(self) -> bool:
+        """Whether a driver with pinned host memory is there: then nothing is repacked."""
+        return any(device.backend in PINNED_BACKENDS for device in self.devices)
+
+    def tensor_split(self, settings: RunSettings) -> tuple[float, ...]:
+        """Return the parts of the layers for each device: the given ones, else by free memory, as llama.cpp does."""
+        if settings.tensor_split is not None:
+            return settings.tensor_split
+        return tuple(float(device.free or 0) or 1.0 for device in self.devices)
+
+
+def vocabulary_counts(header: GGUFHeader) -> tuple[int, int]:
+    """Return the number of tokens and of merges a file's tokenizer has."""
+    keys = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges")
+    tokens, merges = (header.array_length_or_none(key) or 0 for key in keys)
+    return tokens, merges
+
+
+class Estimator:
+    """One model's arithmetic: made once from its header, asked for many settings."""
+
+    def __init__(self, header: GGUFHeader) -> None:
+        self.shape: ModelShape = model_shape(header)
+        self._compute: ComputeShape = compute_shape(header)
+        self._vocabulary = vocabulary_counts(header)
+
+    def placement(self, settings: RunSettings, machine: Machine) -> Placement:
+        """Return where each layer goes."""
+        return place_layers(self.shape.n_layer, settings.n_gpu_layers, machine.tensor_split(settings))
+
+    def weights(self, settings: RunSettings, machine: Machine) -> WeightBytes:
+        """Return where the weights go."""
+        return place_weights(
+            self.shape,
+            self.placement(settings, machine),
+            len(machine.devices),
+            mmap=maps_file(settings),
+            cpu_experts=settings.cpu_experts,
+            repack_rows=machine.repack_rows if settings.repack and not machine.pins else None,
+        )
+
+    def estimate(self, settings: RunSettings, machine: Machine = Machine()) -> Estimate:
+        """Return the footprint with these settings on the host and the machine's devices."""
+        context = context_shape(settings, self.shape.n_ctx_train)
+        placement = self.placement(settings, machine)
+        n_devices = len(machine.devices)
+        weights = self.weights(settings, machine)
+        memory = place_context(
+            self.shape,
+            context,
+            placement,
+            n_devices,
+            type_k=settings.type_k,
+            type_v=settings.type_v,
+            flash_attn=flash_attention(self._compute, settings),
+            offload=settings.offload_kqv,
+        )
+        compute = estimate_compute(self._compute, context, settings, placement, n_devices)
+        output = output_bytes(self._compute, context, settings)
+        host = self._host(weights, memory[0], compute[0].high + output, context.n_ctx)
+        devices = [
+            MemoryBreakdown(size, kept.kv_cache + kept.state, band.high, device_overhead(device.backend))
+            for size, kept, band, device in zip(weights.devices, memory[1:], compute[1:], machine.devices, strict=True)
+        ]
+        return _estimate(Footprint(host, tuple(devices)), compute, output, memory)
+
+    def _host(self, weights: WeightBytes, memory: ContextMemory, compute: int, n_ctx: int) -> MemoryBreakdown:
+        overhead = host_overhead(*self._vocabulary, n_ctx)
+        return MemoryBreakdown(
+            weights.host, memory.kv_cache + memory.state, compute, overhead.total, weights.mapped + overhead.mapped
+        )
+
+
+def _estimate(
+    footprint: Footprint, compute: tuple[Band, ...], output: int, memory: Sequence[ContextMemory]
+) -> Estimate:
+    return Estimate(
+        footprint,
+        compute,
+        output,
+        kv_cache=sum(kept.kv_cache for kept in memory),
+        state=sum(kept.state for kept in memory),
+    )

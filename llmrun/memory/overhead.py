@@ -1,0 +1,54 @@
+"""What the runtime and the drivers take beside the model: measured, each figure with its origin. Pure.
+
+Measured 2026-11 on Linux x86-64 (Python 3.11, llama-cpp-python 0.3.36, glibc 2.36): resident memory of the worker,
+anonymous and mapped apart, as /proc/PID/smaps_rollup shows it. `scripts/accuracy system` measures it again beside the
+plan, with the whole context read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MIB = 1 << 20
+# The worker before it loads: 24 MiB anonymous, 20.5 MiB of libraries; with a model that has answered, 28 to 29.5 and
+# 23.1 to 23.3: the chat template's renderer, the graph, and rows of activations in the CPU's work buffer.
+_ANONYMOUS = 30 * _MIB
+_LIBRARIES = 24 * _MIB
+# llama.cpp's vocabulary: 32,000 to 152,000 tokens 161 bytes each, 76,000 to 515,000 merges 109 to 120 beside them, by
+# how full the hash tables happen to be. Pieces of more than 15 bytes take more; few tokens have them.
+_TOKEN = 163
+_MERGE = 118
+# A KV cache's cell: position 4, extension 12, shift 4, sequences as a bit set 32; once it is used, a node of 48 in the
+# set of used cells and one in that of its sequence's positions (llama.cpp 0c1e57098, src/llama-kv-cells.h).
+_CELL = 52 + 2 * 48
+# The conversation in the worker, as text and as tokens, this one and the one before: 60 to 110 bytes a token.
+_CONVERSATION = 112
+# Each thread's part of the CPU's work buffer: a slot of 512 KiB for quantized matrices, in the same place at other
+# times up to 295 KiB for attention, 590 with latent heads (ggml-cpu/tiled/tiled.cpp, TILED_WS_SLOT; ggml-cpu.c,
+# ggml_graph_plan). With its stack, 32 threads took 0.51 MiB each.
+_THREAD = 528 << 10
+
+# What a driver takes on its device beyond what was in use when free memory was read, which is after the driver's own
+# context exists: kernels loaded on first use and their workspace. From general knowledge, not measured here.
+_DRIVERS = {"CUDA": 192 * _MIB, "ROCm": 256 * _MIB, "Vulkan": 64 * _MIB, "SYCL": 256 * _MIB, "Metal": 32 * _MIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Bytes of a process; mapped: those that are pages of libraries."""
+
+    total: int
+    mapped: int
+
+
+def host_overhead(n_tokens: int, n_merges: int, n_cells: int, n_threads: int = 1) -> Overhead:
+    """Return what the worker takes beside the model, with a vocabulary, a full context and threads so many."""
+    vocabulary = n_tokens * _TOKEN + n_merges * _MERGE
+    context = n_cells * (_CELL + _CONVERSATION)
+    anonymous = _ANONYMOUS + vocabulary + context + (n_threads - 1) * _THREAD
+    return Overhead(anonymous + _LIBRARIES, _LIBRARIES)
+
+
+def device_overhead(backend: str) -> int:
+    """Return what a backend's driver takes on its device."""
+    return _DRIVERS.get(backend, 0)

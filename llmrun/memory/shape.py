@@ -1,0 +1,227 @@
+"""A header as memory sees it: how many bytes lie where in the file, and what each layer remembers.
+
+Pure. Knows the names of tensors and the slots llama.cpp puts them into (llama.cpp 0c1e57098, src/llama-arch.cpp,
+LLM_TENSOR_INFOS; src/llama-model.cpp, load_tensors); knows nothing of settings and devices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmrun.errors import GGUFError
+from llmrun.gguf.header import GGUFHeader, TensorInfo
+from llmrun.memory.attention import CacheShape, LayerMemory, n_layer_of, remembering, window_of
+from llmrun.memory.context import pad
+
+ALIGNMENT = 32  # ggml-backend.cpp, TENSOR_ALIGNMENT: what buffers of the CPU and of an RPC server of a CPU align to
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+# what `--cpu-moe` of llama.cpp's tools moves to the host (common/common.h, LLM_FFN_EXPS_REGEX)
+_EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
+_INPUT = frozenset({"token_embd", "per_layer_token_embd", "position_embd", "token_types"})
+# without a layer's number, and yet the first layer's; LFM2 calls its output norm by one of these names
+_FIRST_LAYER = frozenset({"token_embd_norm", "per_layer_model_proj", "per_layer_proj_norm"})
+_OUTPUT_NORM = {"lfm2": "token_embd_norm", "lfm2moe": "token_embd_norm"}
+# these make the tied output first, and then a second embedding beside it (models/*.cpp), whatever the pool
+_EMBEDDING_TWICE = frozenset({"gemma3n", "gemma4"})
+# in these the layers for drafting are not loaded (models/*.cpp: TENSOR_SKIP unless load_mtp)
+_SKIPS_DRAFT_LAYERS = frozenset(
+    {
+        "bailingmoe2",
+        "deepseek2",
+        "exaone4",
+        "glm4",
+        "glm4moe",
+        "mimo2",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "qwen3next",
+        "qwen35",
+        "qwen35moe",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight that activations are multiplied by, so that the CPU may repack it: type, rows (ne1), bytes."""
+
+    type: str
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorGroup:
+    """Tensors that always lie together. size: with each padded as in a buffer; first, end: where in the file."""
+
+    size: int
+    first: int
+    end: int
+    matrices: tuple[Matrix, ...] = ()
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest matrix, 0 for none."""
+        return max((matrix.size for matrix in self.matrices), default=0)
+
+
+_NOTHING = TensorGroup(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One layer: its weights, those of its experts apart, its cache and its recurrent state's bytes a sequence.
+
+    rope_factors: whether it uses the model's table of them.
+    """
+
+    weights: TensorGroup
+    experts: TensorGroup
+    cache: CacheShape | None
+    state: int
+    rope_factors: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What a model's memory depends on.
+
+    tied: the token embedding where it is also the output matrix, else None; llama.cpp then loads it a second time if
+    the output is not where the input is. v_width_max: of all layers, which a transposed V cache is padded to.
+    embedding_twice: whether a tied embedding is there twice also where both uses are on the host.
+    rope_factors: bytes of tensors that every pool with a layer that uses them gets its own copy of.
+    """
+
+    architecture: str
+    n_ctx_train: int
+    n_embd: int
+    n_vocab: int
+    n_swa: int
+    layers: tuple[LayerShape, ...]
+    input: TensorGroup
+    output: TensorGroup
+    tied: TensorGroup | None
+    embedding_twice: bool
+    rope_factors: int
+    v_width_max: int
+    data_offset: int
+    file_size: int
+
+    @property
+    def n_layer(self) -> int:
+        """Layers that can be placed, those for drafting included."""
+        return len(self.layers)
+
+
+def model_shape(header: GGUFHeader) -> ModelShape:
+    """Return what a model's memory depends on.
+
+    Raises UnknownArchitectureError where the arithmetic does not know what the layers remember, GGUFError for a header
+    that lacks what a model needs.
+    """
+    memories = remembering(header)
+    n_all, _ = n_layer_of(header)
+    slots = _slots(header.tensors, n_all, _OUTPUT_NORM.get(header.architecture))
+    embedding = [tensor for tensor in slots.input if tensor.name == "token_embd.weight"]
+    tied = bool(embedding) and not any(tensor.name == "output.weight" for tensor in slots.output)
+    return ModelShape(
+        architecture=header.architecture,
+        n_ctx_train=header.uint(header.arch("context_length")),
+        n_embd=header.uint(header.arch("embedding_length")),
+        n_vocab=_n_vocab(header, embedding),
+        n_swa=window_of(header),
+        layers=_layers(header, slots.layers, memories),
+        input=_group(slots.input, repackable=False),
+        output=_group(slots.output),
+        tied=_group(embedding) if tied else None,
+        embedding_twice=tied and header.architecture in _EMBEDDING_TWICE,
+        rope_factors=sum(_padded(tensor) for tensor in slots.rope_factors),
+        v_width_max=max((memory.cache.v_width for memory in memories if memory.cache), default=0),
+        data_offset=header.data_offset,
+        file_size=header.file_size,
+    )
+
+
+def _layers(
+    header: GGUFHeader, tensors: Sequence[Sequence[TensorInfo]], memories: Sequence[LayerMemory]
+) -> tuple[LayerShape, ...]:
+    n_all, n_layer = n_layer_of(header)
+    loaded = n_layer if header.architecture in _SKIPS_DRAFT_LAYERS else n_all
+    layers = []
+    for index, memory in enumerate(memories):
+        own = tensors[index] if index < loaded else ()
+        layers.append(
+            LayerShape(
+                weights=_group(t for t in own if not _EXPERTS.search(t.name)),
+                experts=_group(t for t in own if _EXPERTS.search(t.name)),
+                cache=memory.cache,
+                state=memory.state,
+                # gemma4's full layers alone have them (models/gemma4.cpp)
+                rope_factors=not (header.architecture == "gemma4" and memory.windowed),
+            )
+        )
+    return tuple(layers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    input: list[TensorInfo]
+    output: list[TensorInfo]
+    layers: list[list[TensorInfo]]
+    rope_factors: list[TensorInfo]
+
+
+def _slots(tensors: Sequence[TensorInfo], n_all: int, output_norm: str | None) -> _Slots:
+    slots = _Slots([], [], [[] for _ in range(n_all)], [])
+    for tensor in tensors:
+        match = _LAYER.match(tensor.name)
+        if match:
+            if int(match[1]) >= n_all:
+                raise GGUFError(f"there is a tensor {tensor.name}, but the model has {n_all} layers")
+            slots.layers[int(match[1])].append(tensor)
+        elif tensor.name.startswith("rope_f"):
+            slots.rope_factors.append(tensor)
+        elif tensor.name.rpartition(".")[0] in _INPUT:
+            slots.input.append(tensor)
+        elif tensor.name.rpartition(".")[0] in _FIRST_LAYER - {output_norm}:
+            slots.layers[0].append(tensor)
+        else:
+            slots.output.append(tensor)
+    return slots
+
+
+def _padded(tensor: TensorInfo) -> int:
+    return pad(tensor.size, ALIGNMENT)
+
+
+def _group(tensors: Iterable[TensorInfo], *, repackable: bool = True) -> TensorGroup:
+    found = list(tensors)
+    if not found:
+        return _NOTHING
+    return TensorGroup(
+        size=sum(map(_padded, found)),
+        first=min(tensor.offset for tensor in found),
+        end=max(tensor.offset + tensor.size for tensor in found),
+        matrices=tuple(filter(None, map(_matrix, found))) if repackable else (),
+    )
+
+
+def _matrix(tensor: TensorInfo) -> Matrix | None:
+    """A matrix by which activations are multiplied: two dimensions, or three where the third are experts."""
+    if len(tensor.shape) == 2 or (len(tensor.shape) == 3 and _EXPERTS.search(tensor.name)):
+        return Matrix(tensor.type.name, tensor.shape[1], _padded(tensor))
+    return None
+
+
+def _n_vocab(header: GGUFHeader, embedding: Sequence[TensorInfo]) -> int:
+    found = header.uint_or_none(header.arch("vocab_size"))
+    if found is None:
+        found = header.array_length_or_none("tokenizer.ggml.tokens")
+    if found is None and embedding:
+        found = embedding[0].shape[1]
+    if found is None:
+        raise GGUFError("the size of the vocabulary is missing")
+    return found

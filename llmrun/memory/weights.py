@@ -1,0 +1,103 @@
+"""Where the weights go, and how often: host or device, mapped or copied, repacked, and the embedding loaded twice.
+
+Pure. Source: llama.cpp 0c1e57098, src/llama-model.cpp (load_tensors), src/llama-model-loader.cpp (create_tensor) and
+ggml/src/ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from llmrun.memory.placement import Placement
+from llmrun.memory.shape import ModelShape, TensorGroup
+
+# Backends whose driver has pinned host memory: what of the weights stays on the host goes there, and is not repacked.
+PINNED_BACKENDS = frozenset({"CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN"})
+
+_PAGE = 4096  # bytes; what a mapping is cut to
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBytes:
+    """Bytes of weights in each pool; of the host's: those mapped from the file, and those in the repacked layout.
+
+    A repacked matrix of a mapped file is there twice: `mapped` spans its pages too.
+    """
+
+    host: int
+    mapped: int
+    repacked: int
+    devices: tuple[int, ...]
+
+
+def place_weights(
+    shape: ModelShape,
+    placement: Placement,
+    n_devices: int,
+    *,
+    mmap: bool,
+    cpu_experts: int = 0,
+    repack_rows: Mapping[str, int] | None = None,
+) -> WeightBytes:
+    """Return where every byte of the weights goes.
+
+    cpu_experts: in so many first layers the experts stay on the host. repack_rows: the types this CPU repacks, and what
+    the number of rows must be a multiple of for that; None or nothing is no repacking.
+    """
+    rules = repack_rows or {}
+    host, devices = _groups(shape, placement, n_devices, cpu_experts)
+    repacked = sum(_repacked(group, rules) for group in host)
+    factors = _rope_factor_pools(shape, placement)
+    copied = sum(group.size for group in host) + (shape.rope_factors if None in factors else 0)
+    if shape.tied is not None and placement.output is not None:
+        devices[placement.output] += shape.tied.size
+    elif shape.tied is not None:
+        again = _repacked(shape.tied, rules)
+        repacked += again
+        copied += again or (shape.tied.size if shape.embedding_twice else 0)
+    mapped = _span(host, shape) if mmap else 0
+    return WeightBytes(mapped + repacked if mmap else copied, mapped, repacked, tuple(devices))
+
+
+def _groups(
+    shape: ModelShape, placement: Placement, n_devices: int, cpu_experts: int
+) -> tuple[list[TensorGroup], list[int]]:
+    host, devices = [shape.input], [0] * n_devices
+    for index, (layer, place) in enumerate(zip(shape.layers, placement.layers, strict=True)):
+        for group, stays in ((layer.weights, False), (layer.experts, index < cpu_experts)):
+            if place is None or stays:
+                host.append(group)
+            else:
+                devices[place] += group.size
+    if placement.output is None:
+        host.append(shape.output)
+    else:
+        devices[placement.output] += shape.output.size
+    for place in _rope_factor_pools(shape, placement):
+        if place is not None:
+            devices[place] += shape.rope_factors
+    return host, devices
+
+
+def _rope_factor_pools(shape: ModelShape, placement: Placement) -> set[int | None]:
+    return {place for layer, place in zip(shape.layers, placement.layers, strict=True) if layer.rope_factors}
+
+
+def _repacked(group: TensorGroup, rules: Mapping[str, int]) -> int:
+    return sum(m.size for m in group.matrices if m.type in rules and m.rows % rules[m.type] == 0)
+
+
+def _span(groups: Sequence[TensorGroup], shape: ModelShape) -> int:
+    """Bytes of the pages from the first to the last tensor used where it lies: what is left mapped of a file."""
+    used = [group for group in groups if group.size]
+    if not used:
+        return 0
+    first = shape.data_offset + min(group.first for group in used)
+    end = shape.data_offset + max(group.end for group in used)
+    return -(-end // _PAGE) * _PAGE - first // _PAGE * _PAGE
+
+
+def largest_matrix(groups: Iterable[TensorGroup]) -> int:
+    """Return the bytes of the largest matrix among them: what a device may copy to itself for a large batch."""
+    return max((group.largest for group in groups), default=0)
