@@ -57,6 +57,11 @@ class Console:
 
         self._write(self._out, json.dumps(value, ensure_ascii=self._out.isatty()) + "\n")
 
+    def show(self, text: str) -> None:
+        """Print lines that were asked for."""
+        self.clear_status()
+        self._write(self._out, text + "\n")
+
     def say(self, text: str) -> None:
         """Tell the user something, on stderr; not when quiet."""
         if not self.quiet:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.errors import NotFoundError
-from llmrun.gguf.source import check_file
+from llmrun.errors import EngineError, NotFoundError
+from llmrun.folders import answers_folder
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.source import check_file, read_model_header
+from llmrun.gguf.summary import ModelSummary, summarize
+from llmrun.hardware.device import Device
+from llmrun.hardware.host_memory import HostMemory, read_host_memory
 from llmrun.hardware.threads import count_threads
+from llmrun.memory.context import context_shape
+from llmrun.memory.footprint import Footprint
+from llmrun.planning.forecast import Forecast, Source, context_table
+from llmrun.planning.pools import DEVICE_RESERVE, Pool, host_reserve
 from llmrun.reference import GuideRef, ModelRef
-from llmrun.settings import Constraints, settings_for
+from llmrun.settings import Constraints, RunSettings, settings_for
+
+if TYPE_CHECKING:
+    from llmrun.footprints import Footprints
 
 
 def locate(ref: ModelRef) -> Path:
@@ -26,6 +40,79 @@ def _expand(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError as error:
         raise NotFoundError(f"there is no home directory for {path}", "give the whole path") from error
+
+
+def inspect(ref: ModelRef) -> tuple[Path, ModelSummary]:
+    """Return where a model's file is and what it says; raises NotFoundError or GGUFError."""
+    path = locate(ref)
+    return path, summarize(read_model_header(path))
+
+
+def forecast(ref: ModelRef, constraints: Constraints, source: Source | None = None) -> tuple[ModelSummary, Forecast]:
+    """Return what running a model would take of this machine's memory, before anything of it is loaded.
+
+    source: whom to ask; None takes the engine's word where it can be had. Raises NotFoundError, GGUFError (of it
+    UnknownArchitectureError for the arithmetic) or EngineError.
+    """
+    from llmrun.footprints import Footprints  # here, because who only chats need not wait for it
+
+    header = read_model_header(locate(ref))
+    n_ctx_train = header.uint(header.arch("context_length"))
+    settings = settings_for(constraints, count_threads(), n_ctx_train)
+    with Footprints(header, settings.devices, answers=answers_folder()) as footprints:
+        return summarize(header), forecast_with(footprints, header, settings, read_host_memory(), source)
+
+
+def forecast_with(
+    footprints: Footprints,
+    header: GGUFHeader,
+    settings: RunSettings,
+    memory: HostMemory,
+    source: Source | None = None,
+) -> Forecast:
+    """Return what a model would take of a host with this memory and of the devices its footprints were asked for."""
+    n_ctx_train = header.uint(header.arch("context_length"))
+    footprint, asked = _ask(footprints, settings, source)
+    arithmetic = footprints.arithmetic(settings)
+    pools = _pools(footprint, memory, footprints.machine.devices)
+    answers = footprints.best if asked == "engine" else footprints.arithmetic
+    return Forecast(
+        settings=settings,
+        pools=pools,
+        source=asked,
+        arithmetic=None if arithmetic is None else arithmetic.total,
+        engine_trouble=None if footprints.trouble is None else footprints.trouble.message,
+        n_ctx=context_shape(settings, n_ctx_train).n_ctx,
+        n_layer=header.uint(header.arch("block_count")),
+        contexts=context_table(settings, n_ctx_train, pools, answers),
+    )
+
+
+def _ask(footprints: Footprints, settings: RunSettings, source: Source | None) -> tuple[Footprint, Source]:
+    if source != "arithmetic":
+        exact = footprints.exact(settings)
+        if exact is not None:
+            return exact, "engine"
+        if source == "engine" and footprints.trouble is not None:
+            raise footprints.trouble
+    return footprints.estimator.estimate(settings, footprints.machine).footprint, "arithmetic"
+
+
+def _pools(footprint: Footprint, memory: HostMemory, devices: Sequence[Device]) -> tuple[Pool, ...]:
+    host = Pool("host", "RAM", memory.total, memory.available, host_reserve(memory.total), footprint.host)
+    others = (
+        Pool(device.id, device.name, device.total, device.free, DEVICE_RESERVE, used)
+        for device, used in zip(devices, footprint.devices, strict=True)
+    )
+    return (host, *others)
+
+
+def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Return the bytes available on the host, and those free on each device with memory of its own."""
+    devices: tuple[tuple[str, int], ...] = ()
+    with contextlib.suppress(EngineError), Engine() as engine:  # without an engine there is no device to be had
+        devices = tuple((device.id, device.free) for device in engine.devices() if device.kind == "GPU")
+    return read_host_memory().available, devices
 
 
 def start(

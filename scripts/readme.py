@@ -17,6 +17,17 @@ from pathlib import Path
 
 from llmrun import errors
 from llmrun.chat.commands import help_text
+from llmrun.cli.estimating import EstimateWish, estimate_text
+from llmrun.cli.planning import forecast_text
+from llmrun.footprints import Footprints
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.parse import parse_header
+from llmrun.gguf.summary import summarize
+from llmrun.hardware.host_memory import HostMemory
+from llmrun.pipeline import forecast_with
+from llmrun.settings import Constraints, settings_for
+from scripts.architectures.shapes import MODELS
+from scripts.architectures.write import ghost
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -61,6 +72,28 @@ def _session() -> str:
     return _fenced("\n".join(["$ scripts/chat", *turns]))
 
 
+_LAPTOP = HostMemory(total=16 << 30, available=12 << 30)
+
+
+def _plan() -> str:
+    """The plan of a published 8B shape on a laptop without a GPU: the engine is asked, the laptop is made up."""
+    header = parse_header(ghost(MODELS["llama-3.1-8b"], "Q4_K_M", tokenizer=True)[0])
+    assert isinstance(header, GGUFHeader)
+    settings = settings_for(Constraints(n_ctx=16384, devices=()), 4, header.uint("llama.context_length"))
+    with Footprints(header, ()) as footprints:
+        forecast = forecast_with(footprints, header, settings, _LAPTOP, "engine")
+    text = forecast_text("llama-3.1-8b-Q4_K_M.gguf", summarize(header), forecast)
+    return _fenced(f"$ llmrun plan ./llama-3.1-8b-Q4_K_M.gguf --ctx 16384\n{text}")
+
+
+def _estimate() -> str:
+    """The table of formulas for the usual question."""
+    text = estimate_text(EstimateWish("7b", method="all"), _LAPTOP.available)
+    first, _, rest = text.partition("\n\n")
+    rules = rest[rest.index("Rules of thumb") :].split("Why they differ")[0].rstrip()
+    return _fenced(f"$ llmrun estimate --params 7b\n{first}\n…\n{rules}\n…")
+
+
 def _exit_codes() -> str:
     rows = ["| exit code | what | HTTP status |", "|---|---|---|", "| 0 | all well | 200 |"]
     for _, cls in inspect.getmembers(errors, inspect.isclass):
@@ -79,6 +112,10 @@ _PIECES: dict[str, Callable[[], str]] = {
     "llmrun --help": lambda: _help(),
     "llmrun chat --help": lambda: _help("chat"),
     "llmrun run --help": lambda: _help("run"),
+    "llmrun plan --help": lambda: _help("plan"),
+    "llmrun estimate --help": lambda: _help("estimate"),
+    "plan": _plan,
+    "estimate": _estimate,
     "session": _session,
     "/help": lambda: _fenced(help_text()),
     "exit codes": _exit_codes,

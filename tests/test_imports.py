@@ -15,9 +15,20 @@ PACKAGE = ROOT / "llmrun"
 # Floors, lowest first: a module imports only from its own floor and those below. A name stands for what is in it too.
 FLOORS = (
     ("errors", "units"),
-    ("reference", "sampling", "settings", "engine.protocol"),
-    ("report", "embedded", "gguf.source", "hardware.threads", "worker", "engine.process", "engine.client"),
-    ("pipeline",),
+    (
+        "reference",
+        "sampling",
+        "settings",
+        "gguf.header",
+        "gguf.types",
+        "hardware.device",
+        "memory.footprint",
+        "memory.engine_memory",
+        "engine.protocol",
+    ),
+    ("report", "gguf.parse", "gguf.encode", "gguf.splits", "gguf.summary", "memory", "planning"),
+    ("embedded", "folders", "gguf.source", "hardware", "worker", "engine"),
+    ("footprints", "pipeline"),
     ("console", "chat", "cli"),
 )
 # Who may import a package from outside; every other module may not.
@@ -26,7 +37,7 @@ OWNERS = {
     "jinja2": ("worker",),
     "msgspec": ("engine.protocol",),
     "psutil": ("hardware",),
-    "platformdirs": ("chat",),
+    "platformdirs": ("chat", "folders"),
     "prompt_toolkit": ("chat",),
     "typer": ("cli",),
 }

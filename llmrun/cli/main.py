@@ -124,6 +124,61 @@ def run(
     )
 
 
+@app.command()
+def plan(
+    model: o.Model,
+    ctx: o.Ctx = None,
+    gpu_layers: o.GpuLayers = None,
+    kv_type: o.KVType = None,
+    parallel: o.Parallel = None,
+    device: o.Devices = None,
+    exact: o.Exact = False,
+    fast: o.Fast = False,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show what a model would take of this machine's memory, before anything of it is loaded."""
+    from llmrun.cli.planning import PlanWish, chosen_devices, chosen_source, run_plan
+    from llmrun.settings import Constraints
+
+    constraints = Constraints(ctx, gpu_layers, kv_type, parallel=parallel, devices=chosen_devices(device))
+    run_plan(PlanWish(model, constraints, chosen_source(exact=exact, fast=fast), json, quiet))
+
+
+@app.command()
+def inspect(model: o.Model, json: o.PlainJson = False) -> None:
+    """Show what a model's file says of itself."""
+    from llmrun.cli.inspecting import run_inspect
+
+    run_inspect(model, as_json=json)
+
+
+@app.command()
+def estimate(
+    params: o.Params,
+    bits: o.Bits = "16",
+    seq: o.Seq = 4096,
+    batch: o.Batch = 1,
+    layers: o.Layers = None,
+    heads: o.Heads = None,
+    kv_heads: o.KVHeads = None,
+    hidden: o.Hidden = None,
+    method: o.Method = "all",
+    json: o.PlainJson = False,
+) -> None:
+    """Estimate what a model takes from its parameter count: rules of thumb, and what llama.cpp needs."""
+    from llmrun import pipeline
+    from llmrun.cli.estimating import EstimateWish, estimate_json, estimate_text
+    from llmrun.console import Console
+
+    wish = EstimateWish(params, bits, seq, batch, layers, heads, kv_heads, hidden, method)
+    available, devices = pipeline.free_memory()
+    if json:
+        Console().data(estimate_json(wish, available, devices))
+    else:
+        Console().show(estimate_text(wish, available, devices).rstrip("\n"))
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from llmrun.console import Console, utf8_streams

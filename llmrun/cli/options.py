@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llmrun.sampling import MAX_SEED, RANGES
-from llmrun.settings import KV_TYPES, MAX_N_CTX, MAX_THREADS
+from llmrun.settings import KV_TYPES, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS
 
 _RUNNING = "How the model runs"
 _ANSWERING = "How it answers"
 _OUTPUT = "Output"
+_MODEL_SHAPE = "The model"
 
 
 def _kv_type(value: str | None) -> str | None:
@@ -80,6 +81,27 @@ Threads = Annotated[
         max=MAX_THREADS,
         metavar="N",
         help="CPU threads. (default: physical cores)",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option(
+        "--parallel",
+        min=1,
+        max=MAX_SEQUENCES,
+        metavar="N",
+        help="Conversations at once, each with the whole context. (default: 1)",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Use only this device (CUDA0, rpc:HOST:PORT; none: the CPU); can be given many times. (default: all)",
+        show_default=False,
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -163,4 +185,35 @@ Json = Annotated[bool, typer.Option("--json", help="Print each answer as one lin
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk, only answers.", rich_help_panel=_OUTPUT)]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the engine's log and where time goes.", rich_help_panel=_OUTPUT)
+]
+PlainJson = Annotated[bool, typer.Option("--json", help="Print one object of JSON.", rich_help_panel=_OUTPUT)]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="Ask llama.cpp, or fail. (default: where it can be asked)", rich_help_panel=_OUTPUT),
+]
+Fast = Annotated[bool, typer.Option("--fast", help="Only our own arithmetic.", rich_help_panel=_OUTPUT)]
+
+
+def _shape_option(option: str, metavar: str, text: str) -> Any:
+    return typer.Option(option, min=1, metavar=metavar, help=text, rich_help_panel=_MODEL_SHAPE)
+
+
+Params = Annotated[
+    str, typer.Option("--params", metavar="COUNT", help="Parameters: 7b, 1.5B, 350m.", rich_help_panel=_MODEL_SHAPE)
+]
+Bits = Annotated[
+    str,
+    typer.Option(
+        "--bits", metavar="BITS", help="Bits per weight, or a quantization: 4, Q4_K_M.", rich_help_panel=_MODEL_SHAPE
+    ),
+]
+Seq = Annotated[int, _shape_option("--seq", "TOKENS", "Tokens of one sequence.")]
+Batch = Annotated[int, _shape_option("--batch", "N", "Sequences at a time.")]
+Layers = Annotated[int | None, _shape_option("--layers", "N", "Layers. (default: as a known model of the size)")]
+Heads = Annotated[int | None, _shape_option("--heads", "N", "Attention heads. (default: likewise)")]
+KVHeads = Annotated[int | None, _shape_option("--kv-heads", "N", "Heads of the KV cache. (default: likewise)")]
+Hidden = Annotated[int | None, _shape_option("--hidden", "N", "Width of a token's vector. (default: likewise)")]
+Method = Annotated[
+    str,
+    typer.Option("--method", metavar="NAME", help="all, weights, activations or inference.", rich_help_panel=_OUTPUT),
 ]

@@ -1,0 +1,12 @@
+"""Where llmrun keeps files of its own, by the platform's conventions. Makes no folder: who writes there does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def answers_folder() -> Path:
+    """Return where the engine's answers about memory are kept between runs; losing it costs milliseconds."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "dry-run"

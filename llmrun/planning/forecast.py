@@ -1,0 +1,114 @@
+"""What running a model with given settings would take of this machine, and at other contexts and KV types. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from llmrun.memory.footprint import Footprint
+from llmrun.planning.pools import Pool
+from llmrun.settings import RunSettings
+
+Source = Literal["engine", "arithmetic"]
+TABLE_KV_TYPES = ("f16", "q8_0", "q4_0")
+_FIRST_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one context with one KV type takes of all pools together, bytes, and whether each has room for its part."""
+
+    total: int
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRow:
+    """One context length with each of TABLE_KV_TYPES; None where the engine refuses it."""
+
+    n_ctx: int
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A model, settings, and what they take of each pool, the host first.
+
+    source: who was asked; engine_trouble: why it was not the engine. arithmetic: bytes in all by our own formulas, None
+    where they do not know the architecture. n_layer: layers that can be placed, the output not counted.
+    """
+
+    settings: RunSettings
+    pools: tuple[Pool, ...]
+    source: Source
+    arithmetic: int | None
+    engine_trouble: str | None
+    n_ctx: int
+    n_layer: int
+    contexts: tuple[ContextRow, ...]
+
+    @property
+    def n_offloaded(self) -> int:
+        """Layers on devices, as n_gpu_layers counts them: the output is one."""
+        if len(self.pools) == 1:
+            return 0
+        wanted = self.settings.n_gpu_layers
+        return self.n_layer + 1 if wanted is None else min(wanted, self.n_layer + 1)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every pool has room."""
+        return all(pool.fits for pool in self.pools)
+
+    @property
+    def total(self) -> int:
+        """Bytes everything takes."""
+        return sum(pool.used.total for pool in self.pools)
+
+
+def table_contexts(n_ctx_train: int) -> tuple[int, ...]:
+    """Return the contexts to show: 4k, 8k, ... and the trained one."""
+    doubled = []
+    n_ctx = _FIRST_CONTEXT
+    while n_ctx < n_ctx_train:
+        doubled.append(n_ctx)
+        n_ctx *= 2
+    return (*doubled, n_ctx_train)
+
+
+def context_table(
+    settings: RunSettings,
+    n_ctx_train: int,
+    pools: Sequence[Pool],
+    footprint: Callable[[RunSettings], Footprint | None],
+) -> tuple[ContextRow, ...]:
+    """Return what each context takes with each KV type; `footprint` answers None for settings that cannot be."""
+
+    def cell(n_ctx: int, kv_type: str) -> Cell | None:
+        found = footprint(replace(settings, n_ctx=n_ctx * settings.n_seq_max, type_k=kv_type, type_v=kv_type))
+        if found is None:
+            return None
+        used = (found.host, *found.devices)
+        fits = all(replace(pool, used=part).fits for pool, part in zip(pools, used, strict=True))
+        return Cell(found.total, fits)
+
+    return tuple(
+        ContextRow(n_ctx, tuple(cell(n_ctx, kv_type) for kv_type in TABLE_KV_TYPES))
+        for n_ctx in table_contexts(n_ctx_train)
+    )
+
+
+def what_fits(forecast: Forecast) -> tuple[int, str] | None:
+    """Return a context and KV type that fit, None where none does.
+
+    The same context with a smaller KV type first; then the longest that fits, with the best type.
+    """
+    found = [
+        (row.n_ctx, kv_type)
+        for kv_type_index, kv_type in enumerate(TABLE_KV_TYPES)
+        for row in reversed(forecast.contexts)
+        if (cell := row.cells[kv_type_index]) is not None and cell.fits
+    ]
+    n_ctx = (forecast.settings.n_ctx or forecast.n_ctx) // forecast.settings.n_seq_max
+    return next((pair for pair in found if pair[0] == n_ctx), found[0] if found else None)

@@ -1,0 +1,43 @@
+"""Memory pools and what a model takes of them: does it fit, and with how much to spare. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmrun.memory.footprint import MemoryBreakdown
+
+_MIB = 1 << 20
+# Bytes left free on purpose, to start with: what else a machine needs while a model runs.
+_HOST_RESERVE = 512 * _MIB
+_HOST_RESERVE_PART = 20  # of the total: 5 %
+DEVICE_RESERVE = 512 * _MIB
+
+
+def host_reserve(total: int) -> int:
+    """Return the bytes to leave free on a host with so many bytes of RAM."""
+    return max(_HOST_RESERVE, total // _HOST_RESERVE_PART)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The host or a device, and what a model takes there.
+
+    id: "host", or the device's as settings name it. available: bytes that can be had now; None where nobody knows.
+    """
+
+    id: str
+    name: str
+    total: int | None
+    available: int | None
+    reserve: int
+    used: MemoryBreakdown
+
+    @property
+    def headroom(self) -> int | None:
+        """Bytes to spare beside the model and the reserve; negative where it does not fit, None where nobody knows."""
+        return None if self.available is None else self.available - self.used.total - self.reserve
+
+    @property
+    def fits(self) -> bool:
+        """Whether the model and the reserve fit, as far as is known."""
+        return self.headroom is None or self.headroom >= 0

@@ -1,0 +1,275 @@
+"""`llmrun plan` and `llmrun inspect`: what they say to people and to programs, and to mistakes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from llmrun.cli.inspecting import summary_text
+from llmrun.cli.planning import bar, forecast_text
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.parse import parse_header
+from llmrun.gguf.source import read_header
+from llmrun.gguf.summary import QUANTS, ModelSummary, summarize
+from llmrun.memory.footprint import Footprint, MemoryBreakdown
+from llmrun.planning.forecast import (
+    TABLE_KV_TYPES,
+    Cell,
+    ContextRow,
+    Forecast,
+    context_table,
+    table_contexts,
+    what_fits,
+)
+from llmrun.planning.pools import Pool, host_reserve
+from llmrun.settings import Constraints, RunSettings, settings_for
+from scripts.architectures.shapes import MODELS
+from scripts.architectures.write import ghost
+
+Run = Callable[..., CompletedProcess[str]]
+GIB, MIB = 1 << 30, 1 << 20
+
+
+def write_ghost(path: Path, name: str, mix: str = "Q4_K_M") -> Path:
+    """A file of a published model's full size of which only the header is there."""
+    header, size = ghost(MODELS[name], mix, tokenizer=True)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(size)
+    return path
+
+
+@pytest.fixture(scope="module")
+def eight_b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ghost(tmp_path_factory.mktemp("ghosts") / "8b.gguf", "llama-3.1-8b")
+
+
+@pytest.fixture(scope="module")
+def summary(eight_b: Path) -> ModelSummary:
+    return summarize(read_header(eight_b))
+
+
+# ---- pools and the bar
+
+
+def pool(used: MemoryBreakdown, available: int | None = 16 * GIB, reserve: int = GIB) -> Pool:
+    return Pool("host", "RAM", 16 * GIB, available, reserve, used)
+
+
+@pytest.mark.parametrize(("total", "reserve"), [(GIB, 512 * MIB), (10 * GIB, 512 * MIB), (64 * GIB, 64 * GIB // 20)])
+def test_a_host_keeps_half_a_gib_or_a_twentieth(total: int, reserve: int) -> None:
+    assert host_reserve(total) == reserve
+
+
+def test_a_pool_has_room_up_to_the_last_byte() -> None:
+    exactly = pool(MemoryBreakdown(weights=15 * GIB))
+    assert (exactly.headroom, exactly.fits) == (0, True)
+    assert not replace(exactly, used=MemoryBreakdown(weights=15 * GIB + 1)).fits
+
+
+def test_a_device_nobody_knows_the_memory_of_is_not_said_to_be_too_small() -> None:
+    unknown = pool(MemoryBreakdown(weights=GIB), available=None)
+    assert (unknown.headroom, unknown.fits) == (None, True)
+
+
+def test_a_bar_shows_each_part_in_its_place() -> None:
+    used = MemoryBreakdown(weights=4 * GIB, kv_cache=2 * GIB, compute=GIB, overhead=GIB)
+    assert bar(pool(used), width=16) == "████▓▓▒░·······|"
+
+
+def test_a_bar_shows_what_is_lacking() -> None:
+    assert bar(pool(MemoryBreakdown(weights=31 * GIB)), width=32) == "█" * 16 + "!" * 16
+
+
+def test_a_bar_of_nothing_is_free() -> None:
+    assert bar(pool(MemoryBreakdown(), reserve=0), width=4) == "····"
+
+
+# ---- contexts
+
+
+def test_contexts_double_up_to_the_trained_one() -> None:
+    assert table_contexts(40960) == (4096, 8192, 16384, 32768, 40960)
+    assert table_contexts(8192) == (4096, 8192)
+    assert table_contexts(2048) == (2048,)
+
+
+def test_the_table_asks_for_every_conversations_own_context() -> None:
+    asked: list[RunSettings] = []
+
+    def footprint(settings: RunSettings) -> Footprint | None:
+        asked.append(settings)
+        if settings.type_k == "q4_0":
+            return None
+        return Footprint(MemoryBreakdown(kv_cache=(settings.n_ctx or 0) * MIB // 2))
+
+    found = context_table(RunSettings(n_seq_max=4, n_outputs_max=4), 8192, (pool(MemoryBreakdown()),), footprint)
+    assert found == (
+        ContextRow(4096, (Cell(8 * GIB, True), Cell(8 * GIB, True), None)),
+        ContextRow(8192, (Cell(16 * GIB, False), Cell(16 * GIB, False), None)),
+    )
+    assert {settings.n_ctx for settings in asked} == {16384, 32768}
+
+
+FORECAST = Forecast(
+    settings=RunSettings(n_ctx=8192),
+    pools=(pool(MemoryBreakdown(weights=20 * GIB)),),
+    source="engine",
+    arithmetic=None,
+    engine_trouble=None,
+    n_ctx=8192,
+    n_layer=32,
+    contexts=(
+        ContextRow(4096, (Cell(10, True), Cell(9, True), None)),
+        ContextRow(8192, (Cell(20, False), Cell(11, True), None)),
+    ),
+)
+
+
+def test_what_fits_keeps_the_context_before_the_type() -> None:
+    assert what_fits(FORECAST) == (8192, "q8_0")
+
+
+def test_what_fits_is_else_the_longest_with_the_best_type() -> None:
+    assert what_fits(replace(FORECAST, settings=RunSettings(n_ctx=9000))) == (4096, "f16")
+    assert what_fits(replace(FORECAST, contexts=())) is None
+
+
+def test_several_conversations_each_get_the_whole_context() -> None:
+    found = settings_for(Constraints(n_ctx=1000, parallel=3), 4, 8192)
+    assert (found.n_ctx, found.n_seq_max, found.n_outputs_max) == (3000, 3, 3)
+    assert settings_for(Constraints(parallel=2), 4, 131072).n_ctx == 16384
+
+
+# ---- the commands
+
+
+def test_a_plan_fits_on_eighty_columns(llmrun: Run, eight_b: Path) -> None:
+    done = llmrun("plan", str(eight_b), "--ctx", "4096")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("8b.gguf: 8B parameters, ")
+    assert lines[1] == "context 4,096 tokens, KV type f16, all layers on the CPU"
+    assert any("KV cache 512.0 MiB" in line for line in lines)
+    assert done.stderr == ""
+
+
+def test_engine_and_arithmetic_give_the_same_plan(llmrun: Run, eight_b: Path) -> None:
+    exact, fast = (
+        json.loads(llmrun("plan", str(eight_b), how, "--json", "--ctx", "4096", "--device", "none").stdout)
+        for how in ("--exact", "--fast")
+    )
+    assert (exact["source"], fast["source"]) == ("engine", "arithmetic")
+    assert exact["total"] == fast["total"] == exact["arithmetic_total"]
+    assert exact["pools"][0]["used"] == fast["pools"][0]["used"]
+    totals = [[row[t]["total"] for row in found["contexts"] for t in TABLE_KV_TYPES] for found in (exact, fast)]
+    assert totals[0] == totals[1]
+
+
+def test_the_json_has_these_keys(llmrun: Run) -> None:
+    found = json.loads(llmrun("plan", "guide", "--json").stdout)
+    assert set(found) == {
+        "model",
+        "settings",
+        "n_ctx_allocated",
+        "n_layer",
+        "n_offloaded",
+        "source",
+        "engine_trouble",
+        "total",
+        "arithmetic_total",
+        "fits",
+        "pools",
+        "contexts",
+    }
+    assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "headroom"}
+    assert set(found["pools"][0]["used"]) == {"weights", "kv_cache", "compute", "overhead", "mapped", "total"}
+    assert set(found["contexts"][0]) == {"n_ctx", "f16", "q8_0", "q4_0"}
+    assert found["contexts"][0]["f16"].keys() == {"total", "fits"}
+
+
+def test_a_device_gets_a_bar_of_its_own(llmrun: Run, eight_b: Path, rpc_server: str) -> None:
+    done = llmrun("plan", str(eight_b), "--device", rpc_server, "-ngl", "20", "--ctx", "4096")
+    assert "20 of 33 layers on the GPU" in done.stdout
+    assert [line[2] for line in done.stdout.splitlines() if line.startswith("  █") and "weights" not in line] == [
+        "█"
+    ] * 2
+    assert f"{rpc_server} (" in done.stdout
+
+
+def test_what_does_not_fit_is_shown_and_refused(llmrun: Run, tmp_path: Path) -> None:
+    """Nobody's machine has the RAM for this one, so it is the same everywhere."""
+    done = llmrun("plan", str(write_ghost(tmp_path / "671b.gguf", "deepseek-v3", "F16")), "--ctx", "163840")
+    assert done.returncode == 3
+    assert "it does not fit (llama.cpp's own figures)" in done.stdout
+    assert "!!!!" in done.stdout
+    assert "error: it does not fit: needs 1.2 TiB of RAM" in done.stderr
+    assert "hint: the weights alone take 1.2 TiB" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--exact", "--fast"), 2, "exclude each other"),
+        (("--device", "CUDA7"), 2, "there is no device CUDA7"),
+        (("--device", "none", "--device", "CUDA0"), 2, "--device none cannot be given"),
+        (("--device", "rpc:127.0.0.1:1"), 7, "127.0.0.1:1"),
+        (("--parallel", "0"), 2, "--parallel"),
+        (("--kv-type", "q3"), 2, "q3"),
+    ],
+)
+def test_mistakes_are_answered(llmrun: Run, arguments: tuple[str, ...], code: int, words: str) -> None:
+    done = llmrun("plan", "guide", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_keeps_the_engines_answers_for_the_next_one(llmrun: Run, tmp_path: Path) -> None:
+    first = llmrun("plan", "guide", "--device", "none", "--json")
+    kept = list(tmp_path.rglob("dry-run/*.answer"))
+    again = llmrun("plan", "guide", "--device", "none", "--json")
+    assert len(kept) == 3
+    assert json.loads(first.stdout)["total"] == json.loads(again.stdout)["total"]
+
+
+def test_inspect_shows_what_a_file_says(llmrun: Run) -> None:
+    lines = llmrun("inspect", "guide").stdout.splitlines()
+    assert "architecture  llama (GGUF version 3)" in lines
+    assert "parameters    4.8M (4,786,944)" in lines
+    assert "context       trained on 2,048 tokens" in lines
+    assert any(line.startswith("  Q8_0") for line in lines)
+
+
+def test_inspect_gives_programs_the_same(llmrun: Run) -> None:
+    found = json.loads(llmrun("inspect", "guide:Q4_K_M", "--json").stdout)
+    assert (found["quant"], found["n_params"], found["n_layer"], found["n_head"]) == ("Q4_K_M", 4786944, 5, [4, 4])
+    assert sum(share["size"] for share in found["mix"]) == found["tensor_bytes"]
+    assert found["bpw"] == pytest.approx(found["tensor_bytes"] * 8 / found["n_params"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_can_be_inspected(name: str) -> None:
+    header = parse_header(ghost(MODELS[name], "Q4_K_M")[0])
+    assert isinstance(header, GGUFHeader)
+    text = summary_text(summarize(header))
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"architecture  {MODELS[name].architecture} " in text
+
+
+def test_labels_are_those_of_the_gguf_package() -> None:
+    gguf = pytest.importorskip("gguf")
+    for kind in gguf.LlamaFileType:
+        if kind.name != "GUESSED":
+            label = kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE")
+            assert QUANTS[kind.value] == label
+
+
+def test_a_plan_of_an_unknown_machine_is_text_too(summary: ModelSummary) -> None:
+    text = forecast_text("x.gguf", summary, replace(FORECAST, pools=(pool(MemoryBreakdown(weights=1), None),)))
+    assert "free memory unknown" in text
