@@ -27,12 +27,16 @@ from llmrun.settings import RunSettings
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _F32 = 4  # bytes; of a logit
 _PINNED_BELOW = 32  # tokens; llama-context.cpp, graph_get_cb
-_MARGIN = 5  # percent; more than the worst found where layers were left out: 3.1 % and 4.4 %, 2 settings of 4,500
-# percent; of the real loads there is a Vulkan device 7.7 % above (and its host to the byte), of a build months older
+_MARGIN = 5  # percent; where layers were left out it made a difference of at most 4.4 %
+# percent; real loads on Vulkan devices are 7.7 % above and 1.8 % below, with a build months older, their hosts equal
 _OTHER_MARGIN = 12
 _SIMULATED = ("CPU", "RPC")
 # drivers that take over operations on the host's weights (offload_op in ggml/src/ggml-*)
 _SHIPPING = ("CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN")
+_SHARING = ("gemma3n", "gemma4")
+_SHARING_PERIOD = 5  # gemma3n.cpp: every so many layers one has no window
+_SPARSE = 10  # models.h: gemma3n's n_layer_sparsity
+_MAX_EXPERTS = 1024  # llama-hparams.h, LLAMA_MAX_EXPERTS
 _UNQUANTIZED = ("f32", "f16", "bf16")
 
 Weights = dict[str, Weight]
@@ -47,7 +51,8 @@ def compute_shape(header: GGUFHeader) -> ComputeShape:
         raise UnknownArchitectureError(f"the compute graph of the architecture {header.architecture!r} is not known")
     outer, layers = _weights(header)
     memories = remembering(header)
-    kinds, indices = _kinds(header, layers, memories)
+    caches = _caches(header, memories)
+    kinds, indices = _kinds(header, layers, memories, caches)
     numbers = _numbers(header)
     head = header.uint(header.arch("embedding_length")) // (kinds[0].n_head or 1)
     shape = ComputeShape(
@@ -62,6 +67,7 @@ def compute_shape(header: GGUFHeader) -> ComputeShape:
         outer=MappingProxyType(outer),
         kinds=kinds,
         layers=indices,
+        caches=caches,
         n_layer_all=len(layers),
     )
     _check(shape)
@@ -84,8 +90,23 @@ def _weights(header: GGUFHeader) -> tuple[Weights, list[Weights]]:
     return outer, layers
 
 
+def _caches(header: GGUFHeader, memories: tuple[LayerMemory, ...]) -> tuple[int, ...]:
+    """Return of each layer the one whose cache it reads.
+
+    In gemma3n and gemma4 the last ones read one of the last two that have any: the one with a window, or the one
+    without (llama-model.cpp, create_memory).
+    """
+    _, n_layer = n_layer_of(header)
+    if header.architecture not in _SHARING:
+        return tuple(range(n_layer))
+    own = sum(memory.cache is not None for memory in memories)
+    listed = header.uints_or_none(header.arch("attention.sliding_window_pattern"))
+    windowed = [listed[il] if listed else (il + 1) % _SHARING_PERIOD for il in range(n_layer)]
+    return tuple(il if il < own else own - (2 if windowed[il] else 1) for il in range(n_layer))
+
+
 def _kinds(
-    header: GGUFHeader, layers: list[Weights], memories: tuple[LayerMemory, ...]
+    header: GGUFHeader, layers: list[Weights], memories: tuple[LayerMemory, ...], caches: tuple[int, ...]
 ) -> tuple[tuple[LayerKind, ...], tuple[int, ...]]:
     """Return the different layers, and of each layer which of them it is.
 
@@ -97,12 +118,17 @@ def _kinds(
     kinds: dict[object, tuple[int, LayerKind]] = {}
     indices = []
     for il in range(n_layer):
-        shapes = frozenset((name, weight.ne) for name, weight in layers[il].items())
-        memory = memories[il]
-        key = (shapes, n_head[il], n_head_kv[il], memory)
+        traits = (
+            n_head[il],
+            n_head_kv[il],
+            memories[caches[il]].cache,
+            memories[il].state,
+            caches[il] != il,
+            header.architecture == "gemma3n" and il < _SPARSE,
+        )
+        key = (frozenset((name, weight.ne) for name, weight in layers[il].items()), traits)
         if key not in kinds:
-            weights = MappingProxyType(layers[il])
-            kinds[key] = len(kinds), LayerKind(weights, n_head[il], n_head_kv[il], memory.cache, memory.state)
+            kinds[key] = len(kinds), LayerKind(MappingProxyType(layers[il]), *traits)
         indices.append(kinds[key][0])
     return tuple(kind for _, kind in kinds.values()), tuple(indices)
 
@@ -127,12 +153,18 @@ def _n_vocab(header: GGUFHeader, outer: Mapping[str, Weight]) -> int:
 
 def _check(shape: ComputeShape) -> None:
     """Build a graph with one layer of each kind, to see whether it needs all weights there are, and no other."""
+    if shape.uint("expert_used_count") > _MAX_EXPERTS:
+        raise UnknownArchitectureError(
+            f"{shape.uint('expert_used_count')} experts at once are more than llama.cpp allows"
+        )
     batch = Batch(1, 1, 1, 1, "f16", "f16", flash_attn=True, v_transposed=False, offload_kqv=True)
-    builder = Builder(shape, batch, [PlacedLayer(kind, 0, 0) for kind in range(len(shape.kinds))], 0, 0)
+    builder = Builder(shape, batch, [PlacedLayer(kind, 0, 0, 0) for kind in range(len(shape.kinds))], 0, 0)
     try:
         ARCHITECTURES[shape.architecture](builder)
     except KeyError as error:
         raise UnknownArchitectureError(f"a layer of a {shape.architecture} model lacks {error.args[0]}") from error
+    except (ArithmeticError, AssertionError, IndexError, ValueError) as error:
+        raise UnknownArchitectureError(f"the sizes of this {shape.architecture} model make no graph") from error
     present: set[tuple[int | None, str]] = {(None, name) for name in shape.outer}
     present |= {(index, name) for index, kind in enumerate(shape.kinds) for name in kind.weights}
     unused = sorted(name for _, name in present - builder.used)
@@ -166,11 +198,13 @@ def estimate_compute(
     tensors or lack operations, which is not: their band is wider.
     """
     layers = _placed(shape, settings, placement, n_devices)
+    # where layers have something of their own from elsewhere, all of that is copied at once: none can be left out
+    simulated = layers if shape.architecture in _SHARING else collapse(layers)
     everything = None not in placement.layers and placement.output is not None
     pipelined = n_devices > 1 and everything and settings.offload_kqv and not settings.cpu_experts
     question = Question(
         batch=_batch(shape, context, settings, everything=everything),
-        layers=collapse(layers),
+        layers=simulated,
         output=n_devices if placement.output is None else placement.output,
         host=n_devices,
         probes=settings.flash_attn is None and settings.type_v in _UNQUANTIZED and shape.has_states and n_devices > 0,
@@ -179,7 +213,7 @@ def estimate_compute(
     )
     build = ARCHITECTURES[shape.architecture]
     sizes = buffer_sizes(shape, build, question, context.n_ctx_seq, context.window_cells(shape.n_swa))
-    margin = _MARGIN if question.layers != layers else 0
+    margin = _MARGIN if simulated != layers else 0
     if any(backend not in _SIMULATED for backend in backends):
         margin = _OTHER_MARGIN
     return tuple(_band(size, margin) for size in (sizes[-1], *sizes[:-1]))
@@ -190,12 +224,11 @@ def _band(size: int, margin: int) -> Band:
 
 
 def _placed(shape: ComputeShape, settings: RunSettings, placement: Placement, host: int) -> tuple[PlacedLayer, ...]:
+    backends = [host if place is None else place for place in placement.layers]
     layers = []
     for il, kind in enumerate(shape.layers):
-        place = placement.layers[il]
-        backend = host if place is None else place
         moved = il < settings.cpu_experts and "ffn_down_exps.weight" in shape.kinds[kind].weights
-        layers.append(PlacedLayer(kind, backend, host if moved else backend))
+        layers.append(PlacedLayer(kind, backends[il], host if moved else backends[il], backends[shape.caches[il]]))
     return tuple(layers)
 
 

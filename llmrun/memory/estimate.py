@@ -99,7 +99,8 @@ class Estimator:
             flash_attn=flash_attention(self._compute, settings),
             offload=settings.offload_kqv,
         )
-        compute = estimate_compute(self._compute, context, settings, placement, n_devices)
+        backends = tuple(device.backend for device in machine.devices)
+        compute = estimate_compute(self._compute, context, settings, placement, n_devices, backends)
         output = output_bytes(self._compute, context, settings)
         host = self._host(weights, memory[0], compute[0].high + output, context.n_ctx)
         devices = [

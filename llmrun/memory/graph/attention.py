@@ -86,11 +86,12 @@ def _stored(b: Builder, cache: CacheShape, k: Tensor | None, v: Tensor | None) -
     batch, heads = b.batch, b.kind.n_head_kv
     cells = WINDOW_CELLS if cache.windowed else CELLS
     suffix = "_swa" if cache.windowed else ""
-    backend = b.backend if batch.offload_kqv else b.host
+    backend = b.cache if batch.offload_kqv else b.host
+    width_v = b.model.v_width_max if batch.v_transposed else cache.v_width  # transposed, all are as wide as the widest
     k_size = row_size(batch.type_k, cache.k_width) * cells * batch.n_stream
-    v_size = row_size(batch.type_v, cache.v_width) * cells * batch.n_stream
+    v_size = row_size(batch.type_v, width_v) * cells * batch.n_stream
     k_cache = b.memory((cache.k_width, cells, batch.n_stream, 1), backend, weight=False, kind=F16, size=k_size)
-    v_cache = b.memory((cache.v_width, cells, batch.n_stream, 1), backend, weight=False, kind=F16, size=v_size)
+    v_cache = b.memory((width_v, cells, batch.n_stream, 1), backend, weight=False, kind=F16, size=v_size)
     if k is not None:
         ids = b.input("k_idxs" + suffix, b.n_tokens, kind=I64)
         b.expand(store(_rows(k), k_cache, ids))
@@ -99,6 +100,7 @@ def _stored(b: Builder, cache: CacheShape, k: Tensor | None, v: Tensor | None) -
     keys = view(k_cache, cache.k_width // heads, heads, cells, batch.n_stream, size=k_size)
     if not batch.v_transposed:
         return keys, view(v_cache, cache.v_width // heads, heads, cells, batch.n_stream, size=v_size)
+    v_size -= row_size(batch.type_v, width_v - cache.v_width) * cells
     return keys, view(v_cache, cells, heads, cache.v_width // heads, batch.n_stream, size=v_size)
 
 

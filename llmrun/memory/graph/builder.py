@@ -31,7 +31,7 @@ _EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch|)exps")
 
 
 class Builder:
-    """One graph being built. `kind` and `backend` are those of the layer at hand, `is_last` whether it is the last.
+    """One graph being built. `kind`, `backend`, `experts`, `cache` and `is_last` are those of the layer at hand.
 
     used: the tensors a graph has asked for, by kind (None is outside the layers) and name. attentions: the fused ones,
     with the backend of their layer.
@@ -47,7 +47,7 @@ class Builder:
         self.host = host
         self.used: set[tuple[int | None, str]] = set()
         self.kind: LayerKind = model.kinds[0]
-        self.backend = self.experts = host
+        self.backend = self.experts = self.cache = host
         self.is_last = False
         self.attentions: list[tuple[Tensor, int]] = []
         self._layers = layers
@@ -55,6 +55,11 @@ class Builder:
         self._kind_index = 0
         self._inputs: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor | None] = {}
+
+    @property
+    def first_backend(self) -> int:
+        """The backend of the first layer."""
+        return self._layers[0].backend
 
     @property
     def n_tokens(self) -> int:
@@ -66,7 +71,7 @@ class Builder:
         for index, placed in enumerate(self._layers):
             self._kind_index = placed.kind
             self.kind = self.model.kinds[placed.kind]
-            self.backend, self.experts = placed.backend, placed.experts
+            self.backend, self.experts, self.cache = placed.backend, placed.experts, placed.cache
             self.is_last = index == len(self._layers) - 1
             self._weights = {}
             x = layer(self, x)

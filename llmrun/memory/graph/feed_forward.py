@@ -109,6 +109,8 @@ def _sum(b: Builder, out: Tensor, n_used: int) -> Tensor:
 def _of_best_groups(b: Builder, selection: Tensor, n_expert: int) -> Tensor:
     """Probabilities with those of all but the best groups of experts masked."""
     n_groups, n_used = b.model.uint("expert_group_count"), b.model.uint("expert_group_used_count")
+    if n_expert % n_groups or n_used > n_groups:
+        raise ValueError(f"{n_expert} experts make no {n_groups} groups of which {n_used} are used")
     n_each, n_tokens = n_expert // n_groups, selection.ne[1]
     groups = reshape(selection, n_each, n_groups, n_tokens)
     scores = get_rows(reshape(groups, 1, n_each, n_groups, n_tokens), top_k(groups, 2))

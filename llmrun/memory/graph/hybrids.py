@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from llmrun.memory.graph import architectures
+from llmrun.memory.graph import architectures, gemmas
 from llmrun.memory.graph.architectures import granite_tail, mixture, self_attention
 from llmrun.memory.graph.attention import attend
 from llmrun.memory.graph.builder import Builder
@@ -143,6 +143,8 @@ ARCHITECTURES: Mapping[str, Callable[[Builder], None]] = MappingProxyType(
         "olmoe": architectures.olmoe,
         "gemma2": architectures.gemma,
         "gemma3": architectures.gemma,
+        "gemma3n": gemmas.gemma3n,
+        "gemma4": gemmas.gemma4,
         "phi2": architectures.phi2,
         "phi3": architectures.phi3,
         "gpt-oss": architectures.gpt_oss,

@@ -16,7 +16,7 @@ from llmrun.memory.graph.shape import CELL_BITS, Batch, ComputeShape, PlacedLaye
 
 Build = Callable[[Builder], None]
 # Of layers that repeat themselves so many are simulated, in units of up to _LONGEST: then the allocator's free blocks
-# repeat themselves too. In 1,140 settings of 19 models there was no difference to all layers, with 4 there was.
+# nearly always repeat themselves too. In 2 of 4,000 settings of 40 models it made a difference, of 0.6 % and 4.2 %.
 _KEPT, _LONGEST = 8, 12
 
 

@@ -27,13 +27,18 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerKind:
-    """Layers that are built alike: their weights by name within the layer, heads, cache, bytes of state."""
+    """Layers that are built alike: their weights by name within the layer, heads, cache, bytes of state.
+
+    shares_cache: the cache is an earlier layer's. is_sparse: of gemma3n's layers the first ones.
+    """
 
     weights: Mapping[str, Weight]
     n_head: int
     n_head_kv: int
     cache: CacheShape | None
     state: int
+    shares_cache: bool = False
+    is_sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +47,7 @@ class ComputeShape:
 
     head_k, head_v: elements of a head. numbers: the architecture's own metadata, without its prefix. outer: weights
     outside the layers. layers: for each its index in `kinds`, layers for drafting left out; n_layer_all: with those.
-    v_width_max: of all layers.
+    caches: of each layer the one whose cache it reads, itself for most. v_width_max: of all layers.
     """
 
     architecture: str
@@ -56,6 +61,7 @@ class ComputeShape:
     outer: Mapping[str, Weight]
     kinds: tuple[LayerKind, ...]
     layers: tuple[int, ...]
+    caches: tuple[int, ...]
     n_layer_all: int
 
     def uint(self, key: str, default: int = 0) -> int:
@@ -100,8 +106,9 @@ class Batch:
 
 
 class PlacedLayer(NamedTuple):
-    """A layer of a kind, by index, on a backend; its experts' weights may lie on another."""
+    """A layer of a kind, by index, on a backend; its experts' weights and its cache may lie on others."""
 
     kind: int
     backend: int
     experts: int
+    cache: int
