@@ -109,7 +109,12 @@ class Footprints:
             return None
         return footprint_of(
             memory,
-            host_overhead(*vocabulary_counts(self._header), memory.n_ctx),
+            host_overhead(
+                *vocabulary_counts(self._header),
+                memory.n_ctx,
+                max(settings.n_threads, settings.n_threads_batch),
+                len(self._header.tensors),
+            ),
             tuple(device_overhead(device.backend) for device in self.machine.devices),
             maps=maps_file(settings),
             span=self._span(settings),

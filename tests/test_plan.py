@@ -18,7 +18,6 @@ from llmrun.gguf.source import read_header
 from llmrun.gguf.summary import QUANTS, ModelSummary, summarize
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.planning.forecast import (
-    TABLE_KV_TYPES,
     Cell,
     ContextRow,
     Forecast,
@@ -160,15 +159,19 @@ def test_a_plan_fits_on_eighty_columns(llmrun: Run, eight_b: Path) -> None:
 
 
 def test_engine_and_arithmetic_give_the_same_plan(llmrun: Run, eight_b: Path) -> None:
+    """All but the compute buffer is the same; that is a band's upper edge, 5 % above what it is most likely."""
     exact, fast = (
         json.loads(llmrun("plan", str(eight_b), how, "--json", "--ctx", "4096", "--device", "none").stdout)
         for how in ("--exact", "--fast")
     )
     assert (exact["source"], fast["source"]) == ("engine", "arithmetic")
-    assert exact["total"] == fast["total"] == exact["arithmetic_total"]
-    assert exact["pools"][0]["used"] == fast["pools"][0]["used"]
-    totals = [[row[t]["total"] for row in found["contexts"] for t in TABLE_KV_TYPES] for found in (exact, fast)]
-    assert totals[0] == totals[1]
+    assert exact["arithmetic_total"] == fast["total"]
+    parts = [found["pools"][0]["used"] for found in (exact, fast)]
+    assert [{name: part[name] for name in SAME} for part in parts] == [{name: parts[0][name] for name in SAME}] * 2
+    assert parts[0]["compute"] <= parts[1]["compute"] <= parts[0]["compute"] * 1.05
+
+
+SAME = ("weights", "kv_cache", "overhead", "mapped")
 
 
 def test_the_json_has_these_keys(llmrun: Run) -> None:

@@ -52,11 +52,12 @@ def test_a_plan_may_be_off_by_16_mib_and_only_compute_may_be_missing(anonymous: 
     assert plan_holds(Resident(anonymous, mapped), PLAN) is holds
 
 
-def test_overhead_grows_with_vocabulary_context_and_threads() -> None:
-    base = host_overhead(0, 0, 0)
-    grown = [host_overhead(1000, 0, 0), host_overhead(0, 1000, 0), host_overhead(0, 0, 1000), host_overhead(0, 0, 0, 2)]
-    assert [more.total - base.total for more in grown] == [163_000, 118_000, 260_000, 528 << 10]
-    assert {more.mapped for more in grown} == {base.mapped}
+def test_overhead_grows_with_vocabulary_context_threads_and_tensors() -> None:
+    base = host_overhead(0, 0, 0, 1, 0)
+    more = [(1000, 0, 0, 1, 0), (0, 1000, 0, 1, 0), (0, 0, 1000, 1, 0), (0, 0, 0, 2, 0), (0, 0, 0, 1, 10)]
+    grown = [host_overhead(*numbers) for numbers in more]
+    assert [found.total - base.total for found in grown] == [163_000, 118_000, 260_000, 528 << 10, 90 << 10]
+    assert {found.mapped for found in grown} == {base.mapped}
 
 
 @linux_only

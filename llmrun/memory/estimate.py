@@ -67,6 +67,7 @@ class Estimator:
         self.shape: ModelShape = model_shape(header)
         self._compute: ComputeShape = compute_shape(header)
         self._vocabulary = vocabulary_counts(header)
+        self._n_tensors = len(header.tensors)
 
     def placement(self, settings: RunSettings, machine: Machine) -> Placement:
         """Return where each layer goes."""
@@ -102,15 +103,18 @@ class Estimator:
         backends = tuple(device.backend for device in machine.devices)
         compute = estimate_compute(self._compute, context, settings, placement, n_devices, backends)
         output = output_bytes(self._compute, context, settings)
-        host = self._host(weights, memory[0], compute[0].high + output, context.n_ctx)
+        host = self._host(weights, memory[0], compute[0].high + output, settings, context.n_ctx)
         devices = [
             MemoryBreakdown(size, kept.kv_cache + kept.state, band.high, device_overhead(device.backend))
             for size, kept, band, device in zip(weights.devices, memory[1:], compute[1:], machine.devices, strict=True)
         ]
         return _estimate(Footprint(host, tuple(devices)), compute, output, memory)
 
-    def _host(self, weights: WeightBytes, memory: ContextMemory, compute: int, n_ctx: int) -> MemoryBreakdown:
-        overhead = host_overhead(*self._vocabulary, n_ctx)
+    def _host(
+        self, weights: WeightBytes, memory: ContextMemory, compute: int, settings: RunSettings, n_ctx: int
+    ) -> MemoryBreakdown:
+        n_threads = max(settings.n_threads, settings.n_threads_batch)
+        overhead = host_overhead(*self._vocabulary, n_ctx, n_threads, self._n_tensors)
         return MemoryBreakdown(
             weights.host, memory.kv_cache + memory.state, compute, overhead.total, weights.mapped + overhead.mapped
         )

@@ -10,10 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _MIB = 1 << 20
-# The worker before it loads: 24 MiB anonymous, 20.5 MiB of libraries; with a model that has answered, 28 to 29.5 and
-# 23.1 to 23.3: the chat template's renderer, the graph, and rows of activations in the CPU's work buffer.
-_ANONYMOUS = 30 * _MIB
+# The worker before it loads: 24 MiB anonymous, 20.5 MiB of libraries; with a model of one layer that has answered, 27
+# to 28.5 and 23.1 to 23.3: the chat template's renderer, rows of activations in the CPU's work buffer.
+_ANONYMOUS = 29 * _MIB
 _LIBRARIES = 24 * _MIB
+# A tensor's own record and its part in graphs and the scheduler's tables: dense models of 310 to 1,410 tensors 8 KiB
+# each, one with experts 7 to 12.
+_TENSOR = 9 << 10
+_TENSORS = 300  # where the number is not told
 # llama.cpp's vocabulary: 32,000 to 152,000 tokens 161 bytes each, 76,000 to 515,000 merges 109 to 120 beside them, by
 # how full the hash tables happen to be. Pieces of more than 15 bytes take more; few tokens have them.
 _TOKEN = 163
@@ -41,11 +45,13 @@ class Overhead:
     mapped: int
 
 
-def host_overhead(n_tokens: int, n_merges: int, n_cells: int, n_threads: int = 1) -> Overhead:
-    """Return what the worker takes beside the model, with a vocabulary, a full context and threads so many."""
+def host_overhead(
+    n_tokens: int, n_merges: int, n_cells: int, n_threads: int = 1, n_tensors: int = _TENSORS
+) -> Overhead:
+    """Return what the worker takes beside the model's buffers, with so much vocabulary and a full context."""
     vocabulary = n_tokens * _TOKEN + n_merges * _MERGE
     context = n_cells * (_CELL + _CONVERSATION)
-    anonymous = _ANONYMOUS + vocabulary + context + (n_threads - 1) * _THREAD
+    anonymous = _ANONYMOUS + n_tensors * _TENSOR + vocabulary + context + (n_threads - 1) * _THREAD
     return Overhead(anonymous + _LIBRARIES, _LIBRARIES)
 
 

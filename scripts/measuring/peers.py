@@ -22,7 +22,6 @@ from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.cpu import read_repack_rows
 from llmrun.memory.estimate import Estimator, Machine
-from llmrun.memory.footprint import Footprint
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import ghost
@@ -38,7 +37,7 @@ SHAPES = (
     "granite-4.0-h-tiny",
 )
 CONTEXTS = (4096, 32768)
-WORST = 0.02  # what our arithmetic may be off
+WORST = 0.005  # what our arithmetic may be off
 SETTINGS = RunSettings(devices=(), repack=True, load_mode="none")
 _MIB = 1 << 20
 _SECONDS = 120  # what a tool may take
@@ -63,7 +62,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Tools:
-    """The programs there are, and what went wrong with them; None is not given."""
+    """The programs, None where there is none, and what went wrong with them."""
 
     hf_mem: Path | None
     fit_params: Path | None
@@ -82,6 +81,12 @@ def ask_hf_mem(program: Path, path: Path, n_ctx: int) -> Answer:
     if done.returncode != 0:
         return Answer(None, _last_line(done.stderr))
     return Answer(int(json.loads(done.stdout)))
+
+
+def hf_mem_version(program: Path) -> str:
+    """Return its version as its package says."""
+    script = "from importlib.metadata import version; print(version('hf-mem'))"
+    return _run([str(program.with_name("python")), "-c", script]).stdout.strip()
 
 
 def ask_fit_params(program: Path, path: Path, n_ctx: int, flag: str) -> Answer:
@@ -104,7 +109,7 @@ def _last_line(text: str) -> str:
 
 def show_peers(options: argparse.Namespace) -> bool:
     """Print the table, and return whether our arithmetic is as near as promised."""
-    tools = Tools(options.hf_mem, options.fit_params)
+    tools = Tools(_program(options.hf_mem), _program(options.fit_params))
     print("whole models on the CPU, MiB: what llama.cpp answers, and how far from it each is")
     print(_HEAD)
     worst = 0.0
@@ -121,6 +126,10 @@ def show_peers(options: argparse.Namespace) -> bool:
     print("\n".join(_notes(tools)))
     print(f"arithmetic: off by {worst:.2%} at most")
     return worst <= WORST
+
+
+def _program(path: Path | None) -> Path | None:
+    return path if path is not None and path.is_file() else None
 
 
 def _write_ghost(path: Path, name: str) -> None:
@@ -145,7 +154,7 @@ def _loaded(path: Path, n_ctx: int) -> int:
 def arithmetic(header: GGUFHeader, n_ctx: int) -> int:
     """Return what our arithmetic plans with, without the process's own overhead."""
     machine = Machine(repack_rows=read_repack_rows())
-    footprint: Footprint = Estimator(header).estimate(replace(SETTINGS, n_ctx=n_ctx), machine).footprint
+    footprint = Estimator(header).estimate(replace(SETTINGS, n_ctx=n_ctx), machine).footprint
     return footprint.total - footprint.host.overhead
 
 
@@ -176,14 +185,14 @@ def _notes(tools: Tools) -> Iterator[str]:
         yield "hf-mem: not there; install it into an environment of its own and give --hf-mem PATH"
     else:
         yield (
-            "hf-mem leaves out compute and output buffers; head size is n_embd / n_head, every layer has a KV cache of "
-            "the whole context: no head size of its own, no windows, no latent heads, no states"
+            f"hf-mem {hf_mem_version(tools.hf_mem)} leaves out compute and output buffers; it takes n_embd / n_head "
+            "for the size of a head, and all of the context for each layer: no windows, latent heads or states"
         )
     if tools.fit_params is None:
         yield "llama-fit-params: not there; build it from llama.cpp's sources and give --fit-params PATH"
     else:
         yield (
-            "llama-fit-params leaves out the output buffer and what the CPU repacks, which is on no device it lists; it "
-            f"reserves logits for all {SETTINGS.n_ubatch} tokens and cannot be told less; three whole MiB, rounded down"
+            "llama-fit-params leaves out the output buffer, and what the CPU repacks, which is on no device it lists; "
+            f"it reserves logits for all {SETTINGS.n_ubatch} tokens, cannot be told less, and prints MiB rounded down"
         )
     yield from dict.fromkeys(f"no answer, {trouble}" for trouble in tools.troubles)
