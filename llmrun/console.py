@@ -25,6 +25,11 @@ def strip_control(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def one_line(text: str) -> str:
+    """Return a text with everything that is not to be seen written as an escape: names from files, in lines of ours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 class Console:
     """Prints. quiet: no talk but errors; verbose: the engine's log as well."""
 
@@ -98,9 +103,9 @@ class Console:
             self.end_answer()
         for line in error.log if isinstance(error, WorkerDiedError) else ():
             self._line(f"engine: {line}")
-        self._line(f"error: {error.message}")
+        self._line(f"error: {one_line(error.message)}")
         if error.hint:
-            self._line(f"hint: {error.hint}")
+            self._line(f"hint: {one_line(error.hint)}")
 
     def _line(self, text: str) -> None:
         self.clear_status()

@@ -42,7 +42,8 @@ class Footprints:
         answers: a folder to keep the engine's answers in, None is none.
         """
         self._header = header
-        self._asked = encode_header(without_tokenizer(header))
+        asked = without_tokenizer(header)
+        self._asked, self._asked_size = encode_header(asked), asked.file_size
         self._engine: Engine | None = None
         self._questions = Questions(self._ask_engine, answers)
         self.trouble: EngineError | None = None
@@ -101,7 +102,7 @@ class Footprints:
             return None
         here = replace(settings, devices=tuple(device.id for device in self.machine.devices))
         try:
-            memory = self._questions.memory(self._asked, self._header.file_size, here)
+            memory = self._questions.memory(self._asked, self._asked_size, here)
         except EngineError as error:
             if not self._engine.has_ended:
                 raise

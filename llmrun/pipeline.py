@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.errors import EngineError, NotFoundError
+from llmrun.errors import EngineError, GGUFError, NotFoundError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.purpose import check_writes_text
 from llmrun.gguf.source import check_file, read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.hardware.device import Device
@@ -48,6 +49,15 @@ def inspect(ref: ModelRef) -> tuple[Path, ModelSummary]:
     return path, summarize(read_model_header(path))
 
 
+def _read_writing_model(path: Path) -> GGUFHeader:
+    header = read_model_header(path)
+    try:
+        check_writes_text(header)
+    except GGUFError as error:
+        raise GGUFError(f"{path} cannot chat: {error.message}", error.hint) from error
+    return header
+
+
 def forecast(ref: ModelRef, constraints: Constraints, source: Source | None = None) -> tuple[ModelSummary, Forecast]:
     """Return what running a model would take of this machine's memory, before anything of it is loaded.
 
@@ -56,7 +66,7 @@ def forecast(ref: ModelRef, constraints: Constraints, source: Source | None = No
     """
     from llmrun.footprints import Footprints  # here, because who only chats need not wait for it
 
-    header = read_model_header(locate(ref))
+    header = _read_writing_model(locate(ref))
     n_ctx_train = header.uint(header.arch("context_length"))
     settings = settings_for(constraints, count_threads(), n_ctx_train)
     with Footprints(header, settings.devices, answers=answers_folder()) as footprints:
@@ -84,6 +94,7 @@ def forecast_with(
         engine_trouble=None if footprints.trouble is None else footprints.trouble.message,
         n_ctx=context_shape(settings, n_ctx_train).n_ctx,
         n_layer=header.uint(header.arch("block_count")),
+        n_ctx_train=n_ctx_train,
         contexts=context_table(settings, n_ctx_train, pools, answers),
     )
 
@@ -129,6 +140,7 @@ def start(
     path = locate(ref)
     engine = Engine(on_log)
     try:
+        _read_writing_model(path)  # while the worker imports llama.cpp, so that it costs nothing
         engine.load(path, settings_for(constraints, count_threads()), on_progress)
     except BaseException:
         engine.close()

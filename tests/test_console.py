@@ -38,7 +38,7 @@ def test_a_terminal_gets_no_escape_sequence_and_a_pipe_the_text_as_it_is() -> No
 def test_errors_reach_a_terminal_without_escape_sequences() -> None:
     err = Terminal()
     Console(out=io.StringIO(), err=err).error(GGUFError("bad \x1b[31mfile", "try \x1b[0mit"))
-    assert err.getvalue() == "error: bad [31mfile\nhint: try [0mit\n"
+    assert err.getvalue() == "error: bad \\x1b[31mfile\nhint: try \\x1b[0mit\n"
 
 
 def test_a_dead_worker_is_told_with_its_last_words() -> None:

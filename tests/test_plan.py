@@ -93,9 +93,9 @@ def test_a_bar_of_nothing_is_free() -> None:
 
 
 def test_contexts_double_up_to_the_trained_one() -> None:
-    assert table_contexts(40960) == (4096, 8192, 16384, 32768, 40960)
-    assert table_contexts(8192) == (4096, 8192)
-    assert table_contexts(2048) == (2048,)
+    assert table_contexts(40960, 8192) == (4096, 8192, 16384, 32768, 40960)
+    assert table_contexts(8192, 10000) == (4096, 8192, 10000)
+    assert table_contexts(2048, 2048) == (2048,)
 
 
 def test_the_table_asks_for_every_conversations_own_context() -> None:
@@ -109,10 +109,11 @@ def test_the_table_asks_for_every_conversations_own_context() -> None:
 
     found = context_table(RunSettings(n_seq_max=4, n_outputs_max=4), 8192, (pool(MemoryBreakdown()),), footprint)
     assert found == (
-        ContextRow(4096, (Cell(8 * GIB, True), Cell(8 * GIB, True), None)),
-        ContextRow(8192, (Cell(16 * GIB, False), Cell(16 * GIB, False), None)),
+        ContextRow(2048, {"f16": Cell(4 * GIB, True), "q8_0": Cell(4 * GIB, True), "q4_0": None}),
+        ContextRow(4096, {"f16": Cell(8 * GIB, True), "q8_0": Cell(8 * GIB, True), "q4_0": None}),
+        ContextRow(8192, {"f16": Cell(16 * GIB, False), "q8_0": Cell(16 * GIB, False), "q4_0": None}),
     )
-    assert {settings.n_ctx for settings in asked} == {16384, 32768}
+    assert {settings.n_ctx for settings in asked} == {8192, 16384, 32768}
 
 
 FORECAST = Forecast(
@@ -123,9 +124,10 @@ FORECAST = Forecast(
     engine_trouble=None,
     n_ctx=8192,
     n_layer=32,
+    n_ctx_train=8192,
     contexts=(
-        ContextRow(4096, (Cell(10, True), Cell(9, True), None)),
-        ContextRow(8192, (Cell(20, False), Cell(11, True), None)),
+        ContextRow(4096, {"f16": Cell(10, True), "q8_0": Cell(9, True), "q4_0": None}),
+        ContextRow(8192, {"f16": Cell(20, False), "q8_0": Cell(11, True), "q4_0": None}),
     ),
 )
 
@@ -179,6 +181,7 @@ def test_the_json_has_these_keys(llmrun: Run) -> None:
     assert set(found) == {
         "model",
         "settings",
+        "n_ctx",
         "n_ctx_allocated",
         "n_layer",
         "n_offloaded",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from llmrun import pipeline
-from llmrun.console import Console, bullet_list
+from llmrun.console import Console, bullet_list, one_line
 from llmrun.gguf.summary import ModelSummary
 from llmrun.reference import parse_reference
 from llmrun.units import format_bytes, format_count
@@ -24,8 +24,8 @@ def run_inspect(model: str, *, as_json: bool) -> None:
 def summary_text(summary: ModelSummary) -> str:
     """Return the figures as lines, at most 80 columns where the file's own names are short."""
     rows = [
-        ("name", summary.name or "not given"),
-        ("architecture", f"{summary.architecture} (GGUF version {summary.gguf_version})"),
+        ("name", one_line(summary.name or "not given")),
+        ("architecture", f"{one_line(summary.architecture)} (GGUF version {summary.gguf_version})"),
         ("parameters", f"{format_count(summary.n_params)} ({summary.n_params:,})"),
         ("size", f"{format_bytes(summary.size)}, {summary.bpw:.2f} bits per weight"),
         ("quantization", summary.quant or "not given"),
@@ -35,16 +35,18 @@ def summary_text(summary: ModelSummary) -> str:
         ("experts", _experts(summary)),
         ("context", _context(summary)),
         ("vocabulary", f"{_count(summary.n_vocab)} tokens"),
-        ("tokenizer", " ".join(filter(None, (summary.tokenizer, summary.tokenizer_pre))) or "not given"),
+        ("tokenizer", one_line(" ".join(filter(None, (summary.tokenizer, summary.tokenizer_pre))) or "not given")),
         ("template", _template(summary)),
-        ("license", summary.license or "not given"),
+        ("license", one_line(summary.license or "not given")),
     ]
     mix = [
         f"  {share.type:<8} {share.n_tensors:>5} tensors  {format_count(share.n_elements):>6} weights  "
         f"{format_bytes(share.size):>10}  {share.size / (summary.tensor_bytes or 1):>6.1%}"
         for share in summary.mix
     ]
-    return "\n".join([bullet_list([row for row in rows if row[1]]), "", "tensors by type", *mix])
+    return "\n".join(
+        [bullet_list([row for row in rows if row[1]]), "", "tensors by type, and their share of the bytes", *mix]
+    )
 
 
 def _layers(summary: ModelSummary) -> str:

@@ -17,9 +17,9 @@ _MODEL_SHAPE = "The model"
 
 
 def _kv_type(value: str | None) -> str | None:
-    if value is not None and value not in KV_TYPES:
+    if value is not None and value.lower() not in KV_TYPES:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(KV_TYPES)}")
-    return value
+    return None if value is None else value.lower()
 
 
 def _within(name: str) -> Callable[[float | None], float | None]:

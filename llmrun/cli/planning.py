@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmrun import pipeline
-from llmrun.console import Console
+from llmrun.console import Console, one_line
 from llmrun.errors import InsufficientMemoryError, UsageError
 from llmrun.gguf.summary import ModelSummary
-from llmrun.memory.footprint import MemoryBreakdown
-from llmrun.planning.forecast import TABLE_KV_TYPES, Cell, Forecast, Source, what_fits
+from llmrun.planning.forecast import Cell, Forecast, Source, what_fits
 from llmrun.planning.pools import Pool
 from llmrun.reference import parse_reference
 from llmrun.settings import Constraints
@@ -58,10 +57,23 @@ def run_plan(wish: PlanWish) -> None:
         console.data(forecast_figures(summary, forecast))
     else:
         console.show(forecast_text(wish.model, summary, forecast))
-        if forecast.engine_trouble and forecast.source == "arithmetic" and wish.source is None:
-            console.say(f"note: the engine could not be asked, so this is arithmetic: {forecast.engine_trouble}")
+        for note in _notes(wish, forecast):
+            console.say(f"note: {note}")
     if not forecast.fits:
-        raise _does_not_fit(forecast)
+        raise _does_not_fit(wish.model, forecast)
+
+
+def _notes(wish: PlanWish, forecast: Forecast) -> Iterator[str]:
+    """What of the wishes goes without effect, or has one that may not be wanted."""
+    if wish.source is None and forecast.source == "arithmetic":
+        yield f"the engine could not be asked, so this is arithmetic: {one_line(forecast.engine_trouble or '')}"
+    if wish.constraints.n_gpu_layers and len(forecast.pools) == 1:
+        yield "--gpu-layers has no effect: the engine sees no GPU"
+    if forecast.n_ctx_each > forecast.n_ctx_train:
+        yield (
+            f"a context of {forecast.n_ctx_each:,} tokens is more than the {forecast.n_ctx_train:,} the model was "
+            "trained on"
+        )
 
 
 def forecast_figures(summary: ModelSummary, forecast: Forecast) -> dict[str, object]:
@@ -69,6 +81,7 @@ def forecast_figures(summary: ModelSummary, forecast: Forecast) -> dict[str, obj
     return {
         "model": {"name": summary.name, "architecture": summary.architecture, "n_params": summary.n_params},
         "settings": asdict(forecast.settings),
+        "n_ctx": forecast.n_ctx_each,
         "n_ctx_allocated": forecast.n_ctx,
         "n_layer": forecast.n_layer,
         "n_offloaded": forecast.n_offloaded,
@@ -82,7 +95,7 @@ def forecast_figures(summary: ModelSummary, forecast: Forecast) -> dict[str, obj
             for pool in forecast.pools
         ],
         "contexts": [
-            {"n_ctx": row.n_ctx, **{t: c and asdict(c) for t, c in zip(TABLE_KV_TYPES, row.cells, strict=True)}}
+            {"n_ctx": row.n_ctx, **{kv_type: cell and asdict(cell) for kv_type, cell in row.cells.items()}}
             for row in forecast.contexts
         ],
     }
@@ -91,12 +104,11 @@ def forecast_figures(summary: ModelSummary, forecast: Forecast) -> dict[str, obj
 def forecast_text(model: str, summary: ModelSummary, forecast: Forecast) -> str:
     """Return the forecast as lines of at most 80 columns."""
     settings = forecast.settings
-    n_ctx = (settings.n_ctx or forecast.n_ctx) // settings.n_seq_max
     conversations = f", {settings.n_seq_max} conversations" if settings.n_seq_max > 1 else ""
     lines = [
-        f"{summary.name or Path(model).name}: {format_count(summary.n_params)} parameters, "
-        f"{summary.quant or summary.architecture}, {summary.bpw:.2f} bits per weight",
-        f"context {n_ctx:,} tokens{conversations}, KV type {settings.type_k}, {_placement(forecast)}",
+        f"{one_line(summary.name or Path(model).name)}: {format_count(summary.n_params)} parameters, "
+        f"{summary.quant or f'mostly {summary.mix[0].type}'}, {summary.bpw:.2f} bits per weight",
+        f"context {forecast.n_ctx_each:,} tokens{conversations}, KV type {settings.type_k}, {_placement(forecast)}",
     ]
     for pool in forecast.pools:
         lines += ["", *_pool_lines(pool)]
@@ -116,7 +128,7 @@ def _placement(forecast: Forecast) -> str:
 
 def _pool_lines(pool: Pool) -> list[str]:
     total = "" if pool.total is None else f" of {format_bytes(pool.total)}"
-    available = "free memory unknown" if pool.available is None else f"{format_bytes(pool.available)}{total} available"
+    available = "free memory unknown" if pool.available is None else f"{format_bytes(pool.available)}{total} is free"
     name = "host" if pool.id == "host" else f"{pool.id} ({pool.name})"
     parts = [f"{mark} {_WORDS[part]} {format_bytes(getattr(pool.used, part))}" for part, mark in _PARTS]
     rest = []
@@ -127,7 +139,7 @@ def _pool_lines(pool: Pool) -> list[str]:
             else f"{_LACKING} lacking {format_bytes(-pool.headroom)}"
         )
     rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
-    head = f"{name}: {format_bytes(pool.used.total)} used, {available}"
+    head = f"{name}: needs {format_bytes(pool.used.total)}; {available}"
     return [head, f"  {bar(pool)}", f"  {'  '.join(parts[:3])}", f"  {'  '.join(parts[3:] + rest)}"]
 
 
@@ -162,10 +174,13 @@ def _verdict(forecast: Forecast) -> str:
 
 
 def _table(forecast: Forecast) -> list[str]:
-    lines = ["memory in all, by context and KV type", f"  {'context':>9}" + "".join(f"{t:>14}" for t in TABLE_KV_TYPES)]
+    kv_types = tuple(forecast.contexts[0].cells)
+    head = f"  {'context':>9}" + "".join(f"{kv_type:>14}" for kv_type in kv_types)
+    lines = ["memory in all, by context and KV type (> is this plan)", head]
     for row in forecast.contexts:
-        lines.append(f"  {row.n_ctx:>9,}" + "".join(f"{_cell(cell):>14}" for cell in row.cells))
-    if any(cell is not None and not cell.fits for row in forecast.contexts for cell in row.cells):
+        mark = ">" if row.n_ctx == forecast.n_ctx_each else " "
+        lines.append(f"{mark} {row.n_ctx:>9,}" + "".join(f"{_cell(cell):>14}" for cell in row.cells.values()))
+    if any(cell is not None and not cell.fits for row in forecast.contexts for cell in row.cells.values()):
         lines.append("  (in brackets: does not fit)")
     return lines
 
@@ -176,19 +191,23 @@ def _cell(cell: Cell | None) -> str:
     return format_bytes(cell.total) if cell.fits else f"({format_bytes(cell.total)})"
 
 
-def _does_not_fit(forecast: Forecast) -> InsufficientMemoryError:
+def _does_not_fit(model: str, forecast: Forecast) -> InsufficientMemoryError:
     pool = min(forecast.pools, key=lambda pool: pool.headroom or 0)
     need, free = pool.used.total + pool.reserve, pool.available or 0
     where = "RAM" if pool.id == "host" else pool.id
     return InsufficientMemoryError(
         f"it does not fit: needs {format_bytes(need)} of {where} with {format_bytes(pool.reserve)} left in reserve, "
-        f"{format_bytes(free)} is available",
-        _hint(forecast, pool.used),
+        f"{format_bytes(free)} is free",
+        _hint(model, forecast, pool),
     )
 
 
-def _hint(forecast: Forecast, used: MemoryBreakdown) -> str:
+def _hint(model: str, forecast: Forecast, pool: Pool) -> str:
     if (found := what_fits(forecast)) is not None:
-        return f"`--ctx {found[0]} --kv-type {found[1]}` would fit"
-    weights = format_bytes(used.weights)
+        return f"`llmrun plan {model} --ctx {found[0]} --kv-type {found[1]}` fits"
+    if forecast.settings.n_seq_max > 1 and pool.used.kv_cache > pool.used.weights:
+        return f"{forecast.settings.n_seq_max} conversations take most of it: try a smaller --parallel"
+    weights = format_bytes(pool.used.weights)
+    if pool.total is not None and pool.used.weights > pool.total:
+        return f"the weights alone take {weights}, more than there is at all: choose a smaller model or quantization"
     return f"the weights alone take {weights}: choose a smaller quantization, or close other programs"

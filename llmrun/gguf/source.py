@@ -136,6 +136,8 @@ def check_file(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(_MINIMAL_SIZE)
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise NotFoundError(f"{path} is a link to {path.readlink()}, which does not exist") from error
         raise NotFoundError(f"there is no file {path}", _nearest(path)) from error
     except OSError as error:
         raise NotFoundError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmrun.gguf.header import align
 from llmrun.gguf.types import ggml_type_named
 from llmrun.memory.attention import CacheShape
-from llmrun.memory.context import ContextShape, pad
+from llmrun.memory.context import ContextShape
 from llmrun.memory.placement import Placement
 from llmrun.memory.shape import ALIGNMENT, ModelShape
 
@@ -38,13 +39,13 @@ def layer_cache_size(
     cells = context.window_cells(n_swa) if cache.windowed else context.n_ctx_seq
     v_width = v_padded_to if v_padded_to is not None and cache.v_width else cache.v_width
     rows = cells * context.n_stream
-    keys = pad(row_size(type_k, cache.k_width) * rows, ALIGNMENT) + indexer_size(cache, context, type_k)
-    return keys + pad(row_size(type_v, v_width) * rows, ALIGNMENT)
+    keys = align(row_size(type_k, cache.k_width) * rows, ALIGNMENT) + indexer_size(cache, context, type_k)
+    return keys + align(row_size(type_v, v_width) * rows, ALIGNMENT)
 
 
 def indexer_size(cache: CacheShape, context: ContextShape, type_k: str) -> int:
     """Return the bytes of one layer's indexer keys, which are kept for every token (llama-kv-cache-dsa.cpp)."""
-    return pad(row_size(type_k, cache.indexer_width) * context.n_ctx_seq * context.n_stream, ALIGNMENT)
+    return align(row_size(type_k, cache.indexer_width) * context.n_ctx_seq * context.n_stream, ALIGNMENT)
 
 
 def place_context(

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from llmrun.errors import UnknownArchitectureError
-from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.header import GGUFHeader, align
 from llmrun.memory.attention import LayerMemory, n_layer_of, per_layer, remembering, window_of
-from llmrun.memory.context import ContextShape, pad
+from llmrun.memory.context import ContextShape
 from llmrun.memory.footprint import Band
 from llmrun.memory.graph.builder import Builder
 from llmrun.memory.graph.hybrids import ARCHITECTURES
@@ -240,7 +240,7 @@ def _batch(shape: ComputeShape, context: ContextShape, settings: RunSettings, *,
     n_tokens = min(context.n_ctx, context.n_ubatch)
     fused = flash_attention(shape, settings)
     return Batch(
-        n_tokens=pad(n_tokens, context.n_seq_max),
+        n_tokens=align(n_tokens, context.n_seq_max),
         n_seqs=context.n_seq_max,
         n_outputs=min(n_tokens, context.n_outputs),
         n_stream=context.n_stream,
@@ -249,7 +249,7 @@ def _batch(shape: ComputeShape, context: ContextShape, settings: RunSettings, *,
         flash_attn=fused,
         v_transposed=not fused,
         offload_kqv=settings.offload_kqv,
-        pin_norms=everything or pad(n_tokens, context.n_seq_max) < _PINNED_BELOW,
+        pin_norms=everything or align(n_tokens, context.n_seq_max) < _PINNED_BELOW,
         pin_attention=not fused and not settings.offload_kqv,
     )
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmrun.gguf.header import align
 from llmrun.settings import RunSettings, choose_n_ctx
 
 _CELL_PAD = 256  # llama-context.cpp, GGML_PAD(cparams.n_ctx, 256)
-
-
-def pad(value: int, multiple: int) -> int:
-    """Return the value rounded up to a multiple."""
-    return -(-value // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class ContextShape:
         if self.swa_full:
             return self.n_ctx_seq
         wanted = n_swa * (self.n_seq_max if self.kv_unified else 1) + self.n_ubatch
-        return pad(min(self.n_ctx_seq, wanted), _CELL_PAD)
+        return align(min(self.n_ctx_seq, wanted), _CELL_PAD)
 
 
 def context_shape(settings: RunSettings, n_ctx_train: int) -> ContextShape:
@@ -50,9 +46,9 @@ def context_shape(settings: RunSettings, n_ctx_train: int) -> ContextShape:
     wished = choose_n_ctx(settings.n_ctx, n_ctx_train)
     n_batch = min(wished, settings.n_batch)
     n_ubatch = min(n_batch, settings.n_ubatch)
-    n_ctx = pad(wished, _CELL_PAD)
+    n_ctx = align(wished, _CELL_PAD)
     n_stream = 1 if settings.kv_unified else settings.n_seq_max
-    n_ctx_seq = n_ctx if settings.kv_unified else pad(n_ctx // settings.n_seq_max, _CELL_PAD)
+    n_ctx_seq = n_ctx if settings.kv_unified else align(n_ctx // settings.n_seq_max, _CELL_PAD)
     return ContextShape(
         n_ctx=n_ctx_seq * n_stream,
         n_ctx_seq=n_ctx_seq,

@@ -12,7 +12,8 @@ from fractions import Fraction
 from math import ceil
 
 from llmrun.errors import UsageError
-from llmrun.memory.context import ContextShape, context_shape, pad
+from llmrun.gguf.header import align
+from llmrun.memory.context import ContextShape, context_shape
 from llmrun.settings import RunSettings
 
 # Bits per weight of a whole file. Source: llama.cpp 0c1e57098, tools/quantize/README.md, measured on Llama-3.1-8B; a
@@ -208,7 +209,7 @@ def guess_shape(n_params: int, given: GivenShape) -> ShapeGuess:
         head_dim=like.head_dim if heads_known and n_embd == like.n_embd else n_embd // n_head,
         n_embd=n_embd,
         # 8/3 of the width keeps a gated feed-forward as large as a plain one of 4 (Shazeer 2020, arXiv 2002.05202)
-        n_ff=like.n_ff if n_embd == like.n_embd else pad(-(-8 * n_embd // 3), 256),
+        n_ff=like.n_ff if n_embd == like.n_embd else align(-(-8 * n_embd // 3), 256),
         n_vocab=like.n_vocab,
         tied=like.tied,
         qk_norm=like.qk_norm,
@@ -296,12 +297,12 @@ def _compute_bytes(shape: DenseShape, context: ContextShape) -> int:
     91 up to 4 sequences, 65 from 16 to 256): up to 4 equal to the byte, but for Qwen3 0.6B, where it is 0.5 MiB more;
     with more sequences at most 5 MiB less, where the KV cache is gigabytes.
     """
-    step = pad(context.n_ubatch, context.n_seq_max)
+    step = align(context.n_ubatch, context.n_seq_max)
     widest = max(shape.n_embd, shape.n_head * shape.head_dim)
     layer = 4 * step * (3 * shape.n_ff + 3 * shape.n_embd + widest) + 2 * step * context.n_ctx_seq
     n_outputs = min(context.n_outputs, context.n_ubatch)
     logits = 4 * n_outputs * shape.n_vocab + 4 * shape.n_embd * (step + n_outputs)
-    inputs = 2 * pad(4 * step, 32) + 2 * pad(8 * step, 32) + pad(4 * n_outputs, 32)
+    inputs = 2 * align(4 * step, 32) + 2 * align(8 * step, 32) + align(4 * n_outputs, 32)
     return max(layer, logits) + inputs
 
 

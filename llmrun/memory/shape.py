@@ -11,9 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from llmrun.errors import GGUFError
-from llmrun.gguf.header import GGUFHeader, TensorInfo
+from llmrun.gguf.header import GGUFHeader, TensorInfo, align
 from llmrun.memory.attention import CacheShape, LayerMemory, n_layer_of, remembering, window_of
-from llmrun.memory.context import pad
 
 ALIGNMENT = 32  # ggml-backend.cpp, TENSOR_ALIGNMENT: what buffers of the CPU and of an RPC server of a CPU align to
 
@@ -194,7 +193,7 @@ def _slots(tensors: Sequence[TensorInfo], n_all: int, output_norm: str | None) -
 
 
 def _padded(tensor: TensorInfo) -> int:
-    return pad(tensor.size, ALIGNMENT)
+    return align(tensor.size, ALIGNMENT)
 
 
 def _group(tensors: Iterable[TensorInfo], *, repackable: bool = True) -> TensorGroup:

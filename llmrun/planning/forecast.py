@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.pools import Pool
-from llmrun.settings import RunSettings
+from llmrun.settings import RunSettings, choose_n_ctx
 
 Source = Literal["engine", "arithmetic"]
-TABLE_KV_TYPES = ("f16", "q8_0", "q4_0")
+_TABLE_KV_TYPES = ("f16", "q8_0", "q4_0")
 _FIRST_CONTEXT = 4096
 
 
@@ -25,10 +25,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class ContextRow:
-    """One context length with each of TABLE_KV_TYPES; None where the engine refuses it."""
+    """One context length of each conversation, by KV type; None where the engine refuses it."""
 
     n_ctx: int
-    cells: tuple[Cell | None, ...]
+    cells: Mapping[str, Cell | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,13 @@ class Forecast:
     engine_trouble: str | None
     n_ctx: int
     n_layer: int
+    n_ctx_train: int
     contexts: tuple[ContextRow, ...]
+
+    @property
+    def n_ctx_each(self) -> int:
+        """Tokens each conversation may have, as wished."""
+        return (self.settings.n_ctx or self.n_ctx) // self.settings.n_seq_max
 
     @property
     def n_offloaded(self) -> int:
@@ -67,14 +73,14 @@ class Forecast:
         return sum(pool.used.total for pool in self.pools)
 
 
-def table_contexts(n_ctx_train: int) -> tuple[int, ...]:
-    """Return the contexts to show: 4k, 8k, ... and the trained one."""
-    doubled = []
+def table_contexts(n_ctx_train: int, wished: int) -> tuple[int, ...]:
+    """Return the contexts to show: 4k, 8k, ..., the trained one, and the wished one."""
+    contexts = {n_ctx_train, wished}
     n_ctx = _FIRST_CONTEXT
     while n_ctx < n_ctx_train:
-        doubled.append(n_ctx)
+        contexts.add(n_ctx)
         n_ctx *= 2
-    return (*doubled, n_ctx_train)
+    return tuple(sorted(contexts))
 
 
 def context_table(
@@ -93,9 +99,11 @@ def context_table(
         fits = all(replace(pool, used=part).fits for pool, part in zip(pools, used, strict=True))
         return Cell(found.total, fits)
 
+    kv_types = dict.fromkeys((*_TABLE_KV_TYPES, settings.type_k))
+    wished = choose_n_ctx(settings.n_ctx, n_ctx_train) // settings.n_seq_max
     return tuple(
-        ContextRow(n_ctx, tuple(cell(n_ctx, kv_type) for kv_type in TABLE_KV_TYPES))
-        for n_ctx in table_contexts(n_ctx_train)
+        ContextRow(n_ctx, {kv_type: cell(n_ctx, kv_type) for kv_type in kv_types})
+        for n_ctx in table_contexts(n_ctx_train, wished)
     )
 
 
@@ -106,9 +114,8 @@ def what_fits(forecast: Forecast) -> tuple[int, str] | None:
     """
     found = [
         (row.n_ctx, kv_type)
-        for kv_type_index, kv_type in enumerate(TABLE_KV_TYPES)
+        for kv_type in _TABLE_KV_TYPES
         for row in reversed(forecast.contexts)
-        if (cell := row.cells[kv_type_index]) is not None and cell.fits
+        if (cell := row.cells.get(kv_type)) is not None and cell.fits
     ]
-    n_ctx = (forecast.settings.n_ctx or forecast.n_ctx) // forecast.settings.n_seq_max
-    return next((pair for pair in found if pair[0] == n_ctx), found[0] if found else None)
+    return next((pair for pair in found if pair[0] == forecast.n_ctx_each), found[0] if found else None)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llmrun.gguf.header import Entry, GGUFHeader, ValueType
+from llmrun.gguf.header import Entry, GGUFHeader, ValueType, align
 from llmrun.gguf.types import ggml_type_named
 from llmrun.memory.attention import CacheShape
 from llmrun.memory.cache import indexer_size, layer_cache_size, place_context
-from llmrun.memory.context import ContextShape, context_shape, pad
+from llmrun.memory.context import ContextShape, context_shape
 from llmrun.memory.placement import Placement, place_layers
 from llmrun.memory.shape import ModelShape, model_shape
 from llmrun.settings import RunSettings
@@ -87,7 +87,7 @@ def context_of(log: LoadLog, shape: ModelShape) -> ContextShape:
     )
     context = context_shape(settings, shape.n_ctx_train)
     if n_ctx % 256 and _pads_to_32(log, n_ctx):
-        cells = pad(n_ctx, _OLD_CELL_PAD)
+        cells = align(n_ctx, _OLD_CELL_PAD)
         return replace(context, n_ctx=cells, n_ctx_seq=cells)
     return _with_printed_windows(log, shape, context)
 
@@ -131,7 +131,7 @@ def _pads_to_32(log: LoadLog, n_ctx: int) -> bool:
     """Whether the build left a context between multiples of 256."""
     printed = _largest_cells(log)
     if printed:
-        return printed == pad(n_ctx, _OLD_CELL_PAD)
+        return printed == align(n_ctx, _OLD_CELL_PAD)
     return log.old_format and not log.flash_attn
 
 
@@ -151,7 +151,7 @@ def pads_windows_to_32(log: LoadLog, shape: ModelShape, context: ContextShape) -
     if log.build is not None and log.build >= _WINDOWS_PADDED_SINCE:
         return False
     wanted = shape.n_swa * (context.n_seq_max if context.kv_unified else 1) + context.n_ubatch
-    cells = pad(min(context.n_ctx_seq, wanted), _OLD_CELL_PAD)
+    cells = align(min(context.n_ctx_seq, wanted), _OLD_CELL_PAD)
     return window_cells(log) == cells != context.window_cells(shape.n_swa)
 
 
