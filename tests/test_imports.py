@@ -26,7 +26,7 @@ FLOORS = (
         "memory.engine_memory",
         "engine.protocol",
     ),
-    ("report", "gguf.parse", "gguf.encode", "gguf.splits", "gguf.summary", "memory", "planning"),
+    ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
     ("embedded", "folders", "gguf.source", "hardware", "worker", "engine"),
     ("footprints", "pipeline"),
     ("console", "chat", "cli"),
