@@ -8,6 +8,7 @@
     │   └── UnknownArchitectureError  6  422   our arithmetic does not know this architecture
     └── EngineError                7   500   the engine failed
         ├── ContextOverflowError   7   400   the prompt is longer than the context
+        ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
         └── WorkerDiedError        7   500   the engine's process is gone
 
 A message says what happened with the value, and why with the numbers; the hint says what to type next.
@@ -74,6 +75,10 @@ class ContextOverflowError(EngineError):
     """The prompt does not fit into the context."""
 
     http_status = 400
+
+
+class QuestionTooLargeError(EngineError):
+    """What these settings would take cannot be asked of the engine: asking would take too much itself."""
 
 
 class WorkerDiedError(EngineError):

@@ -1,24 +1,24 @@
 """One model's footprints, asked of whoever knows best: the engine, which is exact, or our arithmetic, which is at hand.
 
-Owns the worker that answers; knows nothing of what is chosen from the answers, or how they are shown.
+Knows nothing of what is chosen from the answers, or how they are shown.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceInfo
 from llmrun.engine.questions import Questions
-from llmrun.errors import EngineError, LLMRunError, UnknownArchitectureError, UsageError
+from llmrun.errors import EngineError, LLMRunError, QuestionTooLargeError, UnknownArchitectureError, UsageError
 from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
-from llmrun.hardware.cpu import read_repack_rows
-from llmrun.hardware.device import Device
+from llmrun.hardware.device import UNIFIED_BACKENDS, Device
 from llmrun.memory.asked import footprint_of
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
@@ -26,33 +26,44 @@ from llmrun.memory.footprint import Footprint
 from llmrun.memory.overhead import device_overhead, host_overhead
 from llmrun.settings import RunSettings
 
+_MAX_DEATHS = 2  # of workers: a header that ends two of them ends the next one too
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A footprint, and who told it."""
+
+    footprint: Footprint
+    source: Literal["engine", "arithmetic"]
+
 
 class Footprints:
-    """Answers what a model takes with given settings. Use as a context manager: it may hold a worker.
+    """Answers what a model takes with given settings. Use as a context manager: it owns the engine it was given.
 
-    machine: what was found; its devices are those named, or all. trouble: why the engine is not asked, None while it
-    can be.
+    trouble: why the engine did not answer last, None while it does.
     """
 
     def __init__(
-        self, header: GGUFHeader, devices: Sequence[str] | None = None, *, answers: Path | None = None
+        self,
+        header: GGUFHeader,
+        machine: Machine = Machine(),
+        engine: Engine | None = None,
+        answers: Path | None = None,
     ) -> None:
-        """Start a worker and look at the devices; raises UsageError or EngineError for one that is not there.
-
-        answers: a folder to keep the engine's answers in, None is none.
-        """
+        """answers: a folder to keep the engine's answers in; None is none."""
+        self.machine = machine
+        self.trouble: EngineError | None = None
         self._header = header
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
-        self._engine: Engine | None = None
+        self._engine = engine
+        self._n_deaths = 0
         self._questions = Questions(self._ask_engine, answers)
-        self.trouble: EngineError | None = None
-        self.machine = Machine(repack_rows=read_repack_rows())
+        self._unknown: UnknownArchitectureError | None = None
         try:
             self._estimator: Estimator | None = Estimator(header)
         except UnknownArchitectureError as error:
-            self._estimator, self.unknown = None, error
-        self._start(devices)
+            self._estimator, self._unknown = None, error
 
     def __enter__(self) -> Footprints:
         return self
@@ -63,34 +74,29 @@ class Footprints:
         if self._engine is not None:
             self._engine.close()
 
-    def _start(self, devices: Sequence[str] | None) -> None:
-        self._engine = Engine()
-        try:
-            found = self._engine.devices(name for name in devices or () if name.startswith("rpc:"))
-        except EngineError as error:
-            self._give_up(error)
-            if devices:  # the user named them: without them this is another question
-                raise
-            return
-        by_id = {info.id: _device(info) for info in found if info.kind in ("GPU", "IGPU")}
-        if devices is not None and (missing := [name for name in devices if name not in by_id]):
-            self._engine.close()
-            names = ", ".join(by_id) or "none"
-            raise UsageError(f"there is no device {missing[0]}: the engine sees {names}", "--device none is the CPU")
-        chosen = _default(tuple(by_id.values())) if devices is None else tuple(by_id[name] for name in devices)
-        self.machine = Machine(chosen, self.machine.repack_rows)
+    def look_around(self, wished: Sequence[str] | None, host_free: int) -> None:
+        """Find the devices: those wished for, or the ones llmrun's engine would take by itself.
 
-    def _give_up(self, error: EngineError) -> None:
-        self.trouble = error
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        Raises UsageError for a device that is not there or named twice, EngineError for one that cannot be reached.
+        """
+        assert self._engine is not None
+        found = self._engine.devices(name for name in wished or () if name.startswith("rpc:"))
+        if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
+            with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
+                wished = self._default_devices()
+        self.machine = machine_of(found, wished, host_free, self.machine)
+
+    def _default_devices(self) -> tuple[str, ...]:
+        """Return what llama.cpp takes unasked: it knows which backends share one card, and when to use a small one."""
+        memory = self._ask_engine(self._asked, self._asked_size, RunSettings(n_ctx=256))
+        return tuple(sizes.device for sizes in memory.devices if sizes.device is not None)
 
     @property
     def estimator(self) -> Estimator:
         """The arithmetic; raises UnknownArchitectureError where it does not know the architecture."""
         if self._estimator is None:
-            raise self.unknown
+            assert self._unknown is not None
+            raise self._unknown
         return self._estimator
 
     def exact(self, settings: RunSettings) -> Footprint | None:
@@ -98,16 +104,18 @@ class Footprints:
 
         Raises what the engine refuses these settings or this model with.
         """
-        if self._engine is None:
-            return None
         here = replace(settings, devices=tuple(device.id for device in self.machine.devices))
         try:
             memory = self._questions.memory(self._asked, self._asked_size, here)
-        except EngineError as error:
-            if not self._engine.has_ended:
-                raise
-            self._give_up(error)
+        except QuestionTooLargeError as error:
+            self.trouble = error
             return None
+        except EngineError as error:
+            if self._engine is not None and not self._engine.has_ended:
+                raise
+            self._bury(error)
+            return None
+        self.trouble = None
         return footprint_of(
             memory,
             host_overhead(
@@ -117,7 +125,7 @@ class Footprints:
                 len(self._header.tensors),
             ),
             tuple(device_overhead(device.backend) for device in self.machine.devices),
-            maps=maps_file(settings),
+            maps=maps_file(settings, self.machine.devices),
             span=self._span(settings),
         )
 
@@ -125,26 +133,66 @@ class Footprints:
         """Return what our formulas say; None where they do not know the architecture."""
         if self._estimator is None:
             return None
-        return self._estimator.estimate(settings, self.machine).footprint
+        try:
+            return self._estimator.estimate(settings, self.machine).footprint
+        except UnknownArchitectureError:
+            return None
 
-    def best(self, settings: RunSettings) -> Footprint | None:
+    def best(self, settings: RunSettings) -> Answer | None:
         """Return the best answer there is; None for settings the engine refuses, or where nobody knows."""
         with contextlib.suppress(LLMRunError):
-            return self.exact(settings) or self.arithmetic(settings)
+            exact = self.exact(settings)
+            return self.calculated(settings) if exact is None else Answer(exact, "engine")
         return None
 
+    def calculated(self, settings: RunSettings) -> Answer | None:
+        """Return the arithmetic's answer; None where it does not know the architecture."""
+        found = self.arithmetic(settings)
+        return None if found is None else Answer(found, "arithmetic")
+
     def _ask_engine(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
-        assert self._engine is not None
+        if self._engine is None:
+            raise self.trouble or EngineError("the engine was not started")
         return self._engine.dry_run(header, size, settings)
+
+    def _bury(self, error: EngineError) -> None:
+        self.trouble = error
+        if self._engine is not None:
+            self._engine.close()
+            self._n_deaths += 1
+            self._engine = Engine() if self._n_deaths < _MAX_DEATHS else None
 
     def _span(self, settings: RunSettings) -> int | None:
         return None if self._estimator is None else self._estimator.weights(settings, self.machine).mapped
 
 
-def _default(devices: tuple[Device, ...]) -> tuple[Device, ...]:
-    """Return the devices llama.cpp takes unasked: an integrated one only where there is no other (src/llama.cpp)."""
-    return tuple(device for device in devices if not device.unified) or devices
+def machine_of(found: Sequence[DeviceInfo], wished: Sequence[str] | None, host_free: int, bare: Machine) -> Machine:
+    """Return the machine with the devices that were wished for; None is all that are worth it.
+
+    bare: the machine without devices. Raises UsageError for a name that is not among those found, or given twice.
+    """
+    by_id = {info.id: _device(info) for info in found if info.kind in ("GPU", "IGPU")}
+    chosen = tuple(by_id) if wished is None else tuple(wished)
+    for index, name in enumerate(chosen):
+        if name not in by_id:
+            names = ", ".join(by_id) or "none"
+            raise UsageError(f"there is no device {name}: the engine sees {names}", "--device none is the CPU")
+        if name in chosen[:index]:
+            raise UsageError(f"the device {name} is named twice", "name each once; --device none is the CPU")
+    devices = tuple(by_id[name] for name in chosen)
+    if wished is None:  # llama.cpp takes one that shares the host's memory only where there is no other (src/llama.cpp)
+        devices = tuple(device for device in devices if not device.unified) or devices
+    return replace(bare, devices=devices, host_free=host_free)
 
 
 def _device(info: DeviceInfo) -> Device:
-    return Device(info.id, info.backend, info.description, info.total, info.free, unified=info.kind == "IGPU")
+    unified = info.kind == "IGPU" or info.backend in UNIFIED_BACKENDS
+    known = info.total > 0  # some drivers tell nothing, and say 0 (llama.cpp's issue 18577)
+    return Device(
+        info.id,
+        info.backend,
+        info.description,
+        info.total if known else None,
+        info.free if known else None,
+        unified=unified,
+    )

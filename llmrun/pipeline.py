@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from llmrun.hardware.threads import count_threads
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.forecast import Forecast, Source, context_table
-from llmrun.planning.pools import DEVICE_RESERVE, Pool, host_reserve
+from llmrun.planning.pools import Pool, make_pools
 from llmrun.reference import GuideRef, ModelRef
 from llmrun.settings import Constraints, RunSettings, settings_for
 
@@ -64,13 +64,41 @@ def forecast(ref: ModelRef, constraints: Constraints, source: Source | None = No
     source: whom to ask; None takes the engine's word where it can be had. Raises NotFoundError, GGUFError (of it
     UnknownArchitectureError for the arithmetic) or EngineError.
     """
-    from llmrun.footprints import Footprints  # here, because who only chats need not wait for it
-
     header = _read_writing_model(locate(ref))
-    n_ctx_train = header.uint(header.arch("context_length"))
-    settings = settings_for(constraints, count_threads(), n_ctx_train)
-    with Footprints(header, settings.devices, answers=answers_folder()) as footprints:
-        return summarize(header), forecast_with(footprints, header, settings, read_host_memory(), source)
+    settings = settings_for(constraints, count_threads(), header.uint(header.arch("context_length")))
+    memory = read_host_memory()
+    with open_footprints(header, settings.devices, memory, answers_folder()) as footprints:
+        return summarize(header), forecast_with(footprints, header, settings, memory, source)
+
+
+@contextlib.contextmanager
+def open_footprints(
+    header: GGUFHeader, devices: Sequence[str] | None, memory: HostMemory, answers: Path | None = None
+) -> Iterator[Footprints]:
+    """Start an engine to ask about a model, and find the devices; without an engine there is the arithmetic alone.
+
+    Raises UsageError or EngineError for a device that was named and is not there.
+    """
+    from llmrun.footprints import Footprints  # here, because who only chats need not wait for it
+    from llmrun.hardware.cpu import read_repack_rows
+    from llmrun.memory.estimate import Machine
+
+    bare = Machine(repack_rows=read_repack_rows(), host_free=memory.available)
+    try:
+        engine = Engine()
+    except EngineError as error:
+        with Footprints(header, bare, None, answers) as footprints:
+            footprints.trouble = error
+            yield footprints
+        return
+    with Footprints(header, bare, engine, answers) as footprints:
+        try:
+            footprints.look_around(devices, memory.available)
+        except EngineError as error:
+            if devices:  # they were named: without them this is another question
+                raise
+            footprints.trouble = error
+        yield footprints
 
 
 def forecast_with(
@@ -83,19 +111,27 @@ def forecast_with(
     """Return what a model would take of a host with this memory and of the devices its footprints were asked for."""
     n_ctx_train = header.uint(header.arch("context_length"))
     footprint, asked = _ask(footprints, settings, source)
+    trouble = footprints.trouble
     arithmetic = footprints.arithmetic(settings)
-    pools = _pools(footprint, memory, footprints.machine.devices)
-    answers = footprints.best if asked == "engine" else footprints.arithmetic
+    devices = footprints.machine.devices
+
+    def pools_of(taken: Footprint) -> tuple[Pool, ...]:
+        return make_pools(taken, memory.total, memory.available, devices)
+
+    def answer(changed: RunSettings) -> tuple[Footprint, Source] | None:
+        found = footprints.best(changed) if asked == "engine" else footprints.calculated(changed)
+        return None if found is None else (found.footprint, found.source)
+
     return Forecast(
         settings=settings,
-        pools=pools,
+        pools=pools_of(footprint),
         source=asked,
         arithmetic=None if arithmetic is None else arithmetic.total,
-        engine_trouble=None if footprints.trouble is None else footprints.trouble.message,
+        engine_trouble=None if trouble is None else trouble.message,
         n_ctx=context_shape(settings, n_ctx_train).n_ctx,
         n_layer=header.uint(header.arch("block_count")),
         n_ctx_train=n_ctx_train,
-        contexts=context_table(settings, n_ctx_train, pools, answers),
+        contexts=context_table(settings, n_ctx_train, pools_of, answer),
     )
 
 
@@ -109,21 +145,18 @@ def _ask(footprints: Footprints, settings: RunSettings, source: Source | None) -
     return footprints.estimator.estimate(settings, footprints.machine).footprint, "arithmetic"
 
 
-def _pools(footprint: Footprint, memory: HostMemory, devices: Sequence[Device]) -> tuple[Pool, ...]:
-    host = Pool("host", "RAM", memory.total, memory.available, host_reserve(memory.total), footprint.host)
-    others = (
-        Pool(device.id, device.name, device.total, device.free, DEVICE_RESERVE, used)
-        for device, used in zip(devices, footprint.devices, strict=True)
-    )
-    return (host, *others)
-
-
 def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
     """Return the bytes available on the host, and those free on each device with memory of its own."""
-    devices: tuple[tuple[str, int], ...] = ()
+    from llmrun.footprints import machine_of
+    from llmrun.memory.estimate import Machine
+
+    available = read_host_memory().available
+    devices: tuple[Device, ...] = ()
     with contextlib.suppress(EngineError), Engine() as engine:  # without an engine there is no device to be had
-        devices = tuple((device.id, device.free) for device in engine.devices() if device.kind == "GPU")
-    return read_host_memory().available, devices
+        devices = machine_of(engine.devices(), None, available, Machine()).devices
+    own = (device for device in devices if not device.unified and device.free is not None)
+    cards = {(device.name, device.total): (device.id, device.free or 0) for device in own}  # one card, two backends
+    return available, tuple(cards.values())
 
 
 def start(

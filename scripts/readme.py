@@ -19,12 +19,11 @@ from llmrun import errors
 from llmrun.chat.commands import help_text
 from llmrun.cli.estimating import EstimateWish, estimate_text
 from llmrun.cli.planning import forecast_text
-from llmrun.footprints import Footprints
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
 from llmrun.gguf.summary import summarize
 from llmrun.hardware.host_memory import HostMemory
-from llmrun.pipeline import forecast_with
+from llmrun.pipeline import forecast_with, open_footprints
 from llmrun.settings import Constraints, settings_for
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import ghost
@@ -80,7 +79,7 @@ def _plan() -> str:
     header = parse_header(ghost(MODELS["llama-3.1-8b"], "Q4_K_M", tokenizer=True)[0])
     assert isinstance(header, GGUFHeader)
     settings = settings_for(Constraints(n_ctx=16384, devices=()), 4, header.uint("llama.context_length"))
-    with Footprints(header, ()) as footprints:
+    with open_footprints(header, (), _LAPTOP) as footprints:
         forecast = forecast_with(footprints, header, settings, _LAPTOP, "engine")
     text = forecast_text("llama-3.1-8b-Q4_K_M.gguf", summarize(header), forecast)
     return _fenced(f"$ llmrun plan ./llama-3.1-8b-Q4_K_M.gguf --ctx 16384\n{text}")

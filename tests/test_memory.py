@@ -308,6 +308,27 @@ def test_a_header_that_contradicts_itself_raises(key: str, value: int) -> None:
         model_shape(replace(header, metadata={**header.metadata, key: Entry(ValueType.UINT32, value)}))
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "entry"),
+    [
+        ("qwen3.5-4b", "qwen35.full_attention_interval", Entry(ValueType.UINT32, 0)),
+        (MOE, "qwen3moe.expert_used_count", Entry(ValueType.FLOAT32, float("nan"))),
+        (STATE, "mamba2.ssm.group_count", Entry(ValueType.UINT32, 0)),
+    ],
+)
+def test_what_the_arithmetic_trips_over_is_the_engines_to_judge(name: str, key: str, entry: Entry) -> None:
+    header = header_of(name)
+    with pytest.raises(UnknownArchitectureError):
+        Estimator(replace(header, metadata={**header.metadata, key: entry})).estimate(RunSettings(n_ctx=512))
+
+
+def test_a_tensor_without_dimensions_is_the_engines_to_judge() -> None:
+    header = header_of(DENSE)
+    tensors = tuple(replace(t, shape=()) if t.name == "token_embd.weight" else t for t in header.tensors)
+    with pytest.raises(UnknownArchitectureError):
+        Estimator(replace(header, tensors=tensors))
+
+
 # ---- the engine's answer as a footprint
 
 

@@ -12,20 +12,26 @@ import pytest
 
 from llmrun.cli.inspecting import summary_text
 from llmrun.cli.planning import bar, forecast_text
+from llmrun.engine.protocol import DeviceInfo
+from llmrun.errors import UsageError
+from llmrun.footprints import machine_of
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
 from llmrun.gguf.source import read_header
 from llmrun.gguf.summary import QUANTS, ModelSummary, summarize
+from llmrun.hardware.device import Device
+from llmrun.memory.estimate import Machine, maps_file
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.planning.forecast import (
     Cell,
     ContextRow,
     Forecast,
+    Source,
     context_table,
     table_contexts,
     what_fits,
 )
-from llmrun.planning.pools import Pool, host_reserve
+from llmrun.planning.pools import Pool, host_reserve, make_pools
 from llmrun.settings import Constraints, RunSettings, settings_for
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import ghost
@@ -89,6 +95,61 @@ def test_a_bar_of_nothing_is_free() -> None:
     assert bar(pool(MemoryBreakdown(), reserve=0), width=4) == "····"
 
 
+INTEGRATED = Device("Vulkan0", "Vulkan", "integrated", 8 * GIB, 8 * GIB, unified=True)
+CARD = Device("CUDA0", "CUDA", "a card", 8 * GIB, 7 * GIB)
+
+
+def test_a_device_without_memory_of_its_own_takes_the_hosts() -> None:
+    """9 GiB on the host and 7 on the device are 16 of the 12 there are."""
+    taken = Footprint(MemoryBreakdown(weights=9 * GIB), (MemoryBreakdown(weights=7 * GIB),))
+    shared, own = (make_pools(taken, 16 * GIB, 12 * GIB, (device,)) for device in (INTEGRATED, CARD))
+    assert (shared[0].needed, shared[0].fits) == (16 * GIB, False)
+    assert (own[0].needed, own[0].fits) == (9 * GIB, True)
+    assert [pools[1].reserve for pools in (shared, own)] == [0, 512 * MIB]
+
+
+def info(name: str, kind: str = "GPU", backend: str = "CUDA", total: int = 8 * GIB) -> DeviceInfo:
+    return DeviceInfo(name, name, f"a {backend} device", backend, kind, total // 2, total)
+
+
+def test_an_integrated_device_is_taken_only_where_there_is_no_other() -> None:
+    igpu, card = info("Vulkan0", "IGPU", "Vulkan"), info("CUDA0")
+    both, alone = (machine_of(found, None, 0, Machine()).devices for found in ((igpu, card), (igpu,)))
+    assert [device.id for device in both] == ["CUDA0"]
+    assert [(device.id, device.unified) for device in alone] == [("Vulkan0", True)]
+    assert [d.id for d in machine_of((igpu, card), ("Vulkan0",), 0, Machine()).devices] == ["Vulkan0"]
+
+
+def test_apples_devices_are_the_hosts_memory_whatever_they_call_themselves() -> None:
+    assert machine_of((info("MTL0", "GPU", "MTL"),), None, 0, Machine()).devices[0].unified
+
+
+def test_a_driver_that_tells_no_memory_is_not_said_to_have_none() -> None:
+    machine = machine_of((info("CUDA0", total=0), info("CUDA1")), None, 4 * GIB, Machine())
+    assert [(device.free, device.total) for device in machine.devices] == [(None, None), (4 * GIB, 8 * GIB)]
+    assert machine.tensor_split(RunSettings()) == (4 * GIB, 4 * GIB)
+
+
+def test_a_device_named_twice_or_not_there_is_a_usage_error() -> None:
+    for wished in (("CUDA0", "CUDA0"), ("CUDA1",), ("CPU",)):
+        with pytest.raises(UsageError):
+            machine_of((info("CUDA0"), info("CPU", "CPU", "CPU")), wished, 0, Machine())
+
+
+@pytest.mark.parametrize(
+    ("mode", "devices", "maps"),
+    [
+        ("auto", (), True),
+        ("auto", (CARD,), True),
+        ("auto", (INTEGRATED,), False),
+        ("mmap", (INTEGRATED,), True),
+        ("none", (), False),
+    ],
+)
+def test_a_file_is_mapped_where_every_device_can_take_it(mode: str, devices: tuple[Device, ...], maps: bool) -> None:
+    assert maps_file(RunSettings(load_mode=mode), devices) is maps
+
+
 # ---- contexts
 
 
@@ -101,13 +162,13 @@ def test_contexts_double_up_to_the_trained_one() -> None:
 def test_the_table_asks_for_every_conversations_own_context() -> None:
     asked: list[RunSettings] = []
 
-    def footprint(settings: RunSettings) -> Footprint | None:
+    def footprint(settings: RunSettings) -> tuple[Footprint, Source] | None:
         asked.append(settings)
         if settings.type_k == "q4_0":
             return None
-        return Footprint(MemoryBreakdown(kv_cache=(settings.n_ctx or 0) * MIB // 2))
+        return Footprint(MemoryBreakdown(kv_cache=(settings.n_ctx or 0) * MIB // 2)), "engine"
 
-    found = context_table(RunSettings(n_seq_max=4, n_outputs_max=4), 8192, (pool(MemoryBreakdown()),), footprint)
+    found = context_table(RunSettings(n_seq_max=4, n_outputs_max=4), 8192, lambda taken: (pool(taken.host),), footprint)
     assert found == (
         ContextRow(2048, {"f16": Cell(4 * GIB, True), "q8_0": Cell(4 * GIB, True), "q4_0": None}),
         ContextRow(4096, {"f16": Cell(8 * GIB, True), "q8_0": Cell(8 * GIB, True), "q4_0": None}),
@@ -193,10 +254,10 @@ def test_the_json_has_these_keys(llmrun: Run) -> None:
         "pools",
         "contexts",
     }
-    assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "headroom"}
+    assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "shared", "headroom"}
     assert set(found["pools"][0]["used"]) == {"weights", "kv_cache", "compute", "overhead", "mapped", "total"}
     assert set(found["contexts"][0]) == {"n_ctx", "f16", "q8_0", "q4_0"}
-    assert found["contexts"][0]["f16"].keys() == {"total", "fits"}
+    assert found["contexts"][0]["f16"].keys() == {"total", "fits", "source"}
 
 
 def test_a_device_gets_a_bar_of_its_own(llmrun: Run, eight_b: Path, rpc_server: str) -> None:
@@ -224,6 +285,8 @@ def test_what_does_not_fit_is_shown_and_refused(llmrun: Run, tmp_path: Path) -> 
         (("--exact", "--fast"), 2, "exclude each other"),
         (("--device", "CUDA7"), 2, "there is no device CUDA7"),
         (("--device", "none", "--device", "CUDA0"), 2, "--device none cannot be given"),
+        (("--device", "CUDA0", "--device", "CUDA0"), 2, "CUDA0 is named twice"),
+        (("--device", "rpc:nonsense"), 2, "rpc:nonsense"),
         (("--device", "rpc:127.0.0.1:1"), 7, "127.0.0.1:1"),
         (("--parallel", "0"), 2, "--parallel"),
         (("--kv-type", "q3"), 2, "q3"),

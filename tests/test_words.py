@@ -26,6 +26,7 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "UnknownArchitectureError": (6, 422),
         "EngineError": (7, 500),
         "ContextOverflowError": (7, 400),
+        "QuestionTooLargeError": (7, 500),
         "WorkerDiedError": (7, 500),
     }
 

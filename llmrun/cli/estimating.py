@@ -88,6 +88,11 @@ class Estimate:
     fit: Fit
 
 
+def check_wish(wish: EstimateWish) -> None:
+    """Raise UsageError for what makes no sense."""
+    estimate(wish, 0)
+
+
 def estimate(wish: EstimateWish, host_available: int, devices: tuple[tuple[str, int], ...] = ()) -> Estimate:
     """Return what a model of so many parameters takes; raises UsageError for what makes no sense."""
     n_params, precision = _parse_params(wish.params), parse_bits(wish.bits)

@@ -168,10 +168,11 @@ def estimate(
 ) -> None:
     """Estimate what a model takes from its parameter count: rules of thumb, and what llama.cpp needs."""
     from llmrun import pipeline
-    from llmrun.cli.estimating import EstimateWish, estimate_json, estimate_text
+    from llmrun.cli.estimating import EstimateWish, check_wish, estimate_json, estimate_text
     from llmrun.console import Console
 
     wish = EstimateWish(params, bits, seq, batch, layers, heads, kv_heads, hidden, method)
+    check_wish(wish)  # before an engine is started for its devices
     available, devices = pipeline.free_memory()
     if json:
         Console().data(estimate_json(wish, available, devices))

@@ -18,7 +18,7 @@ from llmrun.units import format_bytes, format_count
 
 _BAR = 76  # characters; two columns of indent and two to spare in 80
 _PARTS = (("weights", "█"), ("kv_cache", "▓"), ("compute", "▒"), ("overhead", "░"))
-_FREE, _RESERVE, _LACKING = "·", "|", "!"
+_SHARED, _FREE, _RESERVE, _LACKING = "+", "·", "|", "!"
 _WORDS = {"weights": "weights", "kv_cache": "KV cache", "compute": "compute", "overhead": "overhead"}
 
 
@@ -44,6 +44,8 @@ def chosen_devices(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the devices wished for; "none" is the CPU alone. Raises UsageError for none and some."""
     if not names:
         return None
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"the device {twice[0]} is named twice", "name each once; --device none is the CPU")
     if "none" in names and len(names) > 1:
         raise UsageError("--device none cannot be given with another --device")
     return () if "none" in names else tuple(names)
@@ -131,7 +133,7 @@ def _pool_lines(pool: Pool) -> list[str]:
     available = "free memory unknown" if pool.available is None else f"{format_bytes(pool.available)}{total} is free"
     name = "host" if pool.id == "host" else f"{pool.id} ({pool.name})"
     parts = [f"{mark} {_WORDS[part]} {format_bytes(getattr(pool.used, part))}" for part, mark in _PARTS]
-    rest = []
+    rest = [f"{_SHARED} devices' {format_bytes(pool.shared)}"] if pool.shared else []
     if pool.headroom is not None:
         rest.append(
             f"{_FREE} free {format_bytes(pool.headroom)}"
@@ -139,18 +141,20 @@ def _pool_lines(pool: Pool) -> list[str]:
             else f"{_LACKING} lacking {format_bytes(-pool.headroom)}"
         )
     rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
-    head = f"{name}: needs {format_bytes(pool.used.total)}; {available}"
+    head = f"{name}: needs {format_bytes(pool.needed)}; {available}"
     return [head, f"  {bar(pool)}", f"  {'  '.join(parts[:3])}", f"  {'  '.join(parts[3:] + rest)}"]
 
 
 def bar(pool: Pool, width: int = _BAR) -> str:
     """Return a pool as a bar: each part's share of what is available, or of what is needed where that is more."""
-    whole = max(pool.available or 0, pool.used.total + pool.reserve)
+    whole = max(pool.available or 0, pool.needed + pool.reserve)
     ends, marks, reached = [], [], 0
     for part, mark in _PARTS:
         reached += getattr(pool.used, part)
         ends.append(reached)
         marks.append(mark)
+    ends.append(pool.needed)
+    marks.append(_SHARED)
     free = whole - pool.reserve
     lacking = max(0, -(pool.headroom or 0))
     cells = []
@@ -182,18 +186,23 @@ def _table(forecast: Forecast) -> list[str]:
         lines.append(f"{mark} {row.n_ctx:>9,}" + "".join(f"{_cell(cell):>14}" for cell in row.cells.values()))
     if any(cell is not None and not cell.fits for row in forecast.contexts for cell in row.cells.values()):
         lines.append("  (in brackets: does not fit)")
+    if any(
+        cell is not None and cell.source == "arithmetic" for row in forecast.contexts for cell in row.cells.values()
+    ):
+        lines.append("  (~: by arithmetic)")
     return lines
 
 
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    return format_bytes(cell.total) if cell.fits else f"({format_bytes(cell.total)})"
+    about = "~" if cell.source == "arithmetic" else ""
+    return f"{about}{format_bytes(cell.total)}" if cell.fits else f"({about}{format_bytes(cell.total)})"
 
 
 def _does_not_fit(model: str, forecast: Forecast) -> InsufficientMemoryError:
     pool = min(forecast.pools, key=lambda pool: pool.headroom or 0)
-    need, free = pool.used.total + pool.reserve, pool.available or 0
+    need, free = pool.needed + pool.reserve, pool.available or 0
     where = "RAM" if pool.id == "host" else pool.id
     return InsufficientMemoryError(
         f"it does not fit: needs {format_bytes(need)} of {where} with {format_bytes(pool.reserve)} left in reserve, "

@@ -108,7 +108,7 @@ def summarize(header: GGUFHeader) -> ModelSummary:
         name=_text(header, "general.name"),
         architecture=header.architecture,
         license=_text(header, "general.license"),
-        quant=QUANTS.get(_number(header, "general.file_type") or 0) if "general.file_type" in header.metadata else None,
+        quant=None if (file_type := _number(header, "general.file_type")) is None else QUANTS.get(file_type),
         n_params=n_params,
         size=header.file_size,
         tensor_bytes=header.tensor_bytes,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Backends whose devices have no memory of their own, whatever kind they call themselves: Apple's, by ggml's name.
+UNIFIED_BACKENDS = frozenset({"MTL"})
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """A device as ggml names it.
 
-    id: what settings call it ("CUDA0", "rpc:127.0.0.1:50052"). backend: its driver's kind ("CUDA", "Metal", "RPC").
+    id: what settings call it ("CUDA0", "rpc:127.0.0.1:50052"). backend: its driver's kind ("CUDA", "MTL", "RPC").
     total, free: bytes; None where nobody could tell. unified: its memory is the host's.
     """
 

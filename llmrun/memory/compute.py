@@ -32,7 +32,7 @@ _MARGIN = 5  # percent; where layers were left out it made a difference of at mo
 _OTHER_MARGIN = 12
 _SIMULATED = ("CPU", "RPC")
 # drivers that take over operations on the host's weights (offload_op in ggml/src/ggml-*)
-_SHIPPING = ("CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN")
+_SHIPPING = ("CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN", "MTL")
 _SHARING = ("gemma3n", "gemma4")
 _SHARING_PERIOD = 5  # gemma3n.cpp: every so many layers one has no window
 _SPARSE = 10  # models.h: gemma3n's n_layer_sparsity

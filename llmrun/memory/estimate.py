@@ -6,12 +6,14 @@ engine's own answer, the dry run, is better where it can be had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from llmrun.errors import GGUFError, UnknownArchitectureError
 from llmrun.gguf.header import GGUFHeader
-from llmrun.hardware.device import Device
+from llmrun.hardware.device import UNIFIED_BACKENDS, Device
 from llmrun.memory.cache import ContextMemory, place_context
 from llmrun.memory.compute import compute_shape, estimate_compute, flash_attention, output_bytes
 from llmrun.memory.context import context_shape
@@ -23,23 +25,36 @@ from llmrun.memory.shape import ModelShape, model_shape
 from llmrun.memory.weights import PINNED_BACKENDS, WeightBytes, place_weights
 from llmrun.settings import RunSettings
 
-_MAPPED_MODES = frozenset({"auto", "mmap", "mmap_mlock"})
+_MAPPED_MODES = frozenset({"mmap", "mmap_mlock"})
 
 
-def maps_file(settings: RunSettings) -> bool:
-    """Whether weights on the host are pages of the file."""
+def maps_file(settings: RunSettings, devices: Sequence[Device] = ()) -> bool:
+    """Whether weights on the host are pages of the file.
+
+    Left to llama.cpp they are not where a device cannot take such memory (src/llama-model.cpp, mmap_support).
+    """
+    if settings.load_mode == "auto":
+        return not any(_needs_copies(device) for device in devices)
     return settings.load_mode in _MAPPED_MODES
+
+
+def _needs_copies(device: Device) -> bool:
+    integrated = device.unified and device.backend not in UNIFIED_BACKENDS
+    return integrated or device.backend in ("OpenCL", "HTP")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What of the machine changes how much memory a model takes.
 
-    repack_rows: types the CPU repacks, and what their rows must be a multiple of (see hardware.cpu).
+    repack_rows: types the CPU repacks, and what their rows must be a multiple of (see hardware.cpu). host_free: bytes;
+    llama.cpp takes them for a device that does not tell its own.
     """
 
     devices: tuple[Device, ...] = ()
     repack_rows: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    host_free: int = 0
 
     @property
     def pins(self) -> bool:
@@ -50,7 +65,8 @@ class Machine:
         """Return the parts of the layers for each device: the given ones, else by free memory, as llama.cpp does."""
         if settings.tensor_split is not None:
             return settings.tensor_split
-        return tuple(float(device.free or 0) or 1.0 for device in self.devices)
+        parts = tuple(float(self.host_free if device.free is None else device.free) for device in self.devices)
+        return parts if any(parts) else (1.0,) * len(parts)
 
 
 def vocabulary_counts(header: GGUFHeader) -> tuple[int, int]:
@@ -60,12 +76,27 @@ def vocabulary_counts(header: GGUFHeader) -> tuple[int, int]:
     return tokens, merges
 
 
+@contextmanager
+def _making_sense() -> Iterator[None]:
+    """Say of a header whose numbers make no sense here what is said of one that is not known."""
+    try:
+        yield
+    except UnknownArchitectureError:
+        raise
+    except GGUFError as error:
+        raise UnknownArchitectureError(error.message, error.hint) from error
+    except (ArithmeticError, LookupError, ValueError) as error:  # sizes of 0, missing dimensions, not a number
+        raise UnknownArchitectureError(f"its header contradicts itself: {error!r}") from error
+
+
 class Estimator:
     """One model's arithmetic: made once from its header, asked for many settings."""
 
     def __init__(self, header: GGUFHeader) -> None:
-        self.shape: ModelShape = model_shape(header)
-        self._compute: ComputeShape = compute_shape(header)
+        """Raises UnknownArchitectureError for a header that the arithmetic cannot make sense of; the engine may."""
+        with _making_sense():
+            self.shape: ModelShape = model_shape(header)
+            self._compute: ComputeShape = compute_shape(header)
         self._vocabulary = vocabulary_counts(header)
         self._n_tensors = len(header.tensors)
 
@@ -79,13 +110,20 @@ class Estimator:
             self.shape,
             self.placement(settings, machine),
             len(machine.devices),
-            mmap=maps_file(settings),
+            mmap=maps_file(settings, machine.devices),
             cpu_experts=settings.cpu_experts,
             repack_rows=machine.repack_rows if settings.repack and not machine.pins else None,
         )
 
     def estimate(self, settings: RunSettings, machine: Machine = Machine()) -> Estimate:
-        """Return the footprint with these settings on the host and the machine's devices."""
+        """Return the footprint with these settings on the host and the machine's devices.
+
+        Raises UnknownArchitectureError as the construction does.
+        """
+        with _making_sense():
+            return self._estimate(settings, machine)
+
+    def _estimate(self, settings: RunSettings, machine: Machine) -> Estimate:
         context = context_shape(settings, self.shape.n_ctx_train)
         placement = self.placement(settings, machine)
         n_devices = len(machine.devices)

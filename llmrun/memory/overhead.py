@@ -34,7 +34,7 @@ _THREAD = 528 << 10
 
 # What a driver takes on its device beyond what was in use when free memory was read, which is after the driver's own
 # context exists: kernels loaded on first use and their workspace. From general knowledge, not measured here.
-_DRIVERS = {"CUDA": 192 * _MIB, "ROCm": 256 * _MIB, "Vulkan": 64 * _MIB, "SYCL": 256 * _MIB, "Metal": 32 * _MIB}
+_DRIVERS = {"CUDA": 192 * _MIB, "ROCm": 256 * _MIB, "Vulkan": 64 * _MIB, "SYCL": 256 * _MIB, "MTL": 32 * _MIB}
 
 
 @dataclass(frozen=True, slots=True)

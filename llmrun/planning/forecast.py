@@ -8,7 +8,7 @@ from typing import Literal
 
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.pools import Pool
-from llmrun.settings import RunSettings, choose_n_ctx
+from llmrun.settings import MAX_N_CTX, RunSettings, choose_n_ctx
 
 Source = Literal["engine", "arithmetic"]
 _TABLE_KV_TYPES = ("f16", "q8_0", "q4_0")
@@ -17,15 +17,19 @@ _FIRST_CONTEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one context with one KV type takes of all pools together, bytes, and whether each has room for its part."""
+    """What one context with one KV type takes of all pools together, bytes, and whether each has room for its part.
+
+    source: who was asked: not always the engine, also where the plan is its.
+    """
 
     total: int
     fits: bool
+    source: Source = "engine"
 
 
 @dataclass(frozen=True, slots=True)
 class ContextRow:
-    """One context length of each conversation, by KV type; None where the engine refuses it."""
+    """One context length of each conversation, by KV type; None where it is refused, or nobody knows."""
 
     n_ctx: int
     cells: Mapping[str, Cell | None]
@@ -75,9 +79,10 @@ class Forecast:
 
 def table_contexts(n_ctx_train: int, wished: int) -> tuple[int, ...]:
     """Return the contexts to show: 4k, 8k, ..., the trained one, and the wished one."""
-    contexts = {n_ctx_train, wished}
+    longest = min(n_ctx_train or wished, MAX_N_CTX)
+    contexts = {longest, wished}
     n_ctx = _FIRST_CONTEXT
-    while n_ctx < n_ctx_train:
+    while n_ctx < longest:
         contexts.add(n_ctx)
         n_ctx *= 2
     return tuple(sorted(contexts))
@@ -86,8 +91,8 @@ def table_contexts(n_ctx_train: int, wished: int) -> tuple[int, ...]:
 def context_table(
     settings: RunSettings,
     n_ctx_train: int,
-    pools: Sequence[Pool],
-    footprint: Callable[[RunSettings], Footprint | None],
+    pools_of: Callable[[Footprint], Sequence[Pool]],
+    footprint: Callable[[RunSettings], tuple[Footprint, Source] | None],
 ) -> tuple[ContextRow, ...]:
     """Return what each context takes with each KV type; `footprint` answers None for settings that cannot be."""
 
@@ -95,9 +100,8 @@ def context_table(
         found = footprint(replace(settings, n_ctx=n_ctx * settings.n_seq_max, type_k=kv_type, type_v=kv_type))
         if found is None:
             return None
-        used = (found.host, *found.devices)
-        fits = all(replace(pool, used=part).fits for pool, part in zip(pools, used, strict=True))
-        return Cell(found.total, fits)
+        taken, source = found
+        return Cell(taken.total, all(pool.fits for pool in pools_of(taken)), source)
 
     kv_types = dict.fromkeys((*_TABLE_KV_TYPES, settings.type_k))
     wished = choose_n_ctx(settings.n_ctx, n_ctx_train) // settings.n_seq_max

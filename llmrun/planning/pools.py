@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmrun.memory.footprint import MemoryBreakdown
+from llmrun.hardware.device import Device
+from llmrun.memory.footprint import Footprint, MemoryBreakdown
 
 _MIB = 1 << 20
 # Bytes left free on purpose, to start with: what else a machine needs while a model runs.
@@ -23,6 +25,7 @@ class Pool:
     """The host or a device, and what a model takes there.
 
     id: "host", or the device's as settings name it. available: bytes that can be had now; None where nobody knows.
+    shared: bytes that devices without memory of their own take of this pool besides.
     """
 
     id: str
@@ -31,13 +34,32 @@ class Pool:
     available: int | None
     reserve: int
     used: MemoryBreakdown
+    shared: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Bytes taken of it in all, the reserve not counted."""
+        return self.used.total + self.shared
 
     @property
     def headroom(self) -> int | None:
         """Bytes to spare beside the model and the reserve; negative where it does not fit, None where nobody knows."""
-        return None if self.available is None else self.available - self.used.total - self.reserve
+        return None if self.available is None else self.available - self.needed - self.reserve
 
     @property
     def fits(self) -> bool:
         """Whether the model and the reserve fit, as far as is known."""
         return self.headroom is None or self.headroom >= 0
+
+
+def make_pools(
+    footprint: Footprint, host_total: int, host_available: int, devices: Sequence[Device]
+) -> tuple[Pool, ...]:
+    """Return the host's pool, then the devices'; what one without memory of its own takes is the host's too."""
+    shared = sum(used.total for device, used in zip(devices, footprint.devices, strict=True) if device.unified)
+    host = Pool("host", "RAM", host_total, host_available, host_reserve(host_total), footprint.host, shared)
+    others = (
+        Pool(device.id, device.name, device.total, device.free, 0 if device.unified else DEVICE_RESERVE, used)
+        for device, used in zip(devices, footprint.devices, strict=True)
+    )
+    return (host, *others)
