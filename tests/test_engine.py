@@ -226,6 +226,8 @@ def test_closing_ends_the_worker_even_in_an_answer(endless_model: Path) -> None:
 def test_no_orphan_is_left_when_the_parent_dies(endless_model: Path, tmp_path: Path, number: signal.Signals) -> None:
     code = (
         "from llmrun.engine.client import Engine; from pathlib import Path; from tests.conftest import *\n"
+        # nohup, for one, lets all it starts ignore a hang-up
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         f"e = Engine(); e.load(Path({str(endless_model)!r}), replace(ONE_THREAD, n_ctx=8192))\n"
         "a = e.answer(request('hi')); next(a); print(e.pid, flush=True); list(a); list(iter(int, 1))"
     ).replace("import *", "import ONE_THREAD, request; from dataclasses import replace")
