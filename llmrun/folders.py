@@ -10,3 +10,10 @@ def answers_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "dry-run"
+
+
+def speed_folder() -> Path:
+    """Return where what was measured on this machine is kept; losing it costs some seconds of measuring."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "speed"

@@ -1,0 +1,234 @@
+"""Predicted against measured speed: synthetic models of several shapes and quantizations, none of them seen before.
+
+The machine is measured once, as llmrun does it; then each model is predicted and run in the bare loop. The files are
+holes with a header: zeros are read and multiplied as fast as any weights, which `--weights` of this module shows.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Measure
+from llmrun.gguf.encode import build_header, encode_header
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.parse import parse_header
+from llmrun.gguf.types import ggml_type_named
+from llmrun.memory.placement import place_layers
+from llmrun.planning.calibration import Run, calibrate
+from llmrun.planning.rates import Rates
+from llmrun.planning.speed import Speed, needs, predict
+from llmrun.planning.work import ModelWork, model_work
+from llmrun.settings import RunSettings
+from scripts.architectures.decoder import Decoder
+from scripts.architectures.model import Model
+from scripts.architectures.shapes import MODELS
+from scripts.architectures.write import ghost
+from scripts.benchmarks.bare import BareLoop
+from scripts.benchmarks.table import Row
+
+# qwen3moe in small: 1.3 billion weights, 0.25 billion of them used for a token
+_EXPERTS = Decoder(
+    *("qwen3moe", 12, 1024, 3072, 16, 4, 128, 32000, 40960), rope_base=1e6, n_expert=64, n_expert_used=8, n_ff_exp=512
+)
+SHAPES: dict[str, Model] = {
+    "qwen3-0.6b": MODELS["qwen3-0.6b"],
+    "llama-3.2-1b": MODELS["llama-3.2-1b"],
+    "moe-1.3b": _EXPERTS.model(),
+}
+QUANTS = ("F16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "IQ4_XS")
+CASES = [(shape, quant) for shape in ("qwen3-0.6b", "llama-3.2-1b") for quant in QUANTS] + [("moe-1.3b", "Q4_K_M")]
+TURNS = 5
+N_PROMPT, N_TOKENS = 256, 25
+BEFORE, AFTER = 1.20, 1.10  # bars: how far a prediction may be off, either way
+_QUIET, _PATIENCE = 0.1, 15.0  # of a processor, in use by others beside those left over; seconds to wait for that
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A model with what was predicted and what came, tokens a second."""
+
+    name: str
+    speed: Speed
+    decode: tuple[float, ...]
+    prefill: tuple[float, ...]
+
+    @property
+    def run(self) -> Run:
+        """The run as llmrun would remember it."""
+        return Run(
+            self.speed.main_type, self.speed.decode, median(self.decode), self.speed.prefill, median(self.prefill)
+        )
+
+
+def measure_speed(folder: Path) -> list[Row]:
+    """Predict and run every case; then calibrate on each and judge all others."""
+    threads = int(os.environ.get("LLMRUN_BENCH_THREADS", "1"))
+    settings = RunSettings(n_ctx=2048, devices=(), n_threads=threads, n_threads_batch=threads)
+    headers = {(shape, quant): header_of(SHAPES[shape], quant) for shape, quant in CASES}
+    works = {case: model_work(header) for case, header in headers.items()}
+    rates = _measure_machine(works.values(), settings)
+    judged = []
+    for case, header in headers.items():
+        path = write_ghost(folder / "speed.gguf", header)
+        judged.append(_judge(" ".join(case), path, works[case], rates, settings))
+        path.unlink()
+        print(_line(judged[-1]), flush=True)
+    return _rows(judged)
+
+
+def _measure_machine(works: Iterable[ModelWork], settings: RunSettings) -> Rates:
+    rates = Rates()
+    with Engine() as engine:
+        for work in works:
+            wait_until_quiet(settings.n_threads)
+            start = time.perf_counter()
+            wanted = needs(work, settings)
+            if wanted.beyond(rates):
+                found = engine.measure(Measure(wanted, rates, settings))
+                assert found is not None
+                rates = rates.merged(found)
+                names = ", ".join(sorted({*found.matrices, *(f"experts of {name}" for name in found.experts)}))
+                print(f"measured in {time.perf_counter() - start:.1f} s: {names}", flush=True)
+    return rates
+
+
+def _judge(name: str, path: Path, work: ModelWork, rates: Rates, settings: RunSettings) -> Judged:
+    placement = place_layers(len(work.layers), 0, ())
+    speed = predict(work, settings, placement, rates, n_past=N_PROMPT + N_TOKENS // 2, n_prompt=N_PROMPT)
+    assert speed is not None
+    decode, prefill = [], []
+    with BareLoop(path, settings) as bare:
+        for _ in range(TURNS):
+            wait_until_quiet(settings.n_threads)
+            first, rest = bare.measure(N_PROMPT, N_TOKENS)
+            prefill.append(N_PROMPT / first)
+            decode.append((N_TOKENS - 1) / rest)
+    return Judged(name, speed, tuple(decode), tuple(prefill))
+
+
+def wait_until_quiet(n_threads: int) -> float:
+    """Wait until others leave us as many processors, but not for ever; returns how many the others use."""
+    end = time.monotonic() + _PATIENCE
+    spare = 0.9 * ((os.cpu_count() or 1) - n_threads) + _QUIET
+    while True:
+        before, own = _busy_seconds(), time.process_time()
+        time.sleep(0.4)
+        busy = (_busy_seconds() - before - (time.process_time() - own)) / 0.4
+        if busy < spare or time.monotonic() > end:
+            return busy
+
+
+def _busy_seconds() -> float:
+    """Processor time spent by anybody on this machine; 0 where the system does not say."""
+    try:
+        fields = [int(text) for text in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    except OSError:
+        return 0.0
+    return (sum(fields[:3]) + sum(fields[5:8])) / os.sysconf("SC_CLK_TCK")
+
+
+def _off(predicted: float, measured: float) -> float:
+    """How far off, either way, as a factor of at least 1."""
+    return math.exp(abs(math.log(predicted / measured)))
+
+
+def _line(judged: Judged) -> str:
+    parts = [f"{judged.name:<22}"]
+    for predicted, measured in ((judged.speed.decode, judged.decode), (judged.speed.prefill, judged.prefill)):
+        middle = median(measured)
+        reach = (max(measured) - min(measured)) / middle
+        parts.append(f"{predicted:>8.1f} {middle:>8.1f} ±{reach / 2:<4.0%} {predicted / middle - 1:>+7.1%}")
+    return "  ".join(parts)
+
+
+def _rows(judged: Sequence[Judged]) -> list[Row]:
+    print(
+        f"{'':<22}  {'decode':>8} {'measured':>8}       {'error':>7}  {'prefill':>8} {'measured':>8}       {'error':>7}"
+    )
+    for one in judged:
+        print(_line(one))
+    rows = []
+    for what in ("decode", "prefill"):
+        before = [_off(getattr(one.speed, what), median(getattr(one, what))) for one in judged]
+        rows.append(
+            Row(f"speed, {what}, worst of {len(judged)}", "off", (max(before),), (1.0,), BEFORE, at_least=False)
+        )
+        after = _leave_one_in(judged, what)
+        rows.append(
+            Row(f"speed, {what}, calibrated on one, worst", "off", (max(after),), (1.0,), AFTER, at_least=False)
+        )
+        within = sum(value <= AFTER for value in after) / len(after)
+        rows.append(Row(f"speed, {what}, calibrated, within 10 %", "part", (within,), (1.0,), 1.0))
+    return rows
+
+
+def _leave_one_in(judged: Sequence[Judged], what: str) -> list[float]:
+    """Calibrate on each model alone and judge all others: how far off each time."""
+    offs = []
+    for teacher in judged:
+        calibration = calibrate([teacher.run])
+        for one in judged:
+            if one is not teacher:
+                offs.append(_off(getattr(calibration.apply(one.speed), what), median(getattr(one, what))))
+    return offs
+
+
+def header_of(model: Model, quant: str) -> GGUFHeader:
+    """Return the header of a file of this model in this quantization, without a tokenizer."""
+    known = quant if quant in ("F16", "Q8_0", "Q4_K_M") else "F16"
+    header = parse_header(ghost(model, known)[0])
+    assert isinstance(header, GGUFHeader)
+    if known == quant:
+        return header
+    tied = all(tensor.name != "output.weight" for tensor in header.tensors)
+    output = "token_embd.weight" if tied else "output.weight"
+    # llama-quant.cpp gives the output 6 bits in all of these, and a few layers of IQ4_XS a little more
+    kinds = {True: ggml_type_named("Q6_K"), False: ggml_type_named(quant)}
+    tensors = [
+        replace(tensor, type=kinds[tensor.name == output]) if tensor.type.name == "F16" else tensor
+        for tensor in header.tensors
+    ]
+    return build_header(header.version, header.metadata, tensors)
+
+
+def write_ghost(path: Path, header: GGUFHeader) -> Path:
+    """Write a file of holes, but for norms, some tokens' embeddings and whatever chooses experts."""
+    rng = np.random.default_rng(0)
+    data = encode_header(header)
+    with path.open("wb") as file:
+        file.write(data)
+        for tensor in header.tensors:
+            file.seek(len(data) + tensor.offset)
+            if tensor.name.endswith("norm.weight"):
+                file.write(struct.pack("<f", 1.0) * tensor.n_elements)
+            elif tensor.name.endswith("ffn_gate_inp.weight"):
+                file.write(rng.standard_normal(tensor.n_elements, np.float32).tobytes())
+            elif tensor.name == "token_embd.weight":
+                file.write(_rows_of_numbers(rng, tensor.shape[0], tensor.type.name))
+        file.truncate(header.file_size)
+    return path
+
+
+# where a block's scale is: bytes before it; and a value
+_SCALES = {"Q8_0": 0, "Q4_0": 0, "IQ4_XS": 0, "Q4_K": 0, "Q6_K": 208}
+
+
+def _rows_of_numbers(rng: np.random.Generator, n_columns: int, type_name: str, n_rows: int = 256) -> bytes:
+    """Return the rows of the tokens that are read: different numbers, so that they choose different experts."""
+    if type_name == "F16":
+        return rng.standard_normal(n_rows * n_columns, np.float32).astype("<f2").tobytes()
+    kind = ggml_type_named(type_name)
+    blocks = rng.integers(0, 256, (n_rows * n_columns // kind.block_size, kind.type_size), np.uint8)
+    start = _SCALES[type_name]
+    blocks[:, start : start + 2] = np.frombuffer(np.float16(0.001).tobytes(), np.uint8)
+    return blocks.tobytes()
