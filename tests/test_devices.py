@@ -193,7 +193,9 @@ def test_a_failed_load_leaves_a_worker_that_can_try_other_settings(rpc_server: s
     with Engine() as engine:
         with pytest.raises(LLMRunError):
             engine.load(tiny_model, replace(ONE_THREAD, type_v="q8_0", flash_attn=False))
-        assert engine.load(tiny_model, replace(ONE_THREAD, devices=(rpc_server,))).memory.devices[0].weights > 0
+        memory = engine.load(tiny_model, replace(ONE_THREAD, devices=(rpc_server,))).memory
+        assert memory
+        assert memory.devices[0].weights > 0
 
 
 @pytest.mark.parametrize("limit", [1, 2, 9, 10, 11, 20, 37, 99, 100, 101, 128, 999, 1000, 1205])

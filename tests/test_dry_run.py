@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
 import pytest
 
 from llmrun.engine.client import Engine
+from llmrun.engine.questions import Questions
 from llmrun.errors import GGUFError, UsageError, WorkerDiedError
 from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
+from llmrun.hardware.cpu import read_repack_rows
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import small
@@ -45,18 +53,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return model
 
 
-def predicted(engine: Engine, path: Path, settings: RunSettings) -> EngineMemory:
-    """What a dry run says of a file, by its header alone."""
+def short_header(path: Path) -> tuple[bytes, int]:
+    """The header of a file without its tokenizer, and the size of a file with such a header."""
     header = parse_header(path.read_bytes())
     assert isinstance(header, GGUFHeader)
     short = encode_header(without_tokenizer(header))
-    return engine.dry_run(short, len(short) + header.data_size, settings)
+    return short, len(short) + header.data_size
+
+
+def predicted(engine: Engine, path: Path, settings: RunSettings) -> EngineMemory:
+    """What a dry run says of a file, by its header alone."""
+    return engine.dry_run(*short_header(path), settings)
 
 
 def loaded(path: Path, settings: RunSettings) -> EngineMemory:
     """What a load of the same file really took."""
     with Engine() as engine:
-        return engine.load(path, settings).memory
+        memory = engine.load(path, settings).memory
+    assert memory
+    return memory
 
 
 @pytest.mark.parametrize(
@@ -74,6 +89,7 @@ def loaded(path: Path, settings: RunSettings) -> EngineMemory:
         {"n_seq_max": 3, "n_outputs_max": 8, "kv_unified": True},
         {"n_outputs_max": 64},
         {"repack": True},
+        {"n_seq_max": 31, "n_outputs_max": 31, "n_ubatch": 16},
     ],
     ids=str,
 )
@@ -101,12 +117,24 @@ def test_states_and_other_kinds_of_caches_are_a_real_loads_too(
     assert found.state + found.kv_cache == found.host.kv_cache
 
 
-def test_repacked_weights_are_the_hosts(asker: Engine, models: Callable[..., Path]) -> None:
-    path = models("llama-3.2-1b")
+@pytest.mark.parametrize("mix", ["Q4_K_M", "Q8_0", "F16"])
+def test_repacked_weights_are_the_hosts(asker: Engine, models: Callable[..., Path], mix: str) -> None:
+    """Every matrix of a type that this CPU repacks; the tied embedding is there a second time, as the output."""
+    path = models("llama-3.2-1b", mix)
+    header = parse_header(path.read_bytes())
+    assert isinstance(header, GGUFHeader)
+    rules = read_repack_rows()
     plain, repacked = (predicted(asker, path, replace(HOST, repack=repack)) for repack in (False, True))
+    matrices = [
+        tensor
+        for tensor in header.tensors
+        if len(tensor.shape) == 2 and tensor.type.name in rules and tensor.shape[1] % rules[tensor.type.name] == 0
+    ]
+    again = sum(tensor.size for tensor in matrices if tensor.name == "token_embd.weight")
     assert plain.host.repack == 0
-    assert plain.host.weights <= repacked.host.weights
-    assert repacked.host.repack <= repacked.host.weights
+    assert repacked.host.repack == sum(tensor.size for tensor in matrices)
+    assert repacked.host.weights == plain.host.weights + again
+    assert mix != "Q4_K_M" or not rules or matrices
 
 
 @pytest.mark.parametrize("n_gpu_layers", [*range(8), None])
@@ -259,15 +287,71 @@ def test_a_header_that_kills_the_engine_is_told_with_its_last_words_and_a_new_on
 
 
 def test_what_a_dry_run_says_is_not_in_the_log_but_what_a_load_says_is(tiny_model: Path) -> None:
-    lines: list[str] = []
+    """A log is whole when its engine is closed: its lines come from another thread."""
+    asked: list[str] = []
+    told: list[str] = []
     data = tiny_model.read_bytes()
-    with Engine(lines.append) as engine:
+    with Engine(asked.append) as engine:
         engine.dry_run(data, len(data), HOST)
-        engine.devices()
-        asked = len([line for line in lines if "llama_model_loader" in line])
+    with Engine(told.append) as engine:
         engine.load(tiny_model, HOST)
-    assert asked == 0
-    assert [line for line in lines if "llama_model_loader" in line]
+    of_loader = ["llama_model_loader" in "".join(lines) for lines in (asked, told)]
+    assert of_loader == [False, True]
+
+
+@contextmanager
+def interrupted(engine: Engine) -> Iterator[None]:
+    """Hold the worker; Ctrl-C comes while its answer is waited for, and then it goes on and answers."""
+    over, main = threading.Event(), threading.get_ident()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code.co_name != "receive":
+            frame = frame.f_back
+        if frame is not None and not over.is_set():  # else it has not been asked yet, or was told already
+            over.set()
+            os.kill(engine.pid, signal.SIGCONT)
+            raise KeyboardInterrupt
+
+    def knock() -> None:
+        while not over.wait(0.01):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    os.kill(engine.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be held there")
+def test_a_question_that_is_broken_off_answers_no_other(tiny_model: Path, models: Callable[..., Path]) -> None:
+    one, other = short_header(tiny_model), short_header(models("llama-3.2-1b"))
+    assert len(one[0]) < 1 << 14  # who is held reads no more than a pipe holds
+    with Engine() as engine:
+        questions = Questions(engine.dry_run)
+        engine.devices()
+        with interrupted(engine):
+            questions.memory(*one, HOST)
+        assert engine.has_ended
+        with pytest.raises(WorkerDiedError, match="did not wait"):
+            questions.memory(*other, HOST)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be held there")
+def test_a_load_that_is_broken_off_ends_the_engine(tiny_model: Path) -> None:
+    with Engine() as engine:
+        engine.devices()
+        with interrupted(engine):
+            engine.load(tiny_model, HOST)
+        assert engine.has_ended
+        with pytest.raises(WorkerDiedError, match="did not wait"):
+            engine.devices()
 
 
 def test_the_tiny_shapes_own_numbers(asker: Engine, tmp_path: Path) -> None:

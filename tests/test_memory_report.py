@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from llama_cpp import llama_cpp as lib
 
-from llmrun.errors import EngineError
+from llmrun.errors import EngineError, QuestionTooLargeError
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.settings import RunSettings
 from llmrun.worker.breakdown import Buffers, read_breakdown
 from llmrun.worker.dry_run import MAX_CELLS, dry_run, ghost
+from llmrun.worker.ghost_log import sizes_by_header
 from llmrun.worker.llama import load_model, make_context, start_backend
 from llmrun.worker.log import engine_log
-from llmrun.worker.log_sizes import parse_buffers, parse_flash_attn, parse_memory
-from llmrun.worker.memory_report import agrees, report_memory, sizes_of_log
+from llmrun.worker.log_sizes import parse_buffers, parse_compute, parse_flash_attn, parse_memory
+from llmrun.worker.memory_report import Pools, agrees, counted_once, pool_of, report_memory, sizes_of_log
+from llmrun.worker.scheduler import by_type
 from scripts.architectures import write as architectures
 from scripts.architectures.shapes import MODELS, small
 from scripts.synthetic import SMALL, write_model
@@ -44,6 +46,10 @@ def real_context(path: Path, settings: RunSettings) -> Iterator[tuple[Any, Any, 
     finally:
         lib.llama_free(context)
         model.close()
+
+
+def unreadable(context: object) -> None:
+    """A table as it is on Windows and macOS, or where the library's own layout is another."""
 
 
 def sizes(memory: EngineMemory, lines: int = 1) -> list[Any]:
@@ -79,7 +85,7 @@ def figures(memory: EngineMemory) -> list[int]:
 def test_without_the_table_a_dry_run_is_the_same_to_the_printed_digit(name: str, changes: dict[str, Any]) -> None:
     header, size = architectures.ghost(MODELS[name] if name != "glm-4.5-air" else small(name))
     settings = replace(HOST, **changes)
-    table, log = (dry_run(header, size, settings, use_table=use_table) for use_table in (True, False))
+    table, log = (dry_run(header, size, settings, read_table=read) for read in (read_breakdown, unreadable))
     assert (table.source, log.source) == ("map", "log")
     assert figures(log) == sizes(table, lines=2)
     assert (log.output, log.n_ctx, log.n_ctx_seq, log.flash_attn) == (
@@ -97,7 +103,7 @@ def test_without_the_table_layers_are_counted_where_they_are(
 ) -> None:
     header, size = architectures.ghost(MODELS[name])
     settings = replace(HOST, devices=(rpc_server,), n_gpu_layers=n_gpu_layers, cpu_experts=2)
-    table, log = (dry_run(header, size, settings, use_table=use_table) for use_table in (True, False))
+    table, log = (dry_run(header, size, settings, read_table=read) for read in (read_breakdown, unreadable))
     assert log.source == "log"
     assert figures(log) == sizes(table, lines=2)
 
@@ -113,8 +119,8 @@ def test_without_the_table_a_real_load_is_the_same_to_the_printed_digit(
     settings = replace(HOST, **changes)
     with real_context(path, settings) as (context, model, lines):
         table, log = (
-            report_memory(context, model, settings, lines, sizes_of_log, use_table=use_table)
-            for use_table in (True, False)
+            report_memory(context, model, settings, lines, sizes_of_log, read_table=read)
+            for read in (read_breakdown, unreadable)
         )
     assert (table.source, log.source) == ("map", "log")
     assert figures(log) == sizes(table, lines=2)
@@ -126,8 +132,8 @@ def test_a_real_load_on_a_device_is_the_same_by_table_and_log(rpc_server: str, t
     settings = replace(HOST, devices=(rpc_server,), n_gpu_layers=3)
     with real_context(path, settings) as (context, model, lines):
         table, log = (
-            report_memory(context, model, settings, lines, sizes_of_log, use_table=use_table)
-            for use_table in (True, False)
+            report_memory(context, model, settings, lines, sizes_of_log, read_table=read)
+            for read in (read_breakdown, unreadable)
         )
     assert (table.source, log.source) == ("map", "log")
     assert figures(log) == sizes(table)
@@ -194,6 +200,57 @@ def test_a_context_too_long_for_its_table_is_extended_in_a_straight_line(name: s
     assert replace(extended, scaled=False) == whole
 
 
+# a window of 4,096 tokens has 4,608 cells for each of 8 sequences, 33,280 where they share it
+WINDOWED = replace(HOST, n_ctx=8 * 8192, n_seq_max=8, n_outputs_max=8, n_ubatch=512)
+
+
+@pytest.mark.parametrize(
+    ("changes", "max_cells"),
+    [
+        ({}, 8 * 5120),  # all three are longer than the window: 4,608, 4,864 and 5,120
+        ({"kv_unified": True}, 50_000),
+        ({"swa_full": True}, 8 * 1024),  # there is no window
+        ({"n_ctx": 8 * 4608}, 8 * 1024),  # all are shorter, and so is the wished one
+    ],
+    ids=str,
+)
+def test_a_window_is_full_in_each_of_three_contexts_or_in_none(changes: dict[str, Any], max_cells: int) -> None:
+    header, size = architectures.ghost(MODELS["gemma-2-9b"])
+    settings = replace(WINDOWED, **changes)
+    extended, whole = (dry_run(header, size, settings, max_cells=n) for n in (max_cells, MAX_CELLS))
+    assert (extended.scaled, whole.scaled) == (True, False)
+    assert replace(extended, scaled=False) == whole
+
+
+@pytest.mark.parametrize("max_cells", [8 * 1024, 8 * 4608, 8 * 5119, 8 * 255, 0])
+def test_contexts_too_short_to_fill_a_window_are_no_answer(max_cells: int) -> None:
+    header, size = architectures.ghost(MODELS["gemma-2-9b"])
+    with pytest.raises(QuestionTooLargeError, match="65,536 tokens is too long to be asked for"):
+        dry_run(header, size, WINDOWED, max_cells=max_cells)
+
+
+def test_many_sequences_of_a_windowed_model_are_asked_for() -> None:
+    header, size = architectures.ghost(MODELS["gemma-2-9b"])
+    settings = replace(WINDOWED, n_ctx=200 * 8192, n_seq_max=200, n_outputs_max=200, n_ubatch=256)
+    found = dry_run(header, size, settings)
+    cell = 21 * 2 * 8 * 256 * 2  # half of the layers, K and V, heads, numbers, bytes
+    assert (found.kv_cache, found.n_ctx, found.scaled) == (cell * 200 * (8192 + 4352), 200 * 8192, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "states"),
+    [
+        ("mamba-130m", {}, 0.5),  # not even one sequence
+        ("mamba-130m", {"n_seq_max": 8, "n_outputs_max": 8}, 1.5),  # two would be needed
+    ],
+)
+def test_a_monstrous_state_is_not_asked_for(name: str, changes: dict[str, Any], states: float) -> None:
+    header, size = architectures.ghost(small(name))
+    one = dry_run(header, size, HOST).state
+    with pytest.raises(QuestionTooLargeError, match=r"recurrent state of .* cannot be asked for"):
+        dry_run(header, size, replace(HOST, **changes), max_state=int(states * one))
+
+
 def test_a_ghost_takes_no_more_room_than_its_header() -> None:
     with ghost(b"GGUF" + bytes(1000), 40 << 30) as path:
         status = path.stat()
@@ -238,6 +295,78 @@ def test_the_log_of_a_driver_is_read_by_its_lines() -> None:
     assert (caches, round(states / (1 << 20), 2), n_lines) == (512 << 20, 75.38, 2)
     assert parse_flash_attn(LOG) is False
     assert parse_flash_attn([]) is None
+
+
+METAL = """\
+load_tensors:  MTL0_Mapped model buffer size =  1918.35 MiB
+load_tensors:   CPU_Mapped model buffer size =   308.23 MiB
+llama_kv_cache:       MTL0 KV buffer size =   448.00 MiB
+sched_reserve:       MTL0 compute buffer size =   256.50 MiB
+sched_reserve:        CPU compute buffer size =    20.01 MiB
+""".splitlines()
+
+
+def test_what_metal_maps_is_its_devices() -> None:
+    """Printed by ollama's engine for Llama 3.2 3B, but for the line of the CPU's weights."""
+    pools = Pools((1,), ("MTL0",), ("MTL0",), ("MTL0",))
+    host, device = sizes_of_log(METAL, pools)
+    as_printed = [f"{size / (1 << 20):.2f}" for size in (device.weights, device.kv_cache, device.compute)]
+    assert as_printed == ["1918.35", "448.00", "256.50"]
+    assert [f"{size / (1 << 20):.2f}" for size in (host.weights, host.kv_cache, host.compute)] == [
+        "308.23",
+        "0.00",
+        "20.01",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("buffer", "number"),
+    [
+        ("CUDA0", 1),
+        ("CUDA1", 2),
+        ("CUDA10", 0),
+        ("CUDA_Host", 0),
+        ("CUDA1_Private", 2),
+        ("RPC0[127.0.0.1:50052]", 3),
+        ("CPU", 0),
+        ("CPU_REPACK", 0),
+    ],
+)
+def test_a_buffer_is_in_the_pool_its_type_is_named_after(buffer: str, number: int) -> None:
+    names = ("CUDA0", "CUDA1", "RPC0")
+    assert pool_of(buffer, Pools((1, 2, 3), names, ("CUDA0", "CUDA1", "RPC0[127.0.0.1:50052]"), names)) == number
+
+
+def test_a_buffer_that_two_backends_share_is_counted_once() -> None:
+    """An accelerator and the CPU, as in Apple's builds: the log tells it for each, and the table adds it up."""
+    lines = [
+        "sched_reserve:       MTL0 compute buffer size =   256.50 MiB",
+        "sched_reserve:        CPU compute buffer size =    20.01 MiB",
+        "sched_reserve:        CPU compute buffer size =    20.01 MiB",
+    ]
+    size = 20_980_000
+    table = (Buffers(1, "CPU", None, True, 7, 9, 2 * size), Buffers(2, "MTL0", 5, False, 8, 0, 268_959_744))
+    assert parse_compute(lines) == {"MTL0": 268_959_744, "CPU": 20_982_006}
+    assert not agrees(table, lines)
+    once = counted_once(table, lines)
+    assert once == (replace(table[0], compute=size), table[1])
+    assert agrees(once, lines)
+    odd = (replace(table[0], compute=2 * size + 1), table[1])
+    assert counted_once(odd, lines) == odd
+    assert by_type([3, 4, 3], [10, 20, 10]) == {3: 10, 4: 20}
+
+
+def test_a_log_that_does_not_say_where_layers_go_is_an_engine_error() -> None:
+    header, _ = architectures.ghost(small("llama-3.2-1b"))
+    with pytest.raises(EngineError, match="where 0 layers go"):
+        sizes_by_header(header, HOST)(METAL, Pools((), (), (), ()))
+
+
+def test_a_log_does_not_say_enough_of_an_architecture_we_do_not_know() -> None:
+    model = small("llama-3.2-1b")
+    header, _ = architectures.ghost(replace(model, architecture="arwkv7"))
+    with pytest.raises(EngineError, match="does not say enough of 'arwkv7'"):
+        sizes_by_header(header, HOST)(METAL, Pools((), (), (), ()))
 
 
 def test_a_pools_total_is_all_of_its_buffers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,9 @@ from llmrun.engine.protocol import (
     Load,
     Loaded,
     LoadProgress,
+    Measure,
+    Measured,
+    MeasureProgress,
     ModelInfo,
     Phase,
     PrefillProgress,
@@ -31,7 +35,9 @@ from llmrun.engine.protocol import (
     Work,
     error_of,
 )
+from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory
+from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
 
 
@@ -57,6 +63,7 @@ class Engine:
         self.info: ModelInfo | None = None
         self.times: StartTimes | None = None
         self._last: Answer | None = None
+        self._broken_off = False
         self._start = self._engine_import = 0.0
 
     def __enter__(self) -> Engine:
@@ -70,7 +77,7 @@ class Engine:
     @property
     def has_ended(self) -> bool:
         """Whether the worker is gone, so that a new engine is needed."""
-        return self._worker.has_ended
+        return self._broken_off or self._worker.has_ended
 
     @property
     def pid(self) -> int:
@@ -79,16 +86,17 @@ class Engine:
 
     def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
         """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
-        self._worker.send(Load(os.fsencode(path.absolute()).decode("latin-1"), settings))
-        while True:
-            match self._next_event():
-                case LoadProgress(fraction=fraction) if on_progress is not None:
-                    on_progress(fraction)
-                case Loaded(info=info):
-                    self.info = info
-                    self.times = StartTimes(self._start, self._engine_import, info.load_seconds)
-                case Phase(name="idle") if self.info is not None:
-                    return self.info
+        with self._heard_out():
+            self._worker.send(Load(os.fsencode(path.absolute()).decode("latin-1"), settings))
+            while True:
+                match self._next_event():
+                    case LoadProgress(fraction=fraction) if on_progress is not None:
+                        on_progress(fraction)
+                    case Loaded(info=info):
+                        self.info = info
+                        self.times = StartTimes(self._start, self._engine_import, info.load_seconds)
+                    case Phase(name="idle") if self.info is not None:
+                        return self.info
 
     def answer(self, request: Generate) -> Answer:
         """Start answering; iterate over what this returns. An earlier answer that was left unread is ended first."""
@@ -102,9 +110,9 @@ class Engine:
 
         header: a whole GGUF header, best as encode_header(without_tokenizer(header)) makes it: each token of a
         vocabulary costs time and memory. size: bytes of the file it would be part of. Raises GGUFError for a header
-        that llama.cpp refuses, InsufficientMemoryError where asking would itself take too much, UsageError or
-        EngineError for settings it cannot run with. A header may also be the worker's death (WorkerDiedError): a new
-        Engine is then as good as this one was.
+        that llama.cpp refuses, QuestionTooLargeError where asking would itself take too much, UsageError or EngineError
+        for settings it cannot run with. A header may also be the worker's death (WorkerDiedError): a new Engine is then
+        as good as this one was.
         """
         result = self._ask(DryRun(header, size, settings))
         assert isinstance(result, DryRunResult)
@@ -115,9 +123,33 @@ class Engine:
 
         Raises EngineError for an endpoint where no server answers.
         """
+        return self.look(endpoints).devices
+
+    def look(self, endpoints: Iterable[str] = ()) -> DeviceList:
+        """List the devices as `devices` does, with what the engine says of itself."""
         result = self._ask(ListDevices(tuple(endpoints)))
         assert isinstance(result, DeviceList)
-        return result.devices
+        return result
+
+    def measure(self, question: Measure, on_progress: Callable[[float], bool] = lambda _: True) -> Rates | None:
+        """Measure what is asked for; some hundred milliseconds for each type of matrices. None where it was given up.
+
+        on_progress gets 0 to 1 and returns False to give up. Raises InsufficientMemoryError where there is no room for
+        the measuring, UsageError or EngineError for settings it cannot run with.
+        """
+        self._end_last_answer()
+        result: Rates | None = None
+        with self._heard_out():
+            self._worker.send(question)
+            while True:
+                match self._next_event():
+                    case MeasureProgress(fraction=fraction):
+                        if not on_progress(fraction):
+                            self._worker.send(Cancel())
+                    case Measured(rates=rates):
+                        result = rates
+                    case Phase(name="idle"):
+                        return result
 
     def close(self) -> None:
         """End the worker."""
@@ -129,16 +161,31 @@ class Engine:
 
     def _ask(self, question: Work) -> Event | None:
         self._end_last_answer()
-        self._worker.send(question)
         result: Event | None = None
-        while True:
-            match self._next_event():
-                case Phase(name="idle"):
-                    return result
-                case DryRunResult() | DeviceList() as event:
-                    result = event
+        with self._heard_out():
+            self._worker.send(question)
+            while True:
+                match self._next_event():
+                    case Phase(name="idle"):
+                        return result
+                    case DryRunResult() | DeviceList() as event:
+                        result = event
+
+    @contextmanager
+    def _heard_out(self) -> Iterator[None]:
+        """End the worker where an exchange is broken off: the next would take what it still says for its own."""
+        try:
+            yield
+        except LLMRunError:  # the end of an exchange, as is the worker's death
+            raise
+        except BaseException:
+            self._broken_off = True
+            self.close()
+            raise
 
     def _next_event(self) -> Event:
+        if self._broken_off:
+            raise WorkerDiedError("the engine was ended, because somebody did not wait for what it had to say")
         event = self._worker.receive()
         if isinstance(event, Failed):
             raise error_of(event)

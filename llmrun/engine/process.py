@@ -30,6 +30,7 @@ _DOING = {
     "decode": "while it wrote the answer",
     "dry_run": "while it asked llama.cpp what the model would take",
     "devices": "while it looked at the devices",
+    "measure": "while it measured this machine",
 }
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory
+from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 
@@ -83,7 +84,20 @@ class ListDevices:
     endpoints: tuple[str, ...] = ()
 
 
-Work = Load | Generate | DryRun | ListDevices
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Measure what computing costs with the threads, batch size and devices of these settings; can be cancelled.
+
+    needs: what is wanted; known: what need not be measured again. size: bytes of the largest models made for it.
+    """
+
+    needs: Needs
+    known: Rates
+    settings: RunSettings
+    size: int | None = None
+
+
+Work = Load | Generate | DryRun | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -100,7 +114,7 @@ class Ready:
 class Phase:
     """What the worker does from here on, so that its death can be explained."""
 
-    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices"]
+    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +130,7 @@ class ModelInfo:
 
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
-    memory: the buffers as they were really allocated.
+    memory: the buffers as they were really allocated, None where the engine could not be read.
     """
 
     name: str
@@ -130,7 +144,7 @@ class ModelInfo:
     notice: str | None
     sampling: dict[str, float]
     load_seconds: float
-    memory: EngineMemory
+    memory: EngineMemory | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +215,40 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """The engine as it was built.
+
+    version: of llama-cpp-python. folder: where its libraries lie. backends: ggml's registered ones ("CUDA", "CPU").
+    system_info: llama_print_system_info, what the backends were compiled with. gpu_offload: llama.cpp's own word.
+    """
+
+    version: str
+    folder: str
+    backends: tuple[str, ...]
+    system_info: str
+    gpu_offload: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceList:
-    """The devices of this machine in ggml's order, then those of the endpoints."""
+    """The devices of this machine in ggml's order, then those of the endpoints; and the engine that tells of them."""
 
     devices: tuple[DeviceInfo, ...]
+    engine: EngineInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureProgress:
+    """The part of a Measure that is done, 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was found beside what was known; None where it was cancelled."""
+
+    rates: Rates | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +260,8 @@ class Failed:
     hint: str | None = None
 
 
-Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | DryRunResult | DeviceList | Failed
+Answered = DryRunResult | DeviceList | Measured
+Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed
 
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}
 

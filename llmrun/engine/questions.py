@@ -17,11 +17,14 @@ from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 
+from llmrun import __version__
 from llmrun.engine.protocol import DryRun, DryRunResult, FrameDecoder, encode
 from llmrun.errors import EngineError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
 
+# Raise when what is asked, how it is read or how an answer is written changes: old answers are then asked for anew.
+FORMAT = 1
 MAX_FILES = 512  # answers kept, of about 500 bytes each; the oldest go first
 
 DryRunner = Callable[[bytes, int, RunSettings], EngineMemory]
@@ -63,11 +66,18 @@ def _key(header: bytes, size: int, settings: RunSettings) -> str:
 
 @cache
 def _engine_id() -> tuple[str, ...]:
-    """Tell one installed engine from another: version, build (by its files), and the machine whose CPU it uses."""
+    """Tell one engine and what asks it from another: versions, build (by its files), the machine whose CPU it uses."""
+    files = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(_library_folder().glob("*"))]
+    ours = f"llmrun {__version__} {FORMAT}"
+    return (metadata.version("llama-cpp-python"), ours, platform.machine(), platform.node(), *files)
+
+
+def _library_folder() -> Path:
+    """The folder whose libraries are loaded: the package's own, unless somebody names another (llama_cpp.py)."""
+    if (named := os.environ.get("LLAMA_CPP_LIB_PATH")) is not None:
+        return Path(named)
     found = util.find_spec("llama_cpp")  # a search, not an import
-    folder = Path(found.origin).parent / "lib" if found is not None and found.origin else Path()
-    files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(folder.glob("*"))]
-    return (metadata.version("llama-cpp-python"), platform.machine(), platform.node(), *files)
+    return Path(found.origin).parent / "lib" if found is not None and found.origin else Path()
 
 
 def _read(path: Path) -> EngineMemory | None:

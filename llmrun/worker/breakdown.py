@@ -46,8 +46,13 @@ class Buffers:
 
 def read_breakdown(context: Any) -> tuple[Buffers, ...] | None:
     """Return the buffers of a context by type, None where the table cannot be read here."""
-    if not _is_readable():
+    try:
+        return _read_breakdown(context) if _is_readable() else None
+    except AttributeError:  # an engine built in parts lacks a function
         return None
+
+
+def _read_breakdown(context: Any) -> tuple[Buffers, ...] | None:
     table = bind(_BREAKDOWN, _Map, _Pointer)(context)
     nodes: list[tuple[int, ...]] = []
     whole = table.count <= _MAX_ROWS and _walk(table.root, nodes)
@@ -150,25 +155,36 @@ def read_state(memory: Any) -> int | None:
     """
     if not _is_readable() or not memory:
         return None
-    recurrent = ctypes.cast(memory, _Pointer).value
-    for name in ("19llama_memory_hybrid", "24llama_memory_hybrid_iswa"):
-        if _is_of_class(recurrent, name):
-            recurrent = bind(f"_ZNK{name}12get_mem_recrEv", _Pointer, _Pointer)(recurrent)
-    if not _is_of_class(recurrent, "22llama_memory_recurrent"):
+    try:
+        return _read_state(ctypes.cast(memory, _Pointer).value)
+    except AttributeError:
+        return None
+
+
+def _read_state(recurrent: int | None) -> int | None:
+    for name in ("llama_memory_hybrid", "llama_memory_hybrid_iswa"):
+        if is_of_class(recurrent, name):
+            recurrent = bind(f"_ZNK{mangled(name)}12get_mem_recrEv", _Pointer, _Pointer)(recurrent)
+    if not is_of_class(recurrent, "llama_memory_recurrent"):
         return None
     sizes = ("size_r_bytes", "size_s_bytes", "size_p_bytes")
     getters = [bind(f"_ZNK22llama_memory_recurrent12{size}Ev", ctypes.c_size_t, _Pointer) for size in sizes]
     return sum(int(get(recurrent)) for get in getters)
 
 
-def _is_of_class(address: int | None, name: str) -> bool:
+def mangled(name: str) -> str:
+    """Return a class of llama.cpp as it stands in the names of its functions (Itanium C++ ABI)."""
+    return f"{len(name)}{name}"
+
+
+def is_of_class(address: int | None, name: str) -> bool:
+    """Tell whether an object with virtual functions is of exactly this class of llama.cpp."""
     try:
-        table = (
-            ctypes.addressof(ctypes.c_char.in_dll(_library(), f"_ZTV{name}")) + 16
-        )  # after offset and type (C++ ABI)
+        table = ctypes.addressof(ctypes.c_char.in_dll(_library(), f"_ZTV{mangled(name)}"))
     except ValueError:
         return False
-    return bool(address) and ctypes.c_uint64.from_address(address or 0).value == table
+    # what an object points to comes after an offset and the type
+    return bool(address) and ctypes.c_uint64.from_address(address or 0).value == table + 16
 
 
 def _library() -> Any:

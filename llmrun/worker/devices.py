@@ -17,7 +17,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from llmrun.engine.protocol import DeviceInfo
+from llmrun.engine.protocol import DeviceInfo, EngineInfo, as_text
 from llmrun.errors import EngineError, UsageError
 
 KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type
@@ -139,6 +139,22 @@ def kind_of(device: int) -> str:
 def cpu_device() -> int:
     """Return the CPU as a device."""
     return next(device for device in local_devices() if kind_of(device) == "CPU")
+
+
+def engine_info() -> EngineInfo:
+    """Return what the engine says of itself."""
+    from llama_cpp import __version__ as version
+
+    registry = bind("ggml_backend_reg_get", _Pointer, _Size)
+    registry_name = bind("ggml_backend_reg_name", _Text, _Pointer)
+    n = bind("ggml_backend_reg_count", _Size)()
+    return EngineInfo(
+        version=version,
+        folder=as_text(str(Path(lib._lib._name).parent)),
+        backends=tuple(_text(registry_name(registry(index))) for index in range(n)),
+        system_info=_text(lib.llama_print_system_info()),
+        gpu_offload=bool(lib.llama_supports_gpu_offload()),
+    )
 
 
 def serve(endpoint: str, n_threads: int) -> None:

@@ -2,34 +2,44 @@
 
 The header goes into a file of the model's full size that holds nothing else (a ghost), llama.cpp loads that without
 allocating, and makes a context. Never decode in one: its buffers are not there. Two things are allocated even so, a
-recurrent state and 52 bytes for each cell of a KV cache: where they would be large, less is asked for and scaled.
+recurrent state and 52 bytes for each cell of a KV cache: where they would be large, less is asked for and scaled, and
+where that would not be true QuestionTooLargeError says so.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from llmrun.errors import EngineError, GGUFError
-from llmrun.memory.context import context_shape
+from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, QuestionTooLargeError
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.parse import parse_header
+from llmrun.memory.attention import remembering
+from llmrun.memory.context import ContextShape, context_shape
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.settings import RunSettings
+from llmrun.units import format_bytes
+from llmrun.worker.breakdown import read_breakdown
 from llmrun.worker.ghost_log import sizes_by_header
 from llmrun.worker.llama import Model, load_ghost, make_context
 from llmrun.worker.log import engine_log
-from llmrun.worker.memory_report import report_memory
+from llmrun.worker.memory_report import ReadTable, report_memory
 
 # Cells really asked for: their table takes 52 bytes each (llama-kv-cells.h: pos, shift, ext, seq), measured 52 MiB.
 MAX_CELLS = 1 << 20
 # Bytes of recurrent state really allocated in a dry run, on the host or on a device (llama-memory-recurrent.cpp).
 MAX_STATE = 512 << 20
+_FSCTL_SET_SPARSE = 0x900C4  # winioctl.h
+_CELL_PAD = 256  # llama-context.cpp, GGML_PAD(cparams.n_ctx, 256)
 
 Ask = Callable[[RunSettings], EngineMemory]
 
@@ -39,37 +49,67 @@ def dry_run(
     size: int,
     settings: RunSettings,
     *,
-    use_table: bool = True,
+    read_table: ReadTable = read_breakdown,
     max_state: int = MAX_STATE,
     max_cells: int = MAX_CELLS,
 ) -> EngineMemory:
     """Return what a model of this header would take.
 
-    size: bytes of the whole file. Raises GGUFError for a header llama.cpp refuses, InsufficientMemoryError where asking
+    size: bytes of the whole file. Raises GGUFError for a header llama.cpp refuses, QuestionTooLargeError where asking
     would itself take too much, UsageError or EngineError for settings it cannot run with. max_state (bytes), max_cells:
-    beyond these less is asked for and scaled. use_table: see report_memory.
+    beyond these less is asked for and scaled. read_table: see report_memory.
     """
-    log = engine_log()
     with ghost(header, size) as path:
-        with log.recording(debug=not use_table, quiet=True) as loading:
+        # debug lines too: without a table they are what says where the layers go (measured: 1 to 3 ms)
+        with engine_log().recording(debug=True, quiet=True) as loading:
             model = load_ghost(path, settings)
-        by_log = sizes_by_header(header, settings)
-
-        def ask(changed: RunSettings) -> EngineMemory:
-            with log.recording(debug=not use_table, quiet=True) as making:
-                context = make_context(model, changed)
-            try:
-                lines = loading.lines() + making.lines()
-                return report_memory(context, model, changed, lines, by_log, use_table=use_table, is_dry=True)
-            finally:
-                lib.llama_free(context)
-
         try:
+            if model.is_recurrent:
+                _check_state(header, max_state)
+            by_log = sizes_by_header(header, settings)
+            said = loading.lines()
+
+            def ask(changed: RunSettings) -> EngineMemory:
+                with _context(model, changed) as (context, lines):
+                    return report_memory(
+                        context, model, changed, said + lines, by_log, read_table=read_table, is_dry=True
+                    )
+
             return _ask_for_cells(
                 lambda changed: _ask_for_state(ask, model, changed, max_state), model, settings, max_cells
             )
         finally:
             model.close()
+
+
+@contextmanager
+def _context(model: Model, settings: RunSettings) -> Iterator[tuple[Any, list[str]]]:
+    """Make a context, and yield it with what the log said; freed afterwards."""
+    try:
+        with engine_log().recording(debug=True, quiet=True) as making:
+            context = make_context(model, settings)
+    except InsufficientMemoryError as error:
+        raise QuestionTooLargeError(f"what it would take cannot be asked: {error.message}", error.hint) from error
+    try:
+        yield context, making.lines()
+    finally:
+        lib.llama_free(context)
+
+
+def _check_state(header: bytes, max_state: int) -> None:
+    """Raise QuestionTooLargeError where the state of one sequence, which is really made, would be monstrous."""
+    parsed = parse_header(header)
+    if not isinstance(parsed, GGUFHeader):
+        return
+    try:
+        state = sum(layer.state for layer in remembering(parsed))
+    except GGUFError:  # not an architecture our arithmetic knows
+        return
+    if state > max_state:
+        raise QuestionTooLargeError(
+            f"a recurrent state of {format_bytes(state)} a sequence cannot be asked for: "
+            f"at most {format_bytes(max_state)} is made for a question"
+        )
 
 
 @contextmanager
@@ -82,7 +122,8 @@ def ghost(header: bytes, size: int) -> Iterator[Path]:
         try:
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(header)
-                file.truncate(size)
+            _extend_file(descriptor, size)
+            os.lseek(descriptor, 0, os.SEEK_SET)  # on macOS it is the position of who opens /dev/fd/N, too
         except BaseException:
             _remove(descriptor, path)
             raise
@@ -95,17 +136,39 @@ def ghost(header: bytes, size: int) -> Iterator[Path]:
 
 
 def _new_file() -> tuple[int, Path]:
+    """Open a new file; where that can be, one that has no name, so that it is gone however this process ends."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("ghost.gguf")
         return descriptor, Path(f"/proc/self/fd/{descriptor}")
     descriptor, name = tempfile.mkstemp(suffix=".gguf")
+    if sys.platform == "darwin":
+        Path(name).unlink()
+        return descriptor, Path(f"/dev/fd/{descriptor}")
     return descriptor, Path(name)
 
 
 def _remove(descriptor: int, path: Path) -> None:
     os.close(descriptor)
-    if sys.platform != "linux":
+    if sys.platform not in ("linux", "darwin"):
         path.unlink()
+
+
+def _extend_file(descriptor: int, size: int) -> None:
+    """Make a file longer and write nothing."""
+    if sys.platform != "win32":
+        os.ftruncate(descriptor, size)
+        return
+    # os.ftruncate writes zeros there (the C library's _chsize_s), and a file that is not sparse gets them anyway
+    import msvcrt
+
+    kernel, handle = ctypes.WinDLL("kernel32", use_last_error=True), msvcrt.get_osfhandle(descriptor)
+    done, end = ctypes.c_ulong(), ctypes.c_longlong(size)
+    if not (
+        kernel.DeviceIoControl(ctypes.c_void_p(handle), _FSCTL_SET_SPARSE, None, 0, None, 0, ctypes.byref(done), None)
+        and kernel.SetFilePointerEx(ctypes.c_void_p(handle), end, None, 0)
+        and kernel.SetEndOfFile(ctypes.c_void_p(handle))
+    ):
+        raise ctypes.WinError(ctypes.get_last_error())
 
 
 def _ask_for_state(ask: Ask, model: Model, settings: RunSettings, max_state: int) -> EngineMemory:
@@ -122,9 +185,13 @@ def _ask_for_state(ask: Ask, model: Model, settings: RunSettings, max_state: int
     one = ask(with_sequences(1))
     if one.state * n <= max_state:
         return ask(settings)
-    if settings.kv_unified and model.n_swa:
-        raise EngineError(f"{n} sequences that share one sliding window cannot be asked for")
-    fewer = max(2, max_state // one.state)
+    fewer = max_state // one.state
+    if fewer < 2 or (settings.kv_unified and model.n_swa):
+        why = "that share one sliding window " if fewer >= 2 else ""
+        raise QuestionTooLargeError(
+            f"{n} sequences {why}with a recurrent state of {format_bytes(one.state)} each cannot be asked for: "
+            f"at most {format_bytes(max_state)} is made for a question"
+        )
     return _scale_sequences(one, ask(with_sequences(fewer)), fewer, n)
 
 
@@ -158,19 +225,44 @@ def _ask_for_cells(ask: Ask, model: Model, settings: RunSettings, max_cells: int
     shape = context_shape(settings, model.n_ctx_train)
     if shape.n_ctx <= max_cells:
         return ask(settings)
-    step = max_cells // shape.n_stream // 3 // 256 * 256
-    streams = shape.n_stream
-    points = [ask(replace(settings, n_ctx=step * times * streams)) for times in (1, 2, 3)]
-    return _extend(points, shape.n_ctx_seq, step, streams)
+    cells = _three_contexts(shape, model.n_swa, max_cells)
+    return _extend([ask(replace(settings, n_ctx=n * shape.n_stream)) for n in cells], shape)
 
 
-def _extend(points: list[EngineMemory], n_ctx_seq: int, step: int, streams: int) -> EngineMemory:
+def _three_contexts(shape: ContextShape, n_swa: int, max_cells: int) -> range:
+    """Return three contexts of one sequence, evenly apart and as long as may be, that lie on one line with the wished.
+
+    What a sliding window holds grows with the context until it is full: all three are longer than that, or all shorter.
+    """
+    most = max_cells // shape.n_stream // _CELL_PAD * _CELL_PAD
+    first = most // 3 // _CELL_PAD * _CELL_PAD
+    window = shape.window_cells(n_swa) if n_swa else 0
+    if window < shape.n_ctx_seq:
+        first = max(first, window)
+    step = (most - first) // 2 // _CELL_PAD * _CELL_PAD
+    if first <= 0 or step <= 0:
+        raise QuestionTooLargeError(
+            f"{_context_of(shape)} is too long to be asked for: "
+            f"a question has at most {max_cells:,} tokens, {most:,} a sequence, and a window holds {window:,}"
+        )
+    return range(first, first + 2 * step + 1, step)
+
+
+def _context_of(shape: ContextShape) -> str:
+    return f"a context of {shape.n_ctx:,} tokens"
+
+
+def _extend(points: Sequence[EngineMemory], shape: ContextShape) -> EngineMemory:
+    """Return what the wished context takes, by the straight line on which three shorter ones lie."""
     one, two, three = points
+    step = three.n_ctx_seq - two.n_ctx_seq
 
     def line(low: int, middle: int, high: int) -> int:
         if high - middle != middle - low:
-            raise EngineError(f"a context of {n_ctx_seq * streams:,} tokens is too long to be asked for")
-        return high + -(-(high - middle) * (n_ctx_seq - 3 * step) // step)
+            raise QuestionTooLargeError(
+                f"{_context_of(shape)} is too long to be asked for: what shorter ones take is on no straight line"
+            )
+        return high + -(-(high - middle) * (shape.n_ctx_seq - three.n_ctx_seq) // step)
 
     def pool(low: BufferSizes, middle: BufferSizes, high: BufferSizes) -> BufferSizes:
         return replace(
@@ -184,7 +276,7 @@ def _extend(points: list[EngineMemory], n_ctx_seq: int, step: int, streams: int)
         host=pool(one.host, two.host, three.host),
         devices=tuple(map(pool, one.devices, two.devices, three.devices)),
         kv_cache=line(one.kv_cache, two.kv_cache, three.kv_cache),
-        n_ctx=n_ctx_seq * streams,
-        n_ctx_seq=n_ctx_seq,
+        n_ctx=shape.n_ctx,
+        n_ctx_seq=shape.n_ctx_seq,
         scaled=True,
     )

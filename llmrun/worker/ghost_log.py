@@ -2,57 +2,47 @@
 
 The log prints 0.00 for buffers that are not allocated. What it does say is where each layer goes, the size of a whole
 KV cache, and every compute buffer; weights follow from the header. Which weights the CPU repacks it does not say: they
-are counted, and `repack` stays 0.
+are counted, and `repack` stays 0. Nor does it say what the graph of one token takes, which a load reserves too: that is
+more than the batch's where there are more sequences than tokens in a batch (measured: 64 bytes more of 350,016).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-from llmrun.errors import EngineError
-from llmrun.gguf.header import GGUFHeader, TensorInfo, align
+from llmrun.errors import EngineError, UnknownArchitectureError
+from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
 from llmrun.memory.engine_memory import BufferSizes
+from llmrun.memory.placement import Placement
+from llmrun.memory.shape import model_shape
+from llmrun.memory.weights import place_weights
 from llmrun.settings import RunSettings
-from llmrun.worker.log_sizes import parse_buffers, parse_cached_layers, parse_layers
-from llmrun.worker.memory_report import LogSizes, Pools, default_type_name
+from llmrun.worker.log_sizes import parse_buffers, parse_cached_layers, parse_compute, parse_layers
+from llmrun.worker.memory_report import LogSizes, Pools, pool_of
 
-_LAYER = re.compile(r"blk\.(\d+)\.")
-_EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
-# Tensors of no layer (llama-arch.cpp, LLM_TENSOR_INFOS): some stay on the host wherever the layers go, some count as
-# the first layer's, and the rest goes with the output.
-_INPUT = re.compile(r"(token_embd|position_embd|token_types|per_layer_token_embd|masked_embd_\w+)\.")
-_FIRST = re.compile(r"(token_embd_norm|per_layer_model_proj|per_layer_proj_norm)\.")
 _UNUSED = re.compile(r"model has unused tensor (\S+) \(size = \d+ bytes\)")
-_FACTORS = re.compile(r"rope_factors_(long|short)|rope_freqs")  # a copy on each device that has layers
-# They make the output before the embedding it is a copy of, and so find nothing to share (models/gemma3n.cpp, gemma4)
-_NEVER_SHARED = ("gemma3n", "gemma4")
 
 
 def sizes_by_header(header: bytes, settings: RunSettings) -> LogSizes:
-    """Return how to read the pools of a dry run out of its log, debug lines included."""
+    """Return how to read the pools of a dry run out of its log, debug lines included.
+
+    Raises EngineError where the log does not say where the layers go, or the architecture is not one we know.
+    """
 
     def by_log(lines: Sequence[str], pools: Pools) -> tuple[BufferSizes, ...]:
-        own = {name: number for number, name in enumerate(pools.names, 1)}
-        parsed = parse_header(header)
-        if not isinstance(parsed, GGUFHeader):
-            raise EngineError("the header is not whole, so what it describes cannot be counted")
-        unused = {match[1] for line in lines if (match := _UNUSED.search(line))}
-        used = [tensor for tensor in parsed.tensors if tensor.name not in unused]
-        places = [own.get(name, 0) for name in parse_layers(lines)]
-        shares = parsed.architecture not in _NEVER_SHARED
-        weights = _weights(used, parsed.alignment, places, settings.cpu_experts, shares=shares)
-        caches = Counter[int]()
-        for name, size in parse_cached_layers(lines):
-            caches[own.get(name, 0)] += size
-        types = {default_type_name(pointer): number for number, pointer in enumerate(pools.pointers, 1)}
-        computes = Counter[int]()
+        weights = _weights(_header_as_used(header, lines), lines, pools, settings.cpu_experts)
+        caches, computes = Counter[int](), Counter[int]()
+        for device, size in parse_cached_layers(lines):
+            caches[_number(device, pools)] += size
         for line in parse_buffers(lines):
-            target = {"compute": computes, "RS": caches, "state": caches}.get(line.kind)
-            if target is not None:
-                target[types.get(line.name, 0)] += line.size
+            if line.kind in ("RS", "state"):
+                caches[pool_of(line.name, pools)] += line.size
+        for name, size in parse_compute(lines).items():
+            computes[pool_of(name, pools)] += size
         return tuple(
             BufferSizes(name, weights[number], caches[number], computes[number])
             for number, name in enumerate((None, *pools.ids))
@@ -61,27 +51,28 @@ def sizes_by_header(header: bytes, settings: RunSettings) -> LogSizes:
     return by_log
 
 
-def _weights(
-    tensors: Sequence[TensorInfo], alignment: int, places: Sequence[int], cpu_experts: int, *, shares: bool
-) -> Mapping[int, int]:
-    """Bytes of weights by pool, 0 the host; places: each layer's, the output's last (llama-model.cpp, load_tensors)."""
-    found = Counter[int]()
-    tied = "output.weight" not in {tensor.name for tensor in tensors}
-    for tensor in tensors:
-        size = align(tensor.size, alignment)
-        for place in _places(tensor.name, places, cpu_experts):
-            found[place] += size
-        if tensor.name == "token_embd.weight" and tied and (places[-1] != 0 or not shares):
-            found[places[-1]] += size  # what is also the output is there twice
-    return found
+def _number(device: str, pools: Pools) -> int:
+    return pools.names.index(device) + 1 if device in pools.names else 0
 
 
-def _places(name: str, places: Sequence[int], cpu_experts: int) -> set[int]:
-    if match := _LAYER.match(name):
-        layer = int(match[1])
-        return {0} if layer < cpu_experts and _EXPERTS.search(name) else {places[layer]}
-    if _FACTORS.match(name):
-        return set(places[:-1])
-    if _INPUT.match(name):
-        return {0}
-    return {places[0] if _FIRST.match(name) else places[-1]}
+def _header_as_used(header: bytes, lines: Sequence[str]) -> GGUFHeader:
+    parsed = parse_header(header)
+    if not isinstance(parsed, GGUFHeader):
+        raise EngineError("the header is not whole, so what it describes cannot be counted")
+    unused = {match[1] for line in lines if "unused tensor" in line and (match := _UNUSED.search(line))}
+    return replace(parsed, tensors=tuple(tensor for tensor in parsed.tensors if tensor.name not in unused))
+
+
+def _weights(header: GGUFHeader, lines: Sequence[str], pools: Pools, cpu_experts: int) -> tuple[int, ...]:
+    """Bytes of weights by pool, the host first: the log says where each layer goes, the header what is in it."""
+    numbers = [_number(device, pools) for device in parse_layers(lines)]
+    try:
+        shape = model_shape(header)
+    except UnknownArchitectureError as error:
+        raise EngineError(f"the engine's log does not say enough of {header.architecture!r}: {error}") from error
+    if len(numbers) != shape.n_layer + 1:
+        raise EngineError(f"the engine's log says where {len(numbers)} layers go, of {shape.n_layer + 1}")
+    places = [number - 1 if number else None for number in numbers]
+    placement = Placement(tuple(places[:-1]), places[-1])
+    found = place_weights(shape, placement, len(pools.names), mmap=False, cpu_experts=cpu_experts)
+    return (found.host, *found.devices)

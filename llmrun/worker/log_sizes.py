@@ -30,8 +30,17 @@ class BufferLine:
 
 def parse_buffers(lines: Sequence[str]) -> tuple[BufferLine, ...]:
     """Return the buffers a log tells of, in its order; kind is "model", "KV", "RS", "state", "compute" or "output"."""
-    found = (_BUFFER.search(line) for line in lines)
+    found = (_BUFFER.search(line) for line in lines if "buffer size" in line)  # of thousands of lines a dozen
     return tuple(BufferLine(match[1], match[2], mib(match[3])) for match in found if match)
+
+
+def parse_compute(lines: Sequence[str]) -> dict[str, int]:
+    """Return the bytes of the compute buffers by the name of their type.
+
+    In a dry run every backend tells the whole buffer of its type, also where it shares that with another: an
+    accelerator and the CPU have one (ggml-alloc.c, ggml_gallocr_reserve_n_size).
+    """
+    return {line.name: line.size for line in parse_buffers(lines) if line.kind == "compute"}
 
 
 def parse_memory(lines: Sequence[str]) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ Must not know whether the weights are there: a loaded model and a dry run are re
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from llmrun.worker.devices import bind, devices, name_of
 from llmrun.worker.llama import Model
 from llmrun.worker.log_sizes import (
     parse_buffers,
+    parse_compute,
     parse_devices,
     parse_flash_attn,
     parse_memory,
@@ -30,13 +32,16 @@ _LOG_ROUNDING = 5244  # bytes, upwards of half of 0.01 MiB
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The devices of a context: ggml's pointers and names, and what the settings call them."""
+    """The devices of a context: ggml's pointers and names, names of their buffer types, what the settings call them."""
 
     pointers: tuple[int, ...]
     names: tuple[str, ...]
+    types: tuple[str, ...]
     ids: tuple[str, ...]
 
 
+# How llama.cpp's table is read; None is where it cannot be.
+ReadTable = Callable[[Any], tuple[Buffers, ...] | None]
 # Sizes of every pool, host first, as the log has them; given where the log of a dry run needs help.
 LogSizes = Callable[[Sequence[str], Pools], tuple[BufferSizes, ...]]
 
@@ -48,20 +53,22 @@ def report_memory(
     lines: Sequence[str],
     by_log: LogSizes,
     *,
-    use_table: bool = True,
+    read_table: ReadTable = read_breakdown,
     is_dry: bool = False,
 ) -> EngineMemory:
     """Return what a context and its model take; `lines` is the log since the load of the model began.
 
-    by_log works the pools out of the log where the table is out of reach, contradicts the log, or is not wanted.
+    by_log works the pools out of the log where the table is out of reach or contradicts the log.
     is_dry: nothing is allocated, so that compute buffers may be measured anew.
     """
     pools = _pools(settings, lines)
-    table = read_breakdown(context) if use_table else None
+    table = read_table(context)
+    if table is not None and is_dry:
+        table = counted_once(table, lines)
     if table is not None and not (agrees(table, lines) and _is_of_pools(table, pools)):
         table = None
-    if table is not None and is_dry and pools.pointers:
-        table = _remeasured(table, context)
+    if table is not None and is_dry:
+        table = _remeasured(table, context, has_devices=bool(pools.pointers))
     sizes = by_log(lines, pools) if table is None else _by_table(table, pools)
     caches, states, _ = parse_memory(lines)
     total = sum(pool.kv_cache for pool in sizes)
@@ -82,7 +89,7 @@ def report_memory(
 def agrees(table: Sequence[Buffers], lines: Sequence[str]) -> bool:
     """Tell whether the table says what the log says: each compute buffer to the digit, the context's memory in sum."""
     computes = {row.name: row.compute for row in table if row.compute > 1}
-    logged = {line.name: printed(line.size) for line in parse_buffers(lines) if line.kind == "compute"}
+    logged = {name: printed(size) for name, size in parse_compute(lines).items()}
     if {name: printed(size) for name, size in computes.items()} != logged:
         return False
     caches, states, n_lines = parse_memory(lines)
@@ -91,20 +98,45 @@ def agrees(table: Sequence[Buffers], lines: Sequence[str]) -> bool:
     return n_lines == 0 or abs(context - caches - states) <= n_lines * _LOG_ROUNDING + context // 1000
 
 
+def counted_once(table: Sequence[Buffers], lines: Sequence[str]) -> tuple[Buffers, ...]:
+    """Return the table of a dry run with each compute buffer once: backends that share one count it for each of them.
+
+    The log has a line for each (llama-context.cpp, memory_breakdown and sched_reserve).
+    """
+    times = Counter(line.name for line in parse_buffers(lines) if line.kind == "compute")
+    return tuple(
+        row if row.compute % times.get(row.name, 1) else replace(row, compute=row.compute // times.get(row.name, 1))
+        for row in table
+    )
+
+
 def _pools(settings: RunSettings, lines: Sequence[str]) -> Pools:
     if settings.devices is not None:
-        pointers = devices().pointers(settings.devices)
-        return Pools(pointers, tuple(map(name_of, pointers)), settings.devices)
-    by_name = {name_of(pointer): pointer for pointer in devices().known()}
-    names = tuple(name for name in parse_devices(lines) if name in by_name)
-    return Pools(tuple(by_name[name] for name in names), names, names)
+        pointers, ids = devices().pointers(settings.devices), settings.devices
+    else:
+        by_name = {name_of(pointer): pointer for pointer in devices().known()}
+        ids = tuple(name for name in parse_devices(lines) if name in by_name)
+        pointers = tuple(by_name[name] for name in ids)
+    return Pools(pointers, tuple(map(name_of, pointers)), tuple(map(_type_name, pointers)), ids)
 
 
-def _remeasured(table: Sequence[Buffers], context: Any) -> tuple[Buffers, ...]:
-    from llmrun.worker.scheduler import measure_compute  # here: only dry runs with devices need it
+def _type_name(device: int) -> str:
+    """ggml's name of a device's own buffer type, such as "RPC0[127.0.0.1:50052]"."""
+    kind = bind("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)(device)
+    return str(bind("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)(kind).decode("utf-8", "replace"))
 
-    compute = measure_compute(context) or {}
-    return tuple(replace(row, compute=compute.get(row.type, row.compute)) for row in table)
+
+def _remeasured(table: Sequence[Buffers], context: Any, *, has_devices: bool) -> tuple[Buffers, ...]:
+    """Return the table with room for every graph a load reserves: it has that of the first, and wrong with devices."""
+    from llmrun.worker.scheduler import measure_compute  # here: only dry runs need it
+
+    measured = measure_compute(context)
+
+    def compute(row: Buffers) -> int:
+        found = measured.get(row.type, row.compute)
+        return found if has_devices else max(found, row.compute)
+
+    return tuple(replace(row, compute=compute(row)) for row in table)
 
 
 def _is_of_pools(table: Sequence[Buffers], pools: Pools) -> bool:
@@ -140,17 +172,21 @@ def _output(model: Model, settings: RunSettings, lines: Sequence[str]) -> int:
     return size if not logged or printed(size) == printed(logged[-1]) else logged[-1]
 
 
-def default_type_name(device: int) -> str:
-    """Return ggml's name of a device's own buffer type, such as "RPC0[127.0.0.1:50052]"."""
-    kind = bind("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)(device)
-    return str(bind("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)(kind).decode())
+def pool_of(buffer: str, pools: Pools) -> int:
+    """Return the number of the pool that buffers of a type of this name are in, 0 the host.
+
+    Beside its own type a device may have others that are named after it: "MTL0_Mapped" (ggml-metal.cpp). Pinned memory
+    of the host is named after its driver: "CUDA_Host".
+    """
+    for number, (own, device) in enumerate(zip(pools.types, pools.names, strict=True), 1):
+        if buffer == own or buffer.startswith(f"{device}_"):
+            return number
+    return 0
 
 
 def sizes_of_log(lines: Sequence[str], pools: Pools) -> tuple[BufferSizes, ...]:
     """Return the pools of a loaded model by the log, where every buffer is told with the name of its type."""
-    buffers = parse_buffers(lines)
-    own = {default_type_name(pointer): index for index, pointer in enumerate(pools.pointers, 1)}
-    places = [(own.get(line.name, 0), line) for line in buffers]
+    places = [(pool_of(line.name, pools), line) for line in parse_buffers(lines)]
 
     def total(pool: int, *kinds: str) -> int:
         return sum(line.size for place, line in places if place == pool and line.kind in kinds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmrun.engine.protocol import (
@@ -17,6 +17,9 @@ from llmrun.engine.protocol import (
     Load,
     Loaded,
     LoadProgress,
+    Measure,
+    Measured,
+    MeasureProgress,
     ModelInfo,
     Phase,
     Work,
@@ -24,8 +27,9 @@ from llmrun.engine.protocol import (
 )
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
+from llmrun.settings import RunSettings
 from llmrun.worker.chat_format import load_chat_template
-from llmrun.worker.devices import devices
+from llmrun.worker.devices import devices, engine_info
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
@@ -61,7 +65,17 @@ class Runner:
                 self._emit(DryRunResult(dry_run(command.header, command.size, command.settings)))
             case ListDevices():
                 self._emit(Phase("devices"))
-                self._emit(DeviceList(devices().list(command.endpoints)))
+                self._emit(DeviceList(devices().list(command.endpoints), engine_info()))
+            case Measure():
+                self._emit(Phase("measure"))
+                self._measure(command)
+
+    def _measure(self, command: Measure) -> None:
+        from llmrun.worker.measure import DEFAULT_SIZE, measure  # here: who only answers starts without it
+
+        tell = self._throttled(MeasureProgress)
+        size = DEFAULT_SIZE if command.size is None else command.size
+        self._emit(Measured(measure(command.needs, command.known, command.settings, self.cancel, tell, size)))
 
     def _load(self, command: Load) -> None:
         if self._session is not None:
@@ -76,7 +90,7 @@ class Runner:
             except LLMRunError:
                 model.close()  # so that other settings can be tried
                 raise
-        memory = report_memory(context.pointer, model, command.settings, log.lines(), sizes_of_log)
+        memory = _report(context, model, command.settings, log.lines())
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
@@ -85,20 +99,36 @@ class Runner:
         self._emit(Loaded(_describe(path, model, context, template, memory, time.perf_counter() - started)))
 
     def _tell_progress(self) -> Callable[[float], bool]:
-        told = time.perf_counter()
+        tell = self._throttled(LoadProgress)
 
         def on_progress(fraction: float) -> bool:
-            nonlocal told
-            if time.perf_counter() - told >= _PROGRESS_INTERVAL:
-                told = time.perf_counter()
-                self._emit(LoadProgress(fraction))
+            tell(fraction)
             return not self.cancel.is_set()
 
         return on_progress
 
+    def _throttled(self, event: type[LoadProgress | MeasureProgress]) -> Callable[[float], None]:
+        told = time.perf_counter()
+
+        def tell(fraction: float) -> None:
+            nonlocal told
+            if time.perf_counter() - told >= _PROGRESS_INTERVAL:
+                told = time.perf_counter()
+                self._emit(event(fraction))
+
+        return tell
+
+
+def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:
+    """Tell what the load took; a report that cannot be made must not undo a good load."""
+    try:
+        return report_memory(context.pointer, model, settings, lines, sizes_of_log)
+    except (LLMRunError, AttributeError):  # AttributeError: a function this engine does not have
+        return None
+
 
 def _describe(
-    path: Path, model: Model, context: Context, template: ChatTemplate, memory: EngineMemory, seconds: float
+    path: Path, model: Model, context: Context, template: ChatTemplate, memory: EngineMemory | None, seconds: float
 ) -> ModelInfo:
     notices = [template.notice] if template.notice else []
     if 0 < model.n_ctx_train < context.n_ctx:

@@ -148,7 +148,9 @@ def _asked(path: Path, n_ctx: int) -> int:
 
 def _loaded(path: Path, n_ctx: int) -> int:
     with Engine() as engine:
-        return engine.load(path, replace(SETTINGS, n_ctx=n_ctx)).memory.total
+        memory = engine.load(path, replace(SETTINGS, n_ctx=n_ctx)).memory
+        assert memory
+        return memory.total
 
 
 def arithmetic(header: GGUFHeader, n_ctx: int) -> int:
