@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,11 @@ from llmrun.gguf.source import check_file, read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.hardware.device import Device
 from llmrun.hardware.host_memory import HostMemory, read_host_memory
-from llmrun.hardware.threads import count_threads
+from llmrun.hardware.threads import Threads, choose_threads, usual_threads
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.forecast import Forecast, Source, context_table
-from llmrun.planning.pools import Pool, make_pools
+from llmrun.planning.pools import Pool, host_reserve, make_pools
 from llmrun.reference import GuideRef, ModelRef
 from llmrun.settings import Constraints, RunSettings, settings_for
 
@@ -65,10 +66,15 @@ def forecast(ref: ModelRef, constraints: Constraints, source: Source | None = No
     UnknownArchitectureError for the arithmetic) or EngineError.
     """
     header = _read_writing_model(locate(ref))
-    settings = settings_for(constraints, count_threads(), header.uint(header.arch("context_length")))
+    settings = _settings(constraints, usual_threads(), header.uint(header.arch("context_length")))
     memory = read_host_memory()
     with open_footprints(header, settings.devices, memory, answers_folder()) as footprints:
         return summarize(header), forecast_with(footprints, header, settings, memory, source)
+
+
+def _settings(constraints: Constraints, threads: Threads, n_ctx_train: int | None = None) -> RunSettings:
+    settings = settings_for(constraints, threads.decode, n_ctx_train)
+    return settings if constraints.n_threads else replace(settings, n_threads_batch=threads.batch)
 
 
 @contextlib.contextmanager
@@ -114,9 +120,10 @@ def forecast_with(
     trouble = footprints.trouble
     arithmetic = footprints.arithmetic(settings)
     devices = footprints.machine.devices
+    reserve = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
 
     def pools_of(taken: Footprint) -> tuple[Pool, ...]:
-        return make_pools(taken, memory.total, memory.available, devices)
+        return make_pools(taken, memory.total, memory.available, devices, reserve)
 
     def answer(changed: RunSettings) -> tuple[Footprint, Source] | None:
         found = footprints.best(changed) if asked == "engine" else footprints.calculated(changed)
@@ -174,7 +181,9 @@ def start(
     engine = Engine(on_log)
     try:
         _read_writing_model(path)  # while the worker imports llama.cpp, so that it costs nothing
-        engine.load(path, settings_for(constraints, count_threads()), on_progress)
+        # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
+        threads = usual_threads() if constraints.n_threads else choose_threads((engine.pid,))
+        engine.load(path, _settings(constraints, threads), on_progress)
     except BaseException:
         engine.close()
         raise

@@ -71,6 +71,18 @@ def test_a_host_keeps_half_a_gib_or_a_twentieth(total: int, reserve: int) -> Non
     assert host_reserve(total) == reserve
 
 
+@pytest.mark.parametrize(
+    ("limit", "outside", "reserve"),
+    [
+        (GIB, 40 * GIB, 64 * MIB),
+        (2 * GIB, 40 * GIB, 2 * GIB // 20),
+        (2 * GIB, 64 * GIB // 20 - 300 * MIB, 300 * MIB),  # the host itself has little left: that counts inside too
+    ],
+)
+def test_a_container_keeps_64_mib_or_a_twentieth_of_its_limit(limit: int, outside: int, reserve: int) -> None:
+    assert host_reserve(64 * GIB, limit, outside) == reserve
+
+
 def test_a_pool_has_room_up_to_the_last_byte() -> None:
     exactly = pool(MemoryBreakdown(weights=15 * GIB))
     assert (exactly.headroom, exactly.fits) == (0, True)

@@ -9,15 +9,23 @@ from llmrun.hardware.device import Device
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 
 _MIB = 1 << 20
-# Bytes left free on purpose, to start with: what else a machine needs while a model runs.
+# Bytes left free on purpose, to start with: what else a machine needs while a model runs, and what else a container.
 _HOST_RESERVE = 512 * _MIB
+_LIMIT_RESERVE = 64 * _MIB
 _HOST_RESERVE_PART = 20  # of the total: 5 %
 DEVICE_RESERVE = 512 * _MIB
 
 
-def host_reserve(total: int) -> int:
-    """Return the bytes to leave free on a host with so many bytes of RAM."""
-    return max(_HOST_RESERVE, total // _HOST_RESERVE_PART)
+def host_reserve(total: int, limit: int | None = None, outside: int = 0) -> int:
+    """Return the bytes to leave free on a host with so many bytes of RAM.
+
+    limit: what a container allows; in it little else runs. outside: bytes the host has available beyond what is left
+    of the limit; where they are fewer than a host keeps free, the rest is kept free inside.
+    """
+    kept = max(_HOST_RESERVE, total // _HOST_RESERVE_PART)
+    if limit is None:
+        return kept
+    return max(_LIMIT_RESERVE, limit // _HOST_RESERVE_PART, kept - outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +61,15 @@ class Pool:
 
 
 def make_pools(
-    footprint: Footprint, host_total: int, host_available: int, devices: Sequence[Device]
+    footprint: Footprint, host_total: int, host_available: int, devices: Sequence[Device], reserve: int | None = None
 ) -> tuple[Pool, ...]:
-    """Return the host's pool, then the devices'; what one without memory of its own takes is the host's too."""
+    """Return the host's pool, then the devices'; what one without memory of its own takes is the host's too.
+
+    reserve: bytes to leave free on the host; None is what a host outside of containers needs.
+    """
+    kept = host_reserve(host_total) if reserve is None else reserve
     shared = sum(used.total for device, used in zip(devices, footprint.devices, strict=True) if device.unified)
-    host = Pool("host", "RAM", host_total, host_available, host_reserve(host_total), footprint.host, shared)
+    host = Pool("host", "RAM", host_total, host_available, kept, footprint.host, shared)
     others = (
         Pool(device.id, device.name, device.total, device.free, 0 if device.unified else DEVICE_RESERVE, used)
         for device, used in zip(devices, footprint.devices, strict=True)
