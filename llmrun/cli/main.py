@@ -180,6 +180,30 @@ def estimate(
         Console().show(estimate_text(wish, available, devices).rstrip("\n"))
 
 
+@app.command()
+def hardware(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """Show this machine as llmrun sees it: memory, processor, devices."""
+    from llmrun.cli.hardware import run_hardware
+
+    run_hardware(as_json=json, quiet=quiet)
+
+
+@app.command()
+def doctor(
+    fix: o.Fix = False,
+    backend: o.Backend = None,
+    prebuilt: o.Prebuilt = False,
+    yes: o.Yes = False,
+    report: o.ReportFile = None,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Say what is wrong with this machine or the engine, and put the engine right."""
+    from llmrun.cli.doctoring import DoctorWish, run_doctor
+
+    run_doctor(DoctorWish(fix, backend, prebuilt, yes, report, json, quiet))
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from llmrun.console import Console, utf8_streams

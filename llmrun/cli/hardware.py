@@ -1,0 +1,164 @@
+"""`llmrun hardware`: this machine as llmrun sees it, as lines of 80 columns and as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from llmrun.console import Console
+from llmrun.doctor.gpu_checks import match_devices
+from llmrun.doctor.report import plain
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import DeviceInfo, DeviceList
+from llmrun.errors import EngineError
+from llmrun.hardware.detect import detect
+from llmrun.hardware.device import Device
+from llmrun.hardware.gpu import Gpu
+from llmrun.hardware.hardware import Hardware
+from llmrun.units import format_bytes
+
+_WIDTH = 80
+_NAME = 12  # columns of a row's name
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The machine, and what the engine told; trouble is why it told nothing."""
+
+    hardware: Hardware
+    engine: DeviceList
+    trouble: str | None
+
+
+def run_hardware(*, as_json: bool, quiet: bool) -> None:
+    """Show the machine; an engine that does not start is told of, and no error."""
+    console = Console(quiet=quiet)
+    survey = look_at_machine()
+    if as_json:
+        console.data(hardware_figures(survey))
+        return
+    console.show(hardware_text(survey))
+    for note in survey.hardware.notes:
+        console.say(f"note: {note}")
+    if survey.trouble is not None:
+        console.say("hint: `llmrun doctor` says what is wrong with the engine")
+
+
+def look_at_machine() -> Survey:
+    """Ask the engine what it sees, and look at the rest."""
+    with Engine() as engine:
+        try:
+            told, trouble = engine.look(), None
+        except EngineError as error:
+            told, trouble = DeviceList(()), error.message
+    return Survey(detect(told.devices), told, trouble)
+
+
+def hardware_figures(survey: Survey) -> dict[str, object]:
+    """Return everything as plain values; sizes are bytes."""
+    found = survey.hardware
+    return {
+        "host": plain(found.host),
+        "devices": plain(found.devices),
+        "gpus": plain(found.gpus),
+        "nvidia": plain(found.nvidia),
+        "engine": plain(survey.engine.engine),
+        "engine_trouble": survey.trouble,
+        "bandwidth": None,  # bytes a second, once it is measured
+        "notes": list(found.notes),
+    }
+
+
+def hardware_text(survey: Survey) -> str:
+    """Return the machine as rows of a name and lines."""
+    found = survey.hardware
+    rows = [
+        ("memory", _memory_lines(found)),
+        ("processor", _processor_lines(found)),
+        ("threads", [found.host.threads.reason]),
+        ("devices", _device_lines(survey)),
+        ("other GPUs", _idle_lines(found.gpus, survey.engine.devices)),
+        ("engine", _engine_lines(survey)),
+        ("driver", _driver_lines(found)),
+        ("power", _power_lines(found)),
+    ]
+    return "\n".join(line for name, lines in rows for line in _row(name, lines))
+
+
+def _row(name: str, lines: list[str]) -> list[str]:
+    indent = " " * (_NAME + 2)
+    wrapped = [piece for line in lines for piece in textwrap.wrap(line, _WIDTH - len(indent))]
+    heads = [f"{name:<{_NAME}}  ", *[indent] * max(0, len(wrapped) - 1)]
+    return [head + piece for head, piece in zip(heads, wrapped, strict=False)]
+
+
+def _memory_lines(found: Hardware) -> list[str]:
+    memory = found.host.memory
+    lines = [f"{format_bytes(memory.total)}, of it {format_bytes(memory.available)} available"]
+    if memory.limit is not None:
+        machine = "" if memory.machine_total is None else f" of the machine's {format_bytes(memory.machine_total)}"
+        lines.append(f"that is what {memory.limited_by or 'a limit'} allows{machine}")
+    if memory.swap_total is not None:
+        swap = f"swap: {format_bytes(memory.swap_total)}, never counted on" if memory.swap_total else "no swap"
+        lines.append(swap)
+    return lines
+
+
+def _processor_lines(found: Hardware) -> list[str]:
+    cpu = found.host.cpu
+    counts = [
+        f"{count} {kind}"
+        for count, kind in (
+            (cpu.physical_cores, "physical"),
+            (cpu.logical_cores, "logical"),
+            (cpu.performance_cores, "performance"),
+        )
+        if count is not None
+    ]
+    cores = f"cores: {', '.join(counts)}" if counts else ""
+    return [line for line in (cpu.name or "unknown", cores, ", ".join(sorted(cpu.features))) if line]
+
+
+def _device_lines(survey: Survey) -> list[str]:
+    if survey.trouble is not None:
+        return [f"unknown: {survey.trouble}"]
+    return [_device_line(device) for device in survey.hardware.devices] or ["none: models run on the CPU"]
+
+
+def _device_line(device: Device) -> str:
+    if device.unified:
+        return f"{device.id}: {device.name}, shares the host's memory"
+    if device.total is None:
+        return f"{device.id}: {device.name}, memory unknown"
+    free = "" if device.free is None else f", of it {format_bytes(device.free)} free"
+    return f"{device.id}: {device.name}, {format_bytes(device.total)}{free}"
+
+
+def _idle_lines(gpus: tuple[Gpu, ...], devices: tuple[DeviceInfo, ...]) -> list[str]:
+    usable = [device for device in devices if device.kind in ("GPU", "IGPU")]
+    _, idle = match_devices((gpu for gpu in gpus if gpu.vendor != "other"), usable)
+    lines = []
+    for gpu in idle:
+        memory = ", shares the host's memory" if gpu.unified else f", {format_bytes(gpu.total)}" if gpu.total else ""
+        lines.append(f"{gpu.name}{memory}: the engine does not use it (`llmrun doctor`)")
+    return lines
+
+
+def _engine_lines(survey: Survey) -> list[str]:
+    info = survey.engine.engine
+    return [] if info is None else [f"llama-cpp-python {info.version}: {', '.join(info.backends)}"]
+
+
+def _driver_lines(found: Hardware) -> list[str]:
+    nvidia = found.nvidia
+    if nvidia is None:
+        return []
+    if nvidia.trouble is not None:
+        return [f"NVIDIA's says: {nvidia.trouble}"]
+    cuda = f", CUDA up to {nvidia.cuda}" if nvidia.cuda else ""
+    return [f"NVIDIA {nvidia.version}{cuda}"]
+
+
+def _power_lines(found: Hardware) -> list[str]:
+    on_battery = found.host.on_battery
+    return [] if on_battery is None else ["on battery: answers are slower" if on_battery else "mains"]
