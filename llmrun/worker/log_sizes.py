@@ -56,7 +56,8 @@ def parse_memory(lines: Sequence[str]) -> tuple[int, int, int]:
 
 def parse_flash_attn(lines: Sequence[str]) -> bool | None:
     """Return whether flash attention is used, by the last word on it; None where there is none."""
-    decided = [match[1] == "enabled" for line in lines if (match := _FLASH.search(line) or _FLASH_SETTING.search(line))]
+    said = [line for line in lines if "Flash Attention" in line or "flash_attn" in line]
+    decided = [match[1] == "enabled" for line in said if (match := _FLASH.search(line) or _FLASH_SETTING.search(line))]
     return decided[-1] if decided else None
 
 
