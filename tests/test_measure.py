@@ -102,11 +102,11 @@ def test_a_measurement_crosses_the_wall_as_it_is() -> None:
     assert FrameDecoder().feed(b"".join(encode(message) for message in messages)) == messages
 
 
-@pytest.mark.parametrize("probe", [wide("F16", SMALL), narrow("IQ4_XS", SMALL), with_experts("Q6_K", SMALL)])
+@pytest.mark.parametrize("probe", [wide("F16", SMALL), narrow("IQ4_XS", SMALL)])
 def test_a_probe_has_about_the_wished_size(probe: Probe) -> None:
     header = header_of(probe)
     matrices = sum(tensor.size for tensor in header.tensors if "ffn" in tensor.name)
-    assert SMALL / 2 < matrices < SMALL * 20  # at least one block of rows
+    assert SMALL / 2 < matrices < SMALL * 4  # at least one block of rows, in two layers
 
 
 def test_full_probes_are_as_large_as_wished() -> None:

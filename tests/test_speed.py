@@ -192,7 +192,7 @@ def test_experts_kept_on_the_host_are_read_there() -> None:
 
 
 @given(
-    st.floats(2e-11, 1e-9),
+    st.floats(2e-11, 2e-10),
     st.floats(1e-9, 3e-9),
     st.floats(1e-11, 3e-11),
     st.floats(1e-12, 1e-10),
@@ -223,7 +223,7 @@ def test_costs_are_found_again_from_the_times_they_make(
 
 
 def test_costs_of_experts_are_found_again() -> None:
-    true = replace(matrix(6e-11), unpack=Cost(2e-10), multiply=Cost(3e-11))
+    true = replace(matrix(6e-11), unpack=Cost(2e-10), multiply=Cost(3e-11), convey=Cost(0))
     known = Rates(BASE, {"Q4_K": matrix(6e-11), "F32": matrix(5e-11)}, {}, ATTENTION)
     rates = known.merged(Rates(experts={"Q4_K": true}))
     work = replace(model_work(header_of(with_experts("Q4_K", 96 << 20))), output=(), n_vocab=0)

@@ -37,6 +37,11 @@ def typical(samples: Samples) -> float:
     return sorted(samples)[len(samples) // 4]
 
 
+def mostly(seconds: float, samples: Samples) -> float:
+    """Return what was found of steps that were made of little else: half of their time at least, however disturbed."""
+    return max(seconds, typical(samples) / 2)
+
+
 def cost(seconds: float, samples: Samples) -> Cost:
     """Return a cost that was derived from samples; what came out below zero is nothing."""
     return Cost(max(seconds, 0.0), spread(samples))
@@ -52,11 +57,11 @@ def slope(xs: Samples, ys: Samples) -> float:
 def solve(first: Equation, second: Equation, most: float) -> tuple[float, float]:
     """Solve a x + b y = c and d x + e y = f for what is not negative, and y for no more than a part of the second.
 
-    y is what the first hardly has, and a disturbed measurement would make anything of it.
+    y is what the first hardly has, and a disturbed measurement would make anything of it; x is half of the first.
     """
     (a, b, c), (d, e, f) = first, second
     y = min(max((a * f - c * d) / (a * e - b * d), 0.0), f / e * most)
-    return max((c - b * y) / a, 0.0), y
+    return max((c - b * y) / a, c / a / 2), y
 
 
 def fit_one_token(type_name: str, known: Rates, settings: RunSettings, wide: Probed, narrow: Probed) -> MatrixCost:
@@ -71,7 +76,11 @@ def fit_one_token(type_name: str, known: Rates, settings: RunSettings, wide: Pro
     for work, _, samples in (wide, narrow):
         rest = law(work, NOTHING, NOTHING)
         rows.append(
-            (law(work, _UNIT, NOTHING) - rest, law(work, NOTHING, _UNIT) - rest, typical(samples) - rest),
+            (
+                law(work, _UNIT, NOTHING) - rest,
+                law(work, NOTHING, _UNIT) - rest,
+                mostly(typical(samples) - rest, samples),
+            ),
         )
     read, row = solve(rows[0], rows[1], _MOST_OF_ROWS)
     return MatrixCost(cost(read, wide[2]), cost(row, narrow[2]), NOTHING, NOTHING, NOTHING)
@@ -93,10 +102,10 @@ def fit_batch(
         a = law(work, n_tokens, _UNIT, NOTHING, NOTHING) - rest
         b = law(work, n_tokens, NOTHING, _UNIT, NOTHING) - rest
         c = law(work, n_tokens, NOTHING, NOTHING, _UNIT) - rest
-        rows.append((a, b, c, typical(samples) - rest))
+        rows.append((a, b, c, mostly(typical(samples) - rest, samples)))
     convey = 0.0
     for _ in range(_ROUNDS):  # the long rows tell the first two, the short ones the third, each with a little of all
-        many, few = ((b, a, seconds - c * convey) for a, b, c, seconds in rows[:2])
+        many, few = ((b, a, max(seconds - c * convey, seconds / 2)) for a, b, c, seconds in rows[:2])
         multiply, unpack = solve(many, few, _MOST_OF_UNPACKING)
         a, b, c, seconds = rows[2]
         convey = min(max((seconds - a * unpack - b * multiply) / c, 0.0), seconds / c * _MOST_OF_ROWS)
@@ -106,8 +115,11 @@ def fit_batch(
 
 
 def fit_experts(type_name: str, known: Rates, settings: RunSettings, small: Probed, large: Probed) -> MatrixCost:
-    """Return what experts of a type cost a batch; all else is as for other matrices of the type."""
-    one = known.matrices[type_name]
+    """Return what experts of a type cost a batch; one token alone pays as for other matrices of the type.
+
+    What is conveyed is not told apart: a token's numbers are prepared once for all the experts it chose.
+    """
+    one = replace(known.matrices[type_name], convey=NOTHING)
 
     def law(work: ModelWork, n_tokens: int, unpack: Cost, multiply: Cost) -> float:
         rates = known.merged(Rates(experts={type_name: replace(one, unpack=unpack, multiply=multiply)}))
@@ -117,7 +129,7 @@ def fit_experts(type_name: str, known: Rates, settings: RunSettings, small: Prob
     for work, n_tokens, samples in (large, small):
         rest = law(work, n_tokens, NOTHING, NOTHING)
         units = (law(work, n_tokens, NOTHING, _UNIT) - rest, law(work, n_tokens, _UNIT, NOTHING) - rest)
-        rows.append((*units, typical(samples) - rest))
+        rows.append((*units, mostly(typical(samples) - rest, samples)))
     multiply, unpack = solve(rows[0], rows[1], _MOST_OF_UNPACKING)
     return replace(one, unpack=cost(unpack, small[2]), multiply=cost(multiply, large[2]))
 

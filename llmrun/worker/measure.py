@@ -15,7 +15,7 @@ from functools import partial
 from llmrun.errors import EngineError
 from llmrun.gguf.encode import encode_header
 from llmrun.gguf.header import align
-from llmrun.planning.fitting import Probed, cost, fit_batch, fit_experts, fit_one_token, slope, spread, typical
+from llmrun.planning.fitting import Probed, cost, fit_batch, fit_experts, fit_one_token, mostly, slope, spread, typical
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
 from llmrun.planning.speed import CELL_STEP
 from llmrun.planning.work import ModelWork, model_work
@@ -125,7 +125,7 @@ class _Meter:
         reads, shallow, deep, each, _ = self._at_depths(HEADS, settings, _DEPTH)
         n = _DEPTH // len(reads)
         prefill = slope([each * n * align((done + 1) * n, CELL_STEP) for done in range(len(reads))], reads)
-        decode = cost((typical(deep) - typical(shallow)) / (each * _DEPTH), deep)
+        decode = cost(mostly(typical(deep) - typical(shallow), deep) / (each * _DEPTH), deep)
         # the same where the cache lies in memory: what is more is reading it
         settings = replace(settings, n_ctx=2 * _CACHE_DEPTH)
         _, shallow, deep, each, size = self._at_depths(CACHE, settings, _CACHE_DEPTH)
@@ -153,7 +153,7 @@ class _Meter:
 
     def _base(self) -> None:
         few, many = self._decodes(FEW_LAYERS), self._decodes(MANY_LAYERS)
-        layer = (typical(many) - typical(few)) / (MANY_LAYERS.n_layer - FEW_LAYERS.n_layer)
+        layer = mostly(typical(many) - typical(few), many) / (MANY_LAYERS.n_layer - FEW_LAYERS.n_layer)
         call = typical(few) - FEW_LAYERS.n_layer * layer
         self.found = self.found.merged(Rates(BaseCosts(cost(call, few), cost(layer, many), self._logit())))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
 from scripts.benchmarks.header import measure_header
+from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
 
@@ -26,6 +27,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "cancel": measure_cancel,
     "header": measure_header,
     "dry-run": measure_dry_run,
+    "speed": measure_speed,
 }
 
 
