@@ -51,7 +51,7 @@ SHAPES: dict[str, Model] = {
 }
 QUANTS = ("F16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "IQ4_XS")
 CASES = [(shape, quant) for shape in ("qwen3-0.6b", "llama-3.2-1b") for quant in QUANTS] + [("moe-2.7b", "Q4_K_M")]
-TURNS = 5
+TURNS = 3
 N_PROMPT, N_TOKENS = 256, 25
 BEFORE, AFTER = 1.20, 1.10  # bars: how far a prediction may be off, either way
 _QUIET, _PATIENCE = 0.1, 15.0  # of a processor, in use by others beside those left over; seconds to wait for that
