@@ -371,7 +371,7 @@ def test_a_template_that_takes_over_two_seconds_ends_the_process(bomb: str, setu
     """Even inside one operation in C that never gives the interpreter back."""
     begin = time.monotonic()
     ended = run_apart(PLAIN + bomb, setup)
-    # faulthandler prints the frames of a thread that runs on: seldom it falls over one, and the process ends all the same
+    # faulthandler prints the frames of a thread that runs on: seldom it falls over one, and the process ends with that
     assert ended.returncode in (1, -11)
     assert ended.stdout == ""
     assert ended.stderr.startswith("Timeout (0:00:02)!\n")
