@@ -18,11 +18,11 @@ from llmrun.measurements import MAX_RUNS, Measurements
 from llmrun.planning.calibration import Run
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, MatrixCost, Needs, Rates
 from llmrun.settings import RunSettings
-from llmrun.worker.probes import CACHE, FEW_LAYERS, HEADS, TOKENS, Probe, header_of, narrow, wide, with_experts
+from llmrun.worker.probes import CACHE, FEW_LAYERS, HEADS, TOKENS, header_of, narrow, wide, with_experts
 from tests.conftest import ONE_THREAD, ask
 
 SETTINGS = replace(ONE_THREAD, devices=())
-SMALL = 4 << 20  # bytes: a measurement of the cache, which is as good for a test
+SMALL = 4 << 20  # bytes: what is measured is partly the cache, which is as good for a test
 NEEDS = Needs(frozenset({"Q4_0"}), frozenset(), frozenset({"f16"}))
 HERE = Fingerprint("AMD EPYC", 2, ("avx2",), 24, None, ("0.3.36", "libllama.so 1 2"))
 FOUND = Rates(
@@ -102,16 +102,11 @@ def test_a_measurement_crosses_the_wall_as_it_is() -> None:
     assert FrameDecoder().feed(b"".join(encode(message) for message in messages)) == messages
 
 
-@pytest.mark.parametrize("probe", [wide("F16", SMALL), narrow("IQ4_XS", SMALL)])
-def test_a_probe_has_about_the_wished_size(probe: Probe) -> None:
-    header = header_of(probe)
-    matrices = sum(tensor.size for tensor in header.tensors if "ffn" in tensor.name)
-    assert SMALL / 2 < matrices < SMALL * 4  # at least one block of rows, in two layers
-
-
 def test_full_probes_are_as_large_as_wished() -> None:
     for probe in (wide("Q4_K", 96 << 20), narrow("Q4_K", 96 << 20), with_experts("Q4_K", 96 << 20)):
         assert (96 << 20) * 0.85 < header_of(probe).data_size < (96 << 20) * 1.25
+    for probe in (wide("Q4_K", 0), narrow("Q4_K", 0)):
+        assert probe.n_layer == 2  # of the last, a batch computes nearly nothing
 
 
 def test_the_other_probes_have_hardly_any_weights() -> None:

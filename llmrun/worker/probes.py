@@ -55,9 +55,11 @@ TOKENS = Probe("Q8_0", 1, 128, 128, head=32, n_vocab=16384, varied=True)
 
 
 def wide(type_name: str, size: int) -> Probe:
-    """Return a model of two layers with matrices of about `size` bytes together, and rows as long as an 8B model's."""
-    n_ff = _weights(type_name, size) // (2 * 3 * 4096) // _BLOCK * _BLOCK
-    return Probe(type_name, 2, 4096, max(_BLOCK, n_ff))
+    """Return a model with matrices of about `size` bytes together, nearly all of them the feed-forward of a 1B model.
+
+    Its rows of 8192 are as long as a core's cache holds for a batch: with shorter ones batches seem faster.
+    """
+    return Probe(type_name, max(2, _weights(type_name, size) // (3 * 2048 * 8192)), 2048, 8192)
 
 
 def narrow(type_name: str, size: int) -> Probe:
