@@ -22,7 +22,7 @@ from llmrun.hardware.threads import Threads, choose_threads, usual_threads
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.forecast import Forecast, Source, context_table
-from llmrun.planning.pools import Pool, host_reserve, make_pools
+from llmrun.planning.pools import Pool, Reserve, host_reserve, make_pools
 from llmrun.reference import GuideRef, ModelRef
 from llmrun.settings import Constraints, RunSettings, settings_for
 
@@ -120,7 +120,7 @@ def forecast_with(
     trouble = footprints.trouble
     arithmetic = footprints.arithmetic(settings)
     devices = footprints.machine.devices
-    reserve = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
+    reserve = Reserve(host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside))
 
     def pools_of(taken: Footprint) -> tuple[Pool, ...]:
         return make_pools(taken, memory.total, memory.available, devices, reserve)

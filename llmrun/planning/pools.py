@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llmrun.hardware.device import Device
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
@@ -14,6 +14,19 @@ _HOST_RESERVE = 512 * _MIB
 _LIMIT_RESERVE = 64 * _MIB
 _HOST_RESERVE_PART = 20  # of the total: 5 %
 DEVICE_RESERVE = 512 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Bytes left free on purpose: on the host, on a device unless it is among by_device, by id."""
+
+    host: int
+    device: int = DEVICE_RESERVE
+    by_device: Mapping[str, int] = field(default_factory=dict)
+
+    def of_device(self, device_id: str, unified: bool = False) -> int:
+        """Return what to leave free on a device; what shares the host's memory has it there."""
+        return 0 if unified else self.by_device.get(device_id, self.device)
 
 
 def host_reserve(total: int, limit: int | None = None, outside: int = 0) -> int:
@@ -61,17 +74,21 @@ class Pool:
 
 
 def make_pools(
-    footprint: Footprint, host_total: int, host_available: int, devices: Sequence[Device], reserve: int | None = None
+    footprint: Footprint,
+    host_total: int,
+    host_available: int,
+    devices: Sequence[Device],
+    reserve: Reserve | None = None,
 ) -> tuple[Pool, ...]:
     """Return the host's pool, then the devices'; what one without memory of its own takes is the host's too.
 
-    reserve: bytes to leave free on the host; None is what a host outside of containers needs.
+    reserve: None is what a host outside of containers needs.
     """
-    kept = host_reserve(host_total) if reserve is None else reserve
+    kept = Reserve(host_reserve(host_total)) if reserve is None else reserve
     shared = sum(used.total for device, used in zip(devices, footprint.devices, strict=True) if device.unified)
-    host = Pool("host", "RAM", host_total, host_available, kept, footprint.host, shared)
+    host = Pool("host", "RAM", host_total, host_available, kept.host, footprint.host, shared)
     others = (
-        Pool(device.id, device.name, device.total, device.free, 0 if device.unified else DEVICE_RESERVE, used)
+        Pool(device.id, device.name, device.total, device.free, kept.of_device(device.id, device.unified), used)
         for device, used in zip(devices, footprint.devices, strict=True)
     )
     return (host, *others)

@@ -1,0 +1,108 @@
+"""What could be chosen in a step, best first: variants with placements, before the rest is settled. Pure.
+
+Knows which devices exist, never how much of them is free: that only says, in `planning.choose`, where to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from llmrun.planning.offer import Offer
+from llmrun.planning.policy import Policy, Step, Where
+from llmrun.settings import Constraints, RunSettings
+
+BATCH_HOST = 128  # tokens a step: as fast as 512 on a CPU, a quarter of the compute buffer (see llmrun.settings)
+BATCHES_DEVICE = (512, 128)  # a GPU reads prompts faster in larger steps
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A variant with a placement: so many layers on devices, and the experts of so many on the host."""
+
+    offer: Offer
+    n_gpu_layers: int
+    cpu_experts: int = 0
+
+    @property
+    def where(self) -> Where:
+        """Which of the policy's placements it is."""
+        if self.n_gpu_layers == 0:
+            return "host"
+        if self.n_gpu_layers <= self.offer.sizes.n_layer:
+            return "split"
+        return "experts" if self.cpu_experts else "devices"
+
+
+def considered(offers: Sequence[Offer], policy: Policy) -> tuple[Offer, ...]:
+    """Return the variants a policy looks at, the least loss first; of equal ones the smaller."""
+    bits = policy.most_bits
+    within = [offer for offer in offers if bits is None or offer.bpw <= bits] or list(offers)
+    return tuple(sorted(within, key=lambda offer: (offer.loss, offer.bpw, offer.quant)))
+
+
+def rows_of(offer: Offer, constraints: Constraints, n_devices: int) -> tuple[Row, ...]:
+    """Return a variant's placements, the best first."""
+    sizes = offer.sizes
+    everything = sizes.n_layer + 1
+    if n_devices == 0:
+        return (Row(offer, 0),)
+    with_experts = [index + 1 for index, size in enumerate(sizes.experts) if size]
+    fixed = constraints.n_gpu_layers
+    most = everything if fixed is None else min(fixed, everything)
+    if most == 0:
+        return (Row(offer, 0),)
+    rows = [Row(offer, most), *(Row(offer, most, count) for count in with_experts)]
+    if fixed is None:
+        kept = with_experts[-1] if with_experts else 0
+        rows += [Row(offer, count, kept) for count in range(most - 1, 0, -1)]
+        rows.append(Row(offer, 0))
+    return tuple(rows)
+
+
+def least_settings(row: Row, step: Step, constraints: Constraints, names: Sequence[str]) -> RunSettings:
+    """Return what a row is run with at the least: its step's shortest context, small batches, nothing repacked.
+
+    The KV type is the preferred one. names: of all devices, which are used as far as layers are on any.
+    """
+    on_devices = row.n_gpu_layers > 0
+    parallel = constraints.parallel or 1
+    type_kv = kv_types(step, constraints)[0]
+    return RunSettings(
+        n_ctx=contexts(step, constraints, row.offer)[-1] * parallel,
+        n_seq_max=parallel,
+        n_outputs_max=parallel,
+        n_ubatch=BATCHES_DEVICE[-1] if on_devices else BATCH_HOST,
+        type_k=type_kv,
+        type_v=type_kv,
+        devices=tuple(names) if on_devices else (),
+        n_gpu_layers=row.n_gpu_layers,
+        cpu_experts=row.cpu_experts,
+    )
+
+
+def contexts(step: Step, constraints: Constraints, offer: Offer) -> tuple[int, ...]:
+    """Return the contexts of a step for a variant, the longest first."""
+    return (constraints.n_ctx,) if constraints.n_ctx is not None else step.up_to(offer.n_ctx_train)
+
+
+def kv_types(step: Step, constraints: Constraints) -> tuple[str, ...]:
+    """Return the KV types of a step, the preferred first."""
+    return (constraints.type_kv,) if constraints.type_kv is not None else step.kv_types
+
+
+def parts(step: Step, offers: Sequence[Offer], constraints: Constraints) -> Iterator[Step]:
+    """Yield the step, or, where contexts come first, one step for each of them."""
+    if step.order != "context":
+        yield step
+        return
+    longest = {n_ctx for offer in offers for n_ctx in contexts(step, constraints, offer)}
+    for n_ctx in sorted(longest, reverse=True):
+        yield replace(step, contexts=(n_ctx,), order="loss")
+
+
+def rows(step: Step, offers: Sequence[Offer], constraints: Constraints, n_devices: int) -> Iterator[Row]:
+    """Yield a step's rows, by the variant's loss and then the placement."""
+    for offer in offers:
+        if offer.loss <= step.loss.most and contexts(step, constraints, offer):
+            yield from (row for row in rows_of(offer, constraints, n_devices) if row.where in step.where)

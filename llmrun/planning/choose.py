@@ -1,0 +1,145 @@
+"""The first settings in a policy's order that fit. Pure: what they take, and how fast they are, is asked of offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from llmrun.memory.footprint import Footprint
+from llmrun.planning.candidates import (
+    BATCHES_DEVICE,
+    Row,
+    considered,
+    contexts,
+    kv_types,
+    least_settings,
+    parts,
+    rows,
+)
+from llmrun.planning.offer import Offer
+from llmrun.planning.place import spread
+from llmrun.planning.policy import Policy, Step
+from llmrun.planning.quality import GOOD
+from llmrun.planning.room import Room
+from llmrun.settings import Constraints, RunSettings
+
+_FROM_DISK = (
+    Step("read from disk again and again: the fastest that is good", GOOD, order="speed", kv_types=("f16", "q8_0")),
+    Step("read from disk again and again: the fastest", contexts=(8192, 4096, 2048, 1024, 512), order="speed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen: a variant, how to run it, what that takes, and the step of the policy it came from."""
+
+    offer: Offer
+    settings: RunSettings
+    footprint: Footprint
+    step: Step
+    from_disk: bool = False
+
+    @property
+    def row(self) -> Row:
+        """The variant with its placement."""
+        return Row(self.offer, self.settings.n_gpu_layers or 0, self.settings.cpu_experts)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What is chosen on: the devices by name, the room of all pools, and what the user fixed.
+
+    allow_disk: whether weights may be more than the memory, if nothing else is to be had.
+    """
+
+    names: tuple[str, ...]
+    room: Room
+    constraints: Constraints
+    allow_disk: bool = False
+
+
+def choose(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Choice | None:
+    """Return the first that fits in the policy's order, None where nothing does."""
+    return next(choices(offers, ground, policy), None)
+
+
+def choices(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Iterator[Choice]:
+    """Yield the choice of every row that fits, best first; a row may come again from a later step."""
+    looked_at = considered(offers, policy)
+    for step in policy.steps:
+        yield from _choices_of(step, looked_at, ground)
+    if ground.allow_disk:
+        thrifty = replace(ground, room=replace(ground.room, from_disk=True))
+        for step in _FROM_DISK:
+            yield from (replace(found, from_disk=True) for found in _choices_of(step, looked_at, thrifty))
+
+
+def _choices_of(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[Choice]:
+    for part in parts(step, offers, ground.constraints):
+        for row in _in_order(part, offers, ground):
+            settings = _settle(row, part, ground)
+            if settings is not None:
+                footprint = row.offer.footprint(settings)
+                assert footprint is not None  # it was held against the room
+                yield Choice(row.offer, settings, footprint, step)
+
+
+def _in_order(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[Row]:
+    """Yield the rows that are fast enough and might fit, in the step's order."""
+    found = (row for row in rows(step, offers, ground.constraints, len(ground.names)) if _may_fit(row, step, ground))
+    if step.order == "speed":
+        speeds = [(_speed(row, step, ground) or 0.0, row) for row in found]
+        return (row for _, row in sorted(speeds, key=lambda pair: -pair[0]))
+    return (row for row in found if not step.speed or (_speed(row, step, ground) or step.speed) >= step.speed)
+
+
+def _may_fit(row: Row, step: Step, ground: Ground) -> bool:
+    least = least_settings(row, step, ground.constraints, ground.names)
+    return any(
+        _within_reach(row, replace(least, type_k=name, type_v=name), ground.room)
+        for name in kv_types(step, ground.constraints)
+    )
+
+
+def _speed(row: Row, step: Step, ground: Ground) -> float | None:
+    return row.offer.decode(least_settings(row, step, ground.constraints, ground.names))
+
+
+def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
+    """Return a row's settings in full, None where it does not fit even at its least.
+
+    Each setting is bettered with those behind it at their least.
+    """
+    least = least_settings(row, step, ground.constraints, ground.names)
+
+    def first(options: Iterable[RunSettings]) -> RunSettings | None:
+        return next(filter(None, (_fitting(row, option, ground) for option in options)), None)
+
+    found = first(replace(least, type_k=name, type_v=name) for name in kv_types(step, ground.constraints))
+    if found is None:
+        return None
+    if row.n_gpu_layers:
+        found = first(replace(found, n_ubatch=size) for size in BATCHES_DEVICE[:-1]) or found
+    elif row.offer.repacks:
+        found = first((replace(found, repack=True),)) or found
+    longer = contexts(step, ground.constraints, row.offer)[:-1]
+    return first(replace(found, n_ctx=n_ctx * found.n_seq_max) for n_ctx in longer) or found
+
+
+def _fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:
+    """Return the settings with devices and split that fit, None where none do."""
+    if not _within_reach(row, settings, ground.room):
+        return None
+    if row.n_gpu_layers:
+        reach = row.offer.sizes.at_least(settings, row.cpu_experts)
+        return spread(replace(settings, tensor_split=None), ground.names, reach, ground.room, row.offer.footprint)
+    footprint = row.offer.footprint(settings)
+    return settings if footprint is not None and ground.room.only(()).holds(footprint) else None
+
+
+def _within_reach(row: Row, settings: RunSettings, room: Room) -> bool:
+    """Whether it might fit, by what is known at once: weights and caches, on all devices together."""
+    reach = row.offer.sizes.at_least(settings, row.cpu_experts)
+    if row.n_gpu_layers > reach.most_layers(room.together):
+        return False
+    return room.from_disk or any(room.unified) or reach.on_host(row.n_gpu_layers) <= room.host

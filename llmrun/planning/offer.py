@@ -1,0 +1,30 @@
+"""One variant of a model as the planner sees it: what it loses, and whom to ask what it takes and how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmrun.memory.footprint import Footprint
+from llmrun.planning.sizes import LayerSizes
+from llmrun.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A quantization that could be run.
+
+    quant: its label, each once among a model's. loss: nats, see llmrun.planning.quality. bpw: bits per weight.
+    footprint: what it takes, devices in the settings' order; None for settings that are refused, or that nobody knows
+    the answer for. decode: predicted tokens a second, None where that is unknown. repacks: whether weights in the CPU's
+    own layout are worth their memory here.
+    """
+
+    quant: str
+    loss: float
+    bpw: float
+    n_ctx_train: int
+    sizes: LayerSizes
+    footprint: Callable[[RunSettings], Footprint | None]
+    decode: Callable[[RunSettings], float | None]
+    repacks: bool = False

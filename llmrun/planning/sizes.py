@@ -1,0 +1,113 @@
+"""A model's bytes layer by layer, summed so that what any placement takes at the least is known at once. Pure.
+
+At the least: weights, caches and states, which are exact; what is computed in comes on top.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+
+from llmrun.memory.cache import layer_cache_size
+from llmrun.memory.context import context_shape
+from llmrun.memory.shape import ModelShape
+from llmrun.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSizes:
+    """Bytes of each layer's weights without and with experts, of the output where it is on a device, of all weights.
+
+    remembered: each layer's cache and state with given settings; None where that is not known.
+    """
+
+    dense: tuple[int, ...]
+    experts: tuple[int, ...]
+    output: int
+    total: int
+    remembered: Callable[[RunSettings], tuple[int, ...]] | None = None
+    _known: dict[tuple[int | str | None, ...], Reach] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def n_layer(self) -> int:
+        """Layers that can be placed, the output not counted."""
+        return len(self.dense)
+
+    def at_least(self, settings: RunSettings, cpu_experts: int) -> Reach:
+        """Return what lies where at the least, for every number of layers on devices."""
+        key = (settings.n_ctx, settings.n_seq_max, settings.n_ubatch, settings.type_k, settings.type_v, cpu_experts)
+        if key not in self._known:
+            self._known[key] = self._reach(settings, cpu_experts)
+        return self._known[key]
+
+    def _reach(self, settings: RunSettings, cpu_experts: int) -> Reach:
+        kept = self.remembered(settings) if self.remembered is not None else (0,) * self.n_layer
+        layers = [
+            dense + memory + (experts if index >= cpu_experts else 0)
+            for index, (dense, experts, memory) in enumerate(zip(self.dense, self.experts, kept, strict=True))
+        ]
+        upward = (0, self.output, *(self.output + below for below in accumulate(reversed(layers))))
+        return Reach(upward, self.total + sum(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Bytes on devices by n_gpu_layers, 0 and up, and of everything together; all at the least."""
+
+    on_devices: tuple[int, ...]
+    total: int
+
+    def most_layers(self, capacity: int | None) -> int:
+        """Return how many layers devices of this capacity could hold together; None is no bound."""
+        if capacity is None:
+            return len(self.on_devices) - 1
+        return bisect_right(self.on_devices, capacity) - 1
+
+    def on_host(self, n_gpu_layers: int) -> int:
+        """Return what stays on the host at the least."""
+        return max(0, self.total - self.on_devices[n_gpu_layers])
+
+    def between(self, first: int, count: int, n_gpu_layers: int) -> int:
+        """Return what `count` of the layers on devices take, from the `first` of them on; the output is the last."""
+        return self.on_devices[n_gpu_layers - first] - self.on_devices[n_gpu_layers - first - count]
+
+
+def layer_sizes(shape: ModelShape) -> LayerSizes:
+    """Return the sizes of a model whose architecture is known."""
+    caches = [layer.cache for layer in shape.layers]
+    kinds = list(dict.fromkeys(caches))
+    places = [kinds.index(cache) for cache in caches]
+
+    @lru_cache(maxsize=32)
+    def of_context(n_ctx: int, n_seq_max: int, n_ubatch: int, type_k: str, type_v: str) -> tuple[int, ...]:
+        settings = RunSettings(n_ctx=n_ctx, n_seq_max=n_seq_max, n_ubatch=n_ubatch, type_k=type_k, type_v=type_v)
+        context = context_shape(settings, shape.n_ctx_train)
+        each = [0 if kind is None else layer_cache_size(kind, context, shape.n_swa, type_k, type_v) for kind in kinds]
+        return tuple(each[place] + layer.state * n_seq_max for place, layer in zip(places, shape.layers, strict=True))
+
+    def remembered(settings: RunSettings) -> tuple[int, ...]:
+        n_ctx = settings.n_ctx or shape.n_ctx_train
+        return of_context(n_ctx, settings.n_seq_max, settings.n_ubatch, settings.type_k, settings.type_v)
+
+    return LayerSizes(
+        dense=tuple(layer.weights.size for layer in shape.layers),
+        experts=tuple(layer.experts.size for layer in shape.layers),
+        output=shape.output.size + (shape.tied.size if shape.tied is not None else 0),
+        total=_total(shape),
+        remembered=remembered,
+    )
+
+
+def _total(shape: ModelShape) -> int:
+    """All weights, each counted once: a tied embedding is one more where the output is on a device."""
+    layers = sum(layer.weights.size + layer.experts.size for layer in shape.layers)
+    return layers + shape.input.size + shape.output.size
+
+
+def bare_sizes(layers: Sequence[tuple[int, int]], output: int, rest: int) -> LayerSizes:
+    """Return the sizes of a model of which only the tensors are known: (dense, experts) of each layer."""
+    dense, experts = tuple(pair[0] for pair in layers), tuple(pair[1] for pair in layers)
+    return LayerSizes(dense, experts, output, sum(dense) + sum(experts) + output + rest)
