@@ -125,7 +125,9 @@ def model_work(header: GGUFHeader) -> ModelWork:
             layers[int(match[1])].append((match[2], tensor))
     used = _used_share(header)
     output = outer.get("output.weight") or outer.get("token_embd.weight")
-    works = (_layer(header, index, layers[index], memories[index], used) for index in range(min(n_layer, len(memories))))
+    works = (
+        _layer(header, index, layers[index], memories[index], used) for index in range(min(n_layer, len(memories)))
+    )
     one_of_each: dict[LayerWork, LayerWork] = {}
     return ModelWork(
         architecture=header.architecture,
