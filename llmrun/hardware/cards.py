@@ -211,8 +211,12 @@ def find_card(text: str) -> Card | None:
 
 
 def nearest_cards(text: str) -> tuple[str, ...]:
-    """Return the names most like a text that names no card, as they can be typed, the nearest first; at most three."""
-    typed = {_key(name): name for name in known_cards()}
+    """Return the names most like a text that names no card, as they can be typed, the nearest first; at most three.
+
+    Of two names for one card the shorter.
+    """
+    shortest = {card: name for name, card in reversed(list(known_cards().items()))}
+    typed = {_key(name): name for name in shortest.values()}
     near = difflib.get_close_matches(_key(text), typed, n=3, cutoff=0.6)
     return tuple(typed[key] for key in near)
 

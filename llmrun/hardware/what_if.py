@@ -95,6 +95,8 @@ def _parse_part(text: str) -> _Part:
         return _Part((card,) * count)
     if re.fullmatch(r"[\d.,_]+ ?[a-z]+", text, re.IGNORECASE):
         return _Part(key="ram", amount=_positive(text, text))
+    if re.fullmatch(r"[\d.]+", text):
+        raise UsageError(f"{text!r} is no amount of RAM without a unit, and no card", f"write it as {text}GiB")
     near = nearest_cards(name)
     said = f"known are {', '.join(near)}; any other: vram=24GiB" if near else _EXAMPLES
     raise UsageError(f"{text!r} is no card that is known, and no amount of RAM", said)
