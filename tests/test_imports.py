@@ -37,7 +37,7 @@ FLOORS = (
 OWNERS = {
     "llama_cpp": ("worker",),
     "jinja2": ("worker",),
-    "msgspec": ("engine.protocol",),
+    "msgspec": ("engine.protocol", "hardware.profile"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
