@@ -38,6 +38,9 @@ _SOMETHING = re.compile(
     r"bad_alloc|mmap failed: cannot allocate memory|failed to allocate(?!.*pinned)|out of memory", re.IGNORECASE
 )
 
+# ggml-rpc.cpp, RPC_STATUS_ASSERT and rpc_dispatcher::start
+_LOST = re.compile(r"ggml-rpc\.cpp:[0-9]+: (Remote RPC server crashed|Failed to connect|RPC handshake failed)")
+
 _PARTS: tuple[tuple[_Part, re.Pattern[str]], ...] = (
     ("weights", re.compile(r"error loading model|unable to allocate \S+ buffer")),
     # llama-kv-cache.cpp, llama-memory-recurrent.cpp, llama-kv-cache-dsv4.cpp
@@ -101,5 +104,5 @@ def _device_of(buffer: str, names: Mapping[str, str]) -> str | None:
 
 
 def has_lost_a_server(log: Iterable[str]) -> bool:
-    """Tell whether the process ended because a device's server did (ggml-rpc.cpp, RPC_STATUS_ASSERT)."""
-    return any("Remote RPC server crashed" in line for line in log)
+    """Tell whether the process ended because a device's server did: what aborts there names its place."""
+    return any(_LOST.search(line) for line in log)
