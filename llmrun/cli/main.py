@@ -49,6 +49,12 @@ def chat(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    device: o.Devices = None,
+    prefer: o.Prefer = None,
+    plan: o.PlanFile = None,
+    allow_disk: o.AllowDisk = False,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -64,13 +70,15 @@ def chat(
 ) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
     from llmrun.cli.running import Wish, run_chat
+    from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
-    from llmrun.settings import Constraints
 
     run_chat(
         Wish(
             model,
-            Constraints(ctx, gpu_layers, kv_type, threads),
+            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
+            plan_wish(prefer, allow_disk=allow_disk, reserve=reserve, device_reserve=device_reserve),
+            saved_plan(plan),
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -90,6 +98,12 @@ def run(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    device: o.Devices = None,
+    prefer: o.Prefer = None,
+    plan: o.PlanFile = None,
+    allow_disk: o.AllowDisk = False,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -105,13 +119,15 @@ def run(
 ) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
     from llmrun.cli.running import Wish, run_once
+    from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
-    from llmrun.settings import Constraints
 
     run_once(
         Wish(
             model,
-            Constraints(ctx, gpu_layers, kv_type, threads),
+            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
+            plan_wish(prefer, allow_disk=allow_disk, reserve=reserve, device_reserve=device_reserve),
+            saved_plan(plan),
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -130,19 +146,34 @@ def plan(
     ctx: o.Ctx = None,
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
+    threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    prefer: o.Prefer = None,
+    allow_disk: o.AllowDisk = False,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
+    on: o.On = None,
+    save: o.Save = None,
+    emit: o.Emit = None,
     exact: o.Exact = False,
     fast: o.Fast = False,
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Show what a model would take of this machine's memory, before anything of it is loaded."""
-    from llmrun.cli.planning import PlanWish, chosen_devices, chosen_source, run_plan
-    from llmrun.settings import Constraints
+    """Show how a model would be run on this machine, and why so, before anything of it is loaded."""
+    from llmrun.cli.planning import PlanRequest, chosen_source, run_plan
+    from llmrun.cli.wishes import constraints_of, plan_wish
 
-    constraints = Constraints(ctx, gpu_layers, kv_type, parallel=parallel, devices=chosen_devices(device))
-    run_plan(PlanWish(model, constraints, chosen_source(exact=exact, fast=fast), json, quiet))
+    wish = plan_wish(
+        prefer,
+        allow_disk=allow_disk,
+        reserve=reserve,
+        device_reserve=device_reserve,
+        source=chosen_source(exact=exact, fast=fast),
+    )
+    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
+    run_plan(PlanRequest(model, constraints, wish, on, save, emit, json, quiet))
 
 
 @app.command()

@@ -16,6 +16,8 @@ from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
+from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
 from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
@@ -29,6 +31,8 @@ class Wish:
 
     model: str
     constraints: Constraints
+    plan: PlanWish
+    replay: SavedPlan | None
     sampling: SamplingWish
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -109,18 +113,25 @@ def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
     reference = parse_reference(wish.model)
 
     def start() -> Engine:
-        engine = pipeline.start(
-            reference,
-            wish.constraints,
-            on_log=console.log if wish.verbose else None,
-            on_progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+        listener = pipeline.Listener(
+            log=console.log if wish.verbose else None,
+            planned=lambda plan: _tell_plan(plan, console),
+            progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+            step=console.say,
         )
+        started = pipeline.start(reference, wish.constraints, wish.plan, listener, wish.replay)
+        engine = started.engine
         console.clear_status()
         if notice := _info(engine).notice:
             console.say(f"note: {notice}")
         return engine
 
     return start
+
+
+def _tell_plan(plan: Plan, console: Console) -> None:
+    for reason in plan.reasons:
+        console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
 
 
 def _info(engine: Engine) -> ModelInfo:
