@@ -135,7 +135,7 @@ def make_planner(
     speeds = open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
     answers = answers_folder()
     stock = [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
-    return Planner(stock, site, speeds, constraints, wish, fixed_variant=len(variants) == 1)
+    return Planner(stock, site, speeds, constraints, wish)
 
 
 @contextlib.contextmanager

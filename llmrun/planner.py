@@ -35,7 +35,7 @@ _MOST_CORRECTIONS = 6  # of the arithmetic by the engine; the first one has near
 
 
 class Planner:
-    """Plans with a stock of variants on a site. fixed_variant: whether the user named the one there is."""
+    """Plans with a stock of variants on a site."""
 
     def __init__(
         self,
@@ -44,15 +44,12 @@ class Planner:
         speeds: Speeds,
         constraints: Constraints,
         wish: PlanWish,
-        *,
-        fixed_variant: bool = False,
     ) -> None:
         self._stock = {one.offer.quant: one for one in stock}
         self._site = site
         self._speeds = speeds
         self._wish = wish
         self._policy = POLICIES[wish.prefer]
-        self._fixed_variant = fixed_variant
         self.reserve: Reserve = site.reserve(wish.reserve_host, wish.reserve_device)
         own = constraints.n_threads
         self._ground = Ground(
@@ -159,12 +156,7 @@ class Planner:
             speed=speed,
             measured=here and stocked.work is not None and self._speeds.is_measured(stocked.work, choice.settings),
             reasons=reasons_of(
-                choice,
-                self._ground,
-                choice.settings,
-                self._site.threads.reason,
-                len(offers),
-                fixed_variant=self._fixed_variant,
+                choice, self._ground, self._policy, self._site.threads.reason, only_variant=len(self._stock) == 1
             ),
             better=next_better(choice, offers, self._ground, self._policy),
             runners_up=runners_up(choice, offers, self._ground, self._policy),

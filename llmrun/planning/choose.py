@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmrun.memory.footprint import Footprint
@@ -24,8 +24,8 @@ from llmrun.planning.room import Room
 from llmrun.settings import Constraints, RunSettings
 
 _FROM_DISK = (
-    Step("read from disk again and again: the fastest that is good", GOOD, order="speed", kv_types=("f16", "q8_0")),
-    Step("read from disk again and again: the fastest", contexts=(8192, 4096, 2048, 1024, 512), order="speed"),
+    Step("good, and read from disk again and again", GOOD, contexts=(8192, 4096), order="speed"),
+    Step("read from disk again and again", contexts=(8192, 4096, 2048, 1024, 512), order="speed"),
 )
 
 
@@ -108,24 +108,21 @@ def _speed(row: Row, step: Step, ground: Ground) -> float | None:
 
 
 def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
-    """Return a row's settings in full, None where it does not fit even at its least.
+    """Return a row's settings in full, None where it does not fit.
 
-    Each setting is bettered with those behind it at their least.
+    All are looked at: what is computed in can be less with a longer context or larger batches.
     """
     least = least_settings(row, step, ground.constraints, ground.names, ground.base)
-
-    def first(options: Iterable[RunSettings]) -> RunSettings | None:
-        return next(filter(None, (fitting(row, option, ground) for option in options)), None)
-
-    found = first(replace(least, type_k=name, type_v=name) for name in kv_types(step, ground.constraints))
-    if found is None:
-        return None
-    if row.n_gpu_layers:
-        found = first(replace(found, n_ubatch=size) for size in BATCHES_DEVICE[:-1]) or found
-    elif row.offer.repacks:
-        found = first((replace(found, repack=True),)) or found
-    longer = contexts(step, ground.constraints, row.offer)[:-1]
-    return first(replace(found, n_ctx=n_ctx * found.n_seq_max) for n_ctx in longer) or found
+    ways = [replace(least, n_ubatch=size) for size in BATCHES_DEVICE] if row.n_gpu_layers else [least]
+    if row.offer.repacks and not row.n_gpu_layers:
+        ways.insert(0, replace(least, repack=True))
+    options = (
+        replace(way, type_k=name, type_v=name, n_ctx=n_ctx * least.n_seq_max)
+        for name in kv_types(step, ground.constraints)
+        for way in ways
+        for n_ctx in contexts(step, ground.constraints, row.offer)
+    )
+    return next(filter(None, (fitting(row, option, ground) for option in options)), None)
 
 
 def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:
