@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmrun.cli import options as o
 from llmrun.errors import LLMRunError
+
+if TYPE_CHECKING:
+    from llmrun.settings import Constraints
 
 app = typer.Typer(
     name="llmrun",
@@ -49,6 +52,7 @@ def chat(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -67,10 +71,12 @@ def chat(
     from llmrun.sampling import SamplingWish
     from llmrun.settings import Constraints
 
+    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
+    _check_gpu(constraints, required=require_gpu)
     run_chat(
         Wish(
             model,
-            Constraints(ctx, gpu_layers, kv_type, threads),
+            constraints,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -90,6 +96,7 @@ def run(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -108,10 +115,12 @@ def run(
     from llmrun.sampling import SamplingWish
     from llmrun.settings import Constraints
 
+    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
+    _check_gpu(constraints, required=require_gpu)
     run_once(
         Wish(
             model,
-            Constraints(ctx, gpu_layers, kv_type, threads),
+            constraints,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -132,6 +141,7 @@ def plan(
     kv_type: o.KVType = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    require_gpu: o.RequireGpu = False,
     exact: o.Exact = False,
     fast: o.Fast = False,
     json: o.PlainJson = False,
@@ -142,6 +152,7 @@ def plan(
     from llmrun.settings import Constraints
 
     constraints = Constraints(ctx, gpu_layers, kv_type, parallel=parallel, devices=chosen_devices(device))
+    _check_gpu(constraints, required=require_gpu)
     run_plan(PlanWish(model, constraints, chosen_source(exact=exact, fast=fast), json, quiet))
 
 
@@ -181,11 +192,13 @@ def estimate(
 
 
 @app.command()
-def hardware(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+def hardware(
+    measure: o.MeasureNow = False, remeasure: o.Remeasure = False, json: o.PlainJson = False, quiet: o.Quiet = False
+) -> None:
     """Show this machine as llmrun sees it: memory, processor, devices."""
     from llmrun.cli.hardware import run_hardware
 
-    run_hardware(as_json=json, quiet=quiet)
+    run_hardware(measure=measure, remeasure=remeasure, as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -202,6 +215,13 @@ def doctor(
     from llmrun.cli.doctoring import DoctorWish, run_doctor
 
     run_doctor(DoctorWish(fix, backend, prebuilt, yes, report, json, quiet))
+
+
+def _check_gpu(constraints: Constraints, *, required: bool) -> None:
+    if required:
+        from llmrun.cli.gpu_wish import check_required_gpu
+
+        check_required_gpu(constraints)
 
 
 def main() -> None:
