@@ -134,7 +134,7 @@ class Speeds:
     def _run_of(
         self, work: ModelWork, settings: RunSettings, placement: Placement, devices: Sequence[Device], usage: Usage
     ) -> Run | None:
-        read = usage.read_tokens >= _FEWEST_READ and usage.cached_tokens < usage.read_tokens
+        read = _FEWEST_READ <= usage.read_tokens <= _LONGEST_READ and usage.cached_tokens < usage.read_tokens
         wrote = usage.completion_tokens >= _FEWEST_WRITTEN and usage.completion_seconds > 0
         if not (read or wrote):
             return None

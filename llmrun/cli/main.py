@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmrun.cli import options as o
 from llmrun.errors import LLMRunError
+
+if TYPE_CHECKING:
+    from llmrun.settings import Constraints
 
 app = typer.Typer(
     name="llmrun",
@@ -49,12 +52,7 @@ def chat(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
-    device: o.Devices = None,
-    prefer: o.Prefer = None,
-    plan: o.PlanFile = None,
-    allow_disk: o.AllowDisk = False,
-    reserve: o.Reserve = None,
-    device_reserve: o.DeviceReserve = None,
+    require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -73,12 +71,12 @@ def chat(
     from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
 
+    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
+    _check_gpu(constraints, required=require_gpu)
     run_chat(
         Wish(
             model,
-            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
-            plan_wish(prefer, allow_disk=allow_disk, reserve=reserve, device_reserve=device_reserve),
-            saved_plan(plan),
+            constraints,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -98,12 +96,7 @@ def run(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
-    device: o.Devices = None,
-    prefer: o.Prefer = None,
-    plan: o.PlanFile = None,
-    allow_disk: o.AllowDisk = False,
-    reserve: o.Reserve = None,
-    device_reserve: o.DeviceReserve = None,
+    require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -122,12 +115,12 @@ def run(
     from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
 
+    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
+    _check_gpu(constraints, required=require_gpu)
     run_once(
         Wish(
             model,
-            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
-            plan_wish(prefer, allow_disk=allow_disk, reserve=reserve, device_reserve=device_reserve),
-            saved_plan(plan),
+            constraints,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -149,13 +142,7 @@ def plan(
     threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
-    prefer: o.Prefer = None,
-    allow_disk: o.AllowDisk = False,
-    reserve: o.Reserve = None,
-    device_reserve: o.DeviceReserve = None,
-    on: o.On = None,
-    save: o.Save = None,
-    emit: o.Emit = None,
+    require_gpu: o.RequireGpu = False,
     exact: o.Exact = False,
     fast: o.Fast = False,
     json: o.PlainJson = False,
@@ -165,15 +152,9 @@ def plan(
     from llmrun.cli.planning import PlanRequest, chosen_source, run_plan
     from llmrun.cli.wishes import constraints_of, plan_wish
 
-    wish = plan_wish(
-        prefer,
-        allow_disk=allow_disk,
-        reserve=reserve,
-        device_reserve=device_reserve,
-        source=chosen_source(exact=exact, fast=fast),
-    )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
-    run_plan(PlanRequest(model, constraints, wish, on, save, emit, json, quiet))
+    constraints = Constraints(ctx, gpu_layers, kv_type, parallel=parallel, devices=chosen_devices(device))
+    _check_gpu(constraints, required=require_gpu)
+    run_plan(PlanWish(model, constraints, chosen_source(exact=exact, fast=fast), json, quiet))
 
 
 @app.command()
@@ -212,11 +193,13 @@ def estimate(
 
 
 @app.command()
-def hardware(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+def hardware(
+    measure: o.MeasureNow = False, remeasure: o.Remeasure = False, json: o.PlainJson = False, quiet: o.Quiet = False
+) -> None:
     """Show this machine as llmrun sees it: memory, processor, devices."""
     from llmrun.cli.hardware import run_hardware
 
-    run_hardware(as_json=json, quiet=quiet)
+    run_hardware(measure=measure, remeasure=remeasure, as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -233,6 +216,13 @@ def doctor(
     from llmrun.cli.doctoring import DoctorWish, run_doctor
 
     run_doctor(DoctorWish(fix, backend, prebuilt, yes, report, json, quiet))
+
+
+def _check_gpu(constraints: Constraints, *, required: bool) -> None:
+    if required:
+        from llmrun.cli.gpu_wish import check_required_gpu
+
+        check_required_gpu(constraints)
 
 
 def main() -> None:

@@ -166,6 +166,10 @@ On = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+RequireGpu = Annotated[
+    bool,
+    typer.Option("--require-gpu", help="Fail rather than run on the CPU alone.", rich_help_panel=_RUNNING),
+]
 
 Temperature = Annotated[
     float | None,
@@ -297,6 +301,13 @@ Hidden = Annotated[int | None, _shape_option("--hidden", "N", "Width of a token'
 Method = Annotated[
     str,
     typer.Option("--method", metavar="NAME", help="all, weights, activations or inference.", rich_help_panel=_OUTPUT),
+]
+
+MeasureNow = Annotated[
+    bool, typer.Option("--measure", help="Measure how fast it computes, if that is unknown.", rich_help_panel=_OUTPUT)
+]
+Remeasure = Annotated[
+    bool, typer.Option("--remeasure", help="Measure it again, and forget what runs taught.", rich_help_panel=_OUTPUT)
 ]
 
 _REPAIR = "The repair"

@@ -12,6 +12,7 @@ from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.cli.gpu_wish import tell_unused_gpu_layers
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
@@ -48,6 +49,7 @@ def run_chat(wish: Wish) -> None:
     typed = sys.stdin is not None and sys.stdin.isatty()
     start = _starter(wish, console)
     engine = start()
+    tell_unused_gpu_layers(wish.constraints, engine.devices, console)
     talk = Talk(
         engine,
         start,
@@ -75,6 +77,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     pipeline.locate(reference)
     question = _question(prompt)
     with _starter(wish, console)() as engine:
+        tell_unused_gpu_layers(wish.constraints, engine.devices, console)
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
