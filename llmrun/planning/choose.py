@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmrun.memory.footprint import Footprint
@@ -88,19 +88,23 @@ def _choices_of(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator
 
 def _in_order(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[Row]:
     """Yield the rows that are fast enough and might fit, in the step's order."""
-    found = (row for row in rows(step, offers, ground.constraints, len(ground.names)) if _may_fit(row, step, ground))
+    found = (
+        row
+        for offer in offers
+        for row in filter(_may_fit(offer, step, ground), rows(step, offer, ground.constraints, len(ground.names)))
+    )
     if step.order == "speed":
         speeds = [(_speed(row, step, ground) or 0.0, row) for row in found]
         return (row for _, row in sorted(speeds, key=lambda pair: -pair[0]))
     return (row for row in found if not step.speed or (_speed(row, step, ground) or step.speed) >= step.speed)
 
 
-def _may_fit(row: Row, step: Step, ground: Ground) -> bool:
-    least = least_settings(row, step, ground.constraints, ground.names, ground.base)
-    return any(
-        _within_reach(row, replace(least, type_k=name, type_v=name), ground.room)
-        for name in kv_types(step, ground.constraints)
-    )
+def _may_fit(offer: Offer, step: Step, ground: Ground) -> Callable[[Row], bool]:
+    """Return what tells of an offer's rows whether they might fit with some KV type, by what is known at once."""
+    some = Row(offer, 1 if ground.names else 0)
+    least = least_settings(some, step, ground.constraints, ground.names, ground.base)
+    ways = [replace(least, type_k=name, type_v=name) for name in kv_types(step, ground.constraints)]
+    return lambda row: any(_within_reach(row, way, ground.room) for way in ways)
 
 
 def _speed(row: Row, step: Step, ground: Ground) -> float | None:
@@ -141,4 +145,8 @@ def _within_reach(row: Row, settings: RunSettings, room: Room) -> bool:
     reach = row.offer.sizes.at_least(settings, row.cpu_experts)
     if row.n_gpu_layers > reach.most_layers(room.together):
         return False
-    return room.from_disk or any(room.unified) or reach.on_host(row.n_gpu_layers) <= room.host
+    if room.from_disk:
+        return True
+    if any(room.unified):  # what is on such a device is the host's too
+        return room.separate is None or reach.total <= room.host + room.separate
+    return reach.on_host(row.n_gpu_layers) <= room.host
