@@ -17,7 +17,8 @@ This module knows nothing of where errors come from or how they are shown.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 
 class LLMRunError(Exception):
@@ -39,11 +40,28 @@ class UsageError(LLMRunError):
     http_status = 400
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An allocation that was refused.
+
+    device: as settings name it, None is the host. bytes_asked: of the one buffer that was refused, others may have been
+    granted before. what: the part of the footprint it belongs to. None is what the engine did not say.
+    """
+
+    device: str | None
+    bytes_asked: int | None
+    what: Literal["weights", "kv_cache", "compute"] | None
+
+
 class InsufficientMemoryError(LLMRunError):
-    """What was asked for does not fit into memory."""
+    """What was asked for does not fit into memory; `refusal` is what the engine was refused, where it was asked."""
 
     exit_code = 3
     http_status = 507
+
+    def __init__(self, message: str, hint: str | None = None, refusal: Refusal | None = None) -> None:
+        super().__init__(message, hint)
+        self.refusal = refusal
 
 
 class NotFoundError(LLMRunError):
@@ -82,8 +100,21 @@ class QuestionTooLargeError(EngineError):
 
 
 class WorkerDiedError(EngineError):
-    """The engine's process ended; `log` holds its last lines, oldest first."""
+    """The engine's process ended.
 
-    def __init__(self, message: str, hint: str | None = None, log: tuple[str, ...] = ()) -> None:
+    log: its last lines, oldest first. signal: the number of the signal that ended it, None where none did; 9 (SIGKILL)
+    is also how the system kills for want of memory. refusal: the allocation it died of, where it said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        log: tuple[str, ...] = (),
+        signal: int | None = None,
+        refusal: Refusal | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.log = log
+        self.signal = signal
+        self.refusal = refusal

@@ -9,12 +9,11 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
-from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceInfo
 from llmrun.engine.questions import Questions
+from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError, QuestionTooLargeError, UnknownArchitectureError, UsageError
 from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
@@ -26,8 +25,6 @@ from llmrun.memory.footprint import Footprint
 from llmrun.memory.overhead import device_overhead, host_overhead
 from llmrun.settings import RunSettings
 
-_MAX_DEATHS = 2  # of workers: a header that ends two of them ends the next one too
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -38,7 +35,7 @@ class Answer:
 
 
 class Footprints:
-    """Answers what a model takes with given settings. Use as a context manager: it owns the engine it was given.
+    """Answers what a model takes with given settings.
 
     trouble: why the engine did not answer last, None while it does.
     """
@@ -47,17 +44,16 @@ class Footprints:
         self,
         header: GGUFHeader,
         machine: Machine = Machine(),
-        engine: Engine | None = None,
+        standby: Standby | None = None,
         answers: Path | None = None,
     ) -> None:
-        """answers: a folder to keep the engine's answers in; None is none."""
+        """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none."""
         self.machine = machine
-        self.trouble: EngineError | None = None
+        self.trouble: EngineError | None = standby.trouble if standby else None
         self._header = header
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
-        self._engine = engine
-        self._n_deaths = 0
+        self._standby = standby
         self._questions = Questions(self._ask_engine, answers)
         self._unknown: UnknownArchitectureError | None = None
         try:
@@ -65,28 +61,7 @@ class Footprints:
         except UnknownArchitectureError as error:
             self._estimator, self._unknown = None, error
 
-    def __enter__(self) -> Footprints:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._engine is not None:
-            self._engine.close()
-
-    def look_around(self, wished: Sequence[str] | None, host_free: int) -> None:
-        """Find the devices: those wished for, or the ones llmrun's engine would take by itself.
-
-        Raises UsageError for a device that is not there or named twice, EngineError for one that cannot be reached.
-        """
-        assert self._engine is not None
-        found = self._engine.devices(name for name in wished or () if name.startswith("rpc:"))
-        if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
-            with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
-                wished = self._default_devices()
-        self.machine = machine_of(found, wished, host_free, self.machine)
-
-    def _default_devices(self) -> tuple[str, ...]:
+    def default_devices(self) -> tuple[str, ...]:
         """Return what llama.cpp takes unasked: it knows which backends share one card, and when to use a small one."""
         memory = self._ask_engine(self._asked, self._asked_size, RunSettings(n_ctx=256))
         return tuple(sizes.device for sizes in memory.devices if sizes.device is not None)
@@ -99,21 +74,29 @@ class Footprints:
             raise self._unknown
         return self._estimator
 
+    def _machine_for(self, settings: RunSettings) -> Machine:
+        """Return the machine with the devices of the settings, None being all."""
+        if settings.devices is None:
+            return self.machine
+        by_id = {device.id: device for device in self.machine.devices}
+        return replace(self.machine, devices=tuple(by_id[name] for name in settings.devices))
+
     def exact(self, settings: RunSettings) -> Footprint | None:
         """Return what the engine says; None where it cannot be asked (`trouble` says why).
 
         Raises what the engine refuses these settings or this model with.
         """
-        here = replace(settings, devices=tuple(device.id for device in self.machine.devices))
+        machine = self._machine_for(settings)
+        here = replace(settings, devices=tuple(device.id for device in machine.devices))
         try:
             memory = self._questions.memory(self._asked, self._asked_size, here)
         except QuestionTooLargeError as error:
             self.trouble = error
             return None
         except EngineError as error:
-            if self._engine is not None and not self._engine.has_ended:
+            if self._standby is not None and self._standby.has_answered(error):
                 raise
-            self._bury(error)
+            self.trouble = error
             return None
         self.trouble = None
         return footprint_of(
@@ -124,9 +107,9 @@ class Footprints:
                 max(settings.n_threads, settings.n_threads_batch),
                 len(self._header.tensors),
             ),
-            tuple(device_overhead(device.backend) for device in self.machine.devices),
-            maps=maps_file(settings, self.machine.devices),
-            span=self._span(settings),
+            tuple(device_overhead(device.backend) for device in machine.devices),
+            maps=maps_file(settings, machine.devices),
+            span=self._span(settings, machine),
         )
 
     def arithmetic(self, settings: RunSettings) -> Footprint | None:
@@ -134,7 +117,7 @@ class Footprints:
         if self._estimator is None:
             return None
         try:
-            return self._estimator.estimate(settings, self.machine).footprint
+            return self._estimator.estimate(settings, self._machine_for(settings)).footprint
         except UnknownArchitectureError:
             return None
 
@@ -145,25 +128,24 @@ class Footprints:
             return self.calculated(settings) if exact is None else Answer(exact, "engine")
         return None
 
+    def settled(self, settings: RunSettings) -> Answer | None:
+        """Return the best answer as `best` does, and None too for settings that were the death of who was asked."""
+        before = 0 if self._standby is None else self._standby.n_deaths
+        answer = self.best(settings)
+        return None if self._standby is not None and self._standby.n_deaths > before else answer
+
     def calculated(self, settings: RunSettings) -> Answer | None:
         """Return the arithmetic's answer; None where it does not know the architecture."""
         found = self.arithmetic(settings)
         return None if found is None else Answer(found, "arithmetic")
 
     def _ask_engine(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
-        if self._engine is None:
-            raise self.trouble or EngineError("the engine was not started")
-        return self._engine.dry_run(header, size, settings)
+        if self._standby is None:
+            raise EngineError("the engine was not started")
+        return self._standby.dry_run(header, size, settings)
 
-    def _bury(self, error: EngineError) -> None:
-        self.trouble = error
-        if self._engine is not None:
-            self._engine.close()
-            self._n_deaths += 1
-            self._engine = Engine() if self._n_deaths < _MAX_DEATHS else None
-
-    def _span(self, settings: RunSettings) -> int | None:
-        return None if self._estimator is None else self._estimator.weights(settings, self.machine).mapped
+    def _span(self, settings: RunSettings, machine: Machine) -> int | None:
+        return None if self._estimator is None else self._estimator.weights(settings, machine).mapped
 
 
 def machine_of(found: Sequence[DeviceInfo], wished: Sequence[str] | None, host_free: int, bare: Machine) -> Machine:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def locate(ref: ModelRef) -> Path:
     """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
-    path = embedded_file(ref.quant) if isinstance(ref, GuideRef) else _expand(ref.path)
+    path = embedded_file(ref.quant or GUIDE_QUANTS[0]) if isinstance(ref, GuideRef) else _expand(ref.path)
     check_file(path)
     return path
 
@@ -59,97 +59,91 @@ def _read_writing_model(path: Path) -> GGUFHeader:
     return header
 
 
-def forecast(ref: ModelRef, constraints: Constraints, source: Source | None = None) -> tuple[ModelSummary, Forecast]:
-    """Return what running a model would take of this machine's memory, before anything of it is loaded.
+def variants_of(ref: ModelRef) -> tuple[tuple[Variant, GGUFHeader], ...]:
+    """Return the variants a reference leaves open, each with its header; raises NotFoundError or GGUFError."""
+    if isinstance(ref, GuideRef) and ref.quant is None:
+        return tuple(_variant(embedded_file(quant), quant) for quant in GUIDE_QUANTS)
+    return (_variant(locate(ref), ref.quant if isinstance(ref, GuideRef) else None),)
 
-    source: whom to ask; None takes the engine's word where it can be had. Raises NotFoundError, GGUFError (of it
-    UnknownArchitectureError for the arithmetic) or EngineError.
+
+def _variant(path: Path, quant: str | None) -> tuple[Variant, GGUFHeader]:
+    header = _read_writing_model(path)
+    summary = summarize(header)
+    label = quant or summary.quant or summary.mix[0].type
+    files = tuple(ModelFile(part.name, part.stat().st_size, part) for part in split_paths(path))
+    return Variant(label, files), header
+
+
+def plan(
+    ref: ModelRef, constraints: Constraints = Constraints(), wish: PlanWish = PlanWish(), on: Hardware | None = None
+) -> tuple[ModelSummary, Plan]:
+    """Return how a model would be run on this machine or another, before anything of it is loaded.
+
+    Raises NotFoundError, GGUFError, UsageError or EngineError for a device that is not there, InsufficientMemoryError
+    where nothing fits, with the nearest that does.
     """
-    header = _read_writing_model(locate(ref))
-    settings = _settings(constraints, usual_threads(), header.uint(header.arch("context_length")))
-    memory = read_host_memory()
-    with open_footprints(header, settings.devices, memory, answers_folder()) as footprints:
-        return summarize(header), forecast_with(footprints, header, settings, memory, source)
+    variants = variants_of(ref)
+    with Standby() as standby:
+        site = find_site(standby, constraints, variants[0][1], usual_threads()) if on is None else site_of(on)
+        planner = make_planner(variants, site, constraints, wish, standby if on is None else None)
+        found = planner.plan()
+        return planner.variant(found).summary, found
 
 
-def _settings(constraints: Constraints, threads: Threads, n_ctx_train: int | None = None) -> RunSettings:
-    settings = settings_for(constraints, threads.decode, n_ctx_train)
-    return settings if constraints.n_threads else replace(settings, n_threads_batch=threads.batch)
+def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
+    """Return this machine with the devices that are wished for, or the ones llama.cpp would take by itself.
+
+    Without an engine there are none. Raises UsageError for a device that is not there or named twice, EngineError for
+    one that cannot be reached.
+    """
+    from llmrun.footprints import Footprints, machine_of
+    from llmrun.hardware.cpu import read_repack_rows
+
+    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows())
+    wished = constraints.devices
+    try:
+        found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
+        if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
+            with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
+                wished = Footprints(header, bare.machine, standby).default_devices()
+        return bare.with_devices(machine_of(found, wished, bare.memory.available, bare.machine).devices)
+    except EngineError:
+        if wished:  # they were named: without them this is another question
+            raise
+        return bare
+
+
+def make_planner(
+    variants: Sequence[tuple[Variant, GGUFHeader]],
+    site: Site,
+    constraints: Constraints,
+    wish: PlanWish,
+    standby: Standby | None,
+) -> Planner:
+    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone."""
+    from llmrun.planner import Planner
+    from llmrun.speeds import open_speeds
+    from llmrun.stock import stocked
+
+    speeds = open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
+    answers = answers_folder()
+    stock = [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
+    return Planner(stock, site, speeds, constraints, wish, fixed_variant=len(variants) == 1)
 
 
 @contextlib.contextmanager
 def open_footprints(
-    header: GGUFHeader, devices: Sequence[str] | None, memory: HostMemory, answers: Path | None = None
+    header: GGUFHeader, devices: Sequence[str] | None, answers: Path | None = None
 ) -> Iterator[Footprints]:
-    """Start an engine to ask about a model, and find the devices; without an engine there is the arithmetic alone.
+    """Start an engine to ask what a model takes on this machine, without planning.
 
     Raises UsageError or EngineError for a device that was named and is not there.
     """
-    from llmrun.footprints import Footprints  # here, because who only chats need not wait for it
-    from llmrun.hardware.cpu import read_repack_rows
-    from llmrun.memory.estimate import Machine
+    from llmrun.footprints import Footprints
 
-    bare = Machine(repack_rows=read_repack_rows(), host_free=memory.available)
-    try:
-        engine = Engine()
-    except EngineError as error:
-        with Footprints(header, bare, None, answers) as footprints:
-            footprints.trouble = error
-            yield footprints
-        return
-    with Footprints(header, bare, engine, answers) as footprints:
-        try:
-            footprints.look_around(devices, memory.available)
-        except EngineError as error:
-            if devices:  # they were named: without them this is another question
-                raise
-            footprints.trouble = error
-        yield footprints
-
-
-def forecast_with(
-    footprints: Footprints,
-    header: GGUFHeader,
-    settings: RunSettings,
-    memory: HostMemory,
-    source: Source | None = None,
-) -> Forecast:
-    """Return what a model would take of a host with this memory and of the devices its footprints were asked for."""
-    n_ctx_train = header.uint(header.arch("context_length"))
-    footprint, asked = _ask(footprints, settings, source)
-    trouble = footprints.trouble
-    arithmetic = footprints.arithmetic(settings)
-    devices = footprints.machine.devices
-    reserve = Reserve(host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside))
-
-    def pools_of(taken: Footprint) -> tuple[Pool, ...]:
-        return make_pools(taken, memory.total, memory.available, devices, reserve)
-
-    def answer(changed: RunSettings) -> tuple[Footprint, Source] | None:
-        found = footprints.best(changed) if asked == "engine" else footprints.calculated(changed)
-        return None if found is None else (found.footprint, found.source)
-
-    return Forecast(
-        settings=settings,
-        pools=pools_of(footprint),
-        source=asked,
-        arithmetic=None if arithmetic is None else arithmetic.total,
-        engine_trouble=None if trouble is None else trouble.message,
-        n_ctx=context_shape(settings, n_ctx_train).n_ctx,
-        n_layer=header.uint(header.arch("block_count")),
-        n_ctx_train=n_ctx_train,
-        contexts=context_table(settings, n_ctx_train, pools_of, answer),
-    )
-
-
-def _ask(footprints: Footprints, settings: RunSettings, source: Source | None) -> tuple[Footprint, Source]:
-    if source != "arithmetic":
-        exact = footprints.exact(settings)
-        if exact is not None:
-            return exact, "engine"
-        if source == "engine" and footprints.trouble is not None:
-            raise footprints.trouble
-    return footprints.estimator.estimate(settings, footprints.machine).footprint, "arithmetic"
+    with Standby() as standby:
+        wished = Constraints(devices=None if devices is None else tuple(devices))
+        yield Footprints(header, find_site(standby, wished, header, usual_threads()).machine, standby, answers)
 
 
 def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
@@ -166,25 +160,47 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
     return available, tuple(cards.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A loaded model, and the plan it was loaded by; the engine is the caller's to close."""
+
+    engine: Engine
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Whom to tell what: the engine's log line by line, the plan before it is loaded, loading from 0 to 1, and each
+    step down from the plan where the machine disagreed."""
+
+    log: Callable[[str], None] | None = None
+    planned: Callable[[Plan], None] | None = None
+    progress: Callable[[float], None] | None = None
+    step: Callable[[str], None] | None = None
+
+
 def start(
     ref: ModelRef,
     constraints: Constraints = Constraints(),
-    *,
-    on_log: Callable[[str], None] | None = None,
-    on_progress: Callable[[float], None] | None = None,
-) -> Engine:
-    """Load a model and return the engine that answers with it; the caller closes it.
+    wish: PlanWish = PlanWish(),
+    listener: Listener = Listener(),
+    replay: SavedPlan | None = None,
+) -> Started:
+    """Plan and load a model, stepping down where the machine disagrees with the plan.
 
-    Raises NotFoundError, GGUFError, InsufficientMemoryError or EngineError, with no process left behind.
+    replay: a plan to load exactly as it is, in the place of a new one. Raises NotFoundError, GGUFError, UsageError,
+    InsufficientMemoryError or EngineError, with no process left behind.
     """
-    path = locate(ref)
-    engine = Engine(on_log)
-    try:
-        _read_writing_model(path)  # while the worker imports llama.cpp, so that it costs nothing
+    from llmrun.loading import load_plan
+
+    with Standby(listener.log) as standby:
+        variants = variants_of(ref)  # while the worker imports llama.cpp, so that it costs nothing
         # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
-        threads = usual_threads() if constraints.n_threads else choose_threads((engine.pid,))
-        engine.load(path, _settings(constraints, threads), on_progress)
-    except BaseException:
-        engine.close()
-        raise
-    return engine
+        threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
+        site = find_site(standby, constraints, variants[0][1], threads)
+        planner = make_planner(variants, site, constraints, wish, standby)
+        plan = planner.plan() if replay is None else planner.replayed(replay)
+        if listener.planned is not None:
+            listener.planned(plan)
+        engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
+        return Started(engine, loaded)

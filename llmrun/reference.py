@@ -31,9 +31,9 @@ class LocalRef:
 
 @dataclass(frozen=True, slots=True)
 class GuideRef:
-    """The embedded model, in one of its quantizations."""
+    """The embedded model, in one of its quantizations; None leaves it to the planner."""
 
-    quant: str = GUIDE_QUANTS[0]
+    quant: str | None = None
 
 
 ModelRef = LocalRef | GuideRef
@@ -60,7 +60,7 @@ def parse_reference(text: str) -> ModelRef:
 def format_reference(ref: ModelRef) -> str:
     """Write a reference so that it parses back to itself."""
     if isinstance(ref, GuideRef):
-        return f"{GUIDE}:{ref.quant}"
+        return GUIDE if ref.quant is None else f"{GUIDE}:{ref.quant}"
     text = str(ref.path)
     return text if _PATH.search(text) else f"./{text}"
 

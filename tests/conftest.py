@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from llmrun.engine.protocol import Chunk, Generate, Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from scripts.synthetic import FIRST_FILLER, TINY, write_model
+from tests.lent import lender
 
 # A busy machine is no failure: no example has a deadline, and what fails is printed so that it can be repeated.
 hypothesis.settings.register_profile("llmrun", deadline=None, print_blob=True, derandomize=True, database=None)
@@ -81,26 +80,8 @@ def start_rpc_server() -> Iterator[Callable[..., str]]:
 
     A server has one client at a time: an engine that holds a model on it must be closed before the next one asks.
     """
-    servers: list[subprocess.Popen[str]] = []
-
-    def start() -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            endpoint = f"127.0.0.1:{free.getsockname()[1]}"
-        command = [sys.executable, "-P", "-m", "llmrun.worker.rpc_server", endpoint]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        servers.append(server)
-        assert server.stdout
-        if not server.stdout.readline():
-            assert server.stderr
-            pytest.fail(server.stderr.read())  # scripts/bootstrap builds an engine with RPC
-        threading.Thread(target=server.communicate, daemon=True).start()  # nobody else reads what it says
-        return f"rpc:{endpoint}"
-
-    yield start
-    for server in servers:
-        server.kill()
-        server.wait()
+    with lender() as start:
+        yield lambda: start().id
 
 
 @pytest.fixture(scope="session")

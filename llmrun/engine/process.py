@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from llmrun.engine.protocol import Cancel, Command, Event, Failed, FrameDecoder, Phase, Ready, Work, encode
+from llmrun.engine.refusal import has_lost_a_server, parse_refusal
 from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 
 LOG_LINES = 400  # kept of the engine's log
@@ -136,7 +137,12 @@ class WorkerProcess:
                 "the file is faulty or hostile; `llmrun chat guide` always works",
             )
         how, hint = _how_it_ended(self._process.returncode)
-        return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log)
+        if has_lost_a_server(log):
+            hint = "a device of another process or machine is gone: is its server still running?"
+        number = _signal_of(self._process.returncode)
+        # who is killed has no last words: what stands in the log is of an earlier load
+        refusal = None if number == signal.SIGKILL else parse_refusal(log)
+        return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log, number, refusal)
 
 
 def _spawn() -> subprocess.Popen[bytes]:
@@ -159,6 +165,10 @@ def _spawn() -> subprocess.Popen[bytes]:
 def _pipe(pipe: object) -> BinaryIO:
     assert pipe is not None  # Popen was asked for all three
     return pipe  # type: ignore[return-value]
+
+
+def _signal_of(returncode: int | None) -> int | None:
+    return -returncode if returncode is not None and returncode < 0 else None
 
 
 def _how_it_ended(returncode: int | None) -> tuple[str, str | None]:

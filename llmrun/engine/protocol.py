@@ -253,11 +253,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The command failed with the error of class `kind` (see llmrun.errors)."""
+    """The command failed with the error of class `kind` (see llmrun.errors); refusal: an InsufficientMemoryError's."""
 
     kind: str
     message: str
     hint: str | None = None
+    refusal: errors.Refusal | None = None
 
 
 Answered = DryRunResult | DeviceList | Measured
@@ -313,7 +314,8 @@ def _decode(body: bytes) -> Command | Event:
 def failure_of(error: errors.LLMRunError) -> Failed:
     """Put an error of ours into a message; a file's name in it that is no text is written with escapes."""
     hint = None if error.hint is None else as_text(error.hint)
-    return Failed(type(error).__name__, as_text(error.message), hint)
+    refusal = error.refusal if isinstance(error, errors.InsufficientMemoryError) else None
+    return Failed(type(error).__name__, as_text(error.message), hint, refusal)
 
 
 def as_text(text: str) -> str:
@@ -326,4 +328,6 @@ def error_of(failure: Failed) -> errors.LLMRunError:
     cls = getattr(errors, failure.kind, errors.EngineError)
     if not (isinstance(cls, type) and issubclass(cls, errors.LLMRunError)):
         cls = errors.EngineError
+    if issubclass(cls, errors.InsufficientMemoryError):
+        return cls(failure.message, failure.hint, failure.refusal)
     return cls(failure.message, failure.hint)

@@ -60,15 +60,19 @@ def rows_of(offer: Offer, constraints: Constraints, n_devices: int) -> tuple[Row
     return tuple(rows)
 
 
-def least_settings(row: Row, step: Step, constraints: Constraints, names: Sequence[str]) -> RunSettings:
+def least_settings(
+    row: Row, step: Step, constraints: Constraints, names: Sequence[str], base: RunSettings
+) -> RunSettings:
     """Return what a row is run with at the least: its step's shortest context, small batches, nothing repacked.
 
-    The KV type is the preferred one. names: of all devices, which are used as far as layers are on any.
+    The KV type is the preferred one. names: of all devices, which are used as far as layers are on any. base: what is
+    not chosen here.
     """
     on_devices = row.n_gpu_layers > 0
     parallel = constraints.parallel or 1
     type_kv = kv_types(step, constraints)[0]
-    return RunSettings(
+    return replace(
+        base,
         n_ctx=contexts(step, constraints, row.offer)[-1] * parallel,
         n_seq_max=parallel,
         n_outputs_max=parallel,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.candidates import (
@@ -49,13 +49,15 @@ class Choice:
 class Ground:
     """What is chosen on: the devices by name, the room of all pools, and what the user fixed.
 
-    allow_disk: whether weights may be more than the memory, if nothing else is to be had.
+    allow_disk: whether weights may be more than the memory, if nothing else is to be had. base: settings that are not
+    chosen here, as the threads.
     """
 
     names: tuple[str, ...]
     room: Room
     constraints: Constraints
     allow_disk: bool = False
+    base: RunSettings = field(default_factory=RunSettings)
 
 
 def choose(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Choice | None:
@@ -94,7 +96,7 @@ def _in_order(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[R
 
 
 def _may_fit(row: Row, step: Step, ground: Ground) -> bool:
-    least = least_settings(row, step, ground.constraints, ground.names)
+    least = least_settings(row, step, ground.constraints, ground.names, ground.base)
     return any(
         _within_reach(row, replace(least, type_k=name, type_v=name), ground.room)
         for name in kv_types(step, ground.constraints)
@@ -102,7 +104,7 @@ def _may_fit(row: Row, step: Step, ground: Ground) -> bool:
 
 
 def _speed(row: Row, step: Step, ground: Ground) -> float | None:
-    return row.offer.decode(least_settings(row, step, ground.constraints, ground.names))
+    return row.offer.decode(least_settings(row, step, ground.constraints, ground.names, ground.base))
 
 
 def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
@@ -110,7 +112,7 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
 
     All are looked at: what is computed in can be less with a longer context or larger batches.
     """
-    least = least_settings(row, step, ground.constraints, ground.names)
+    least = least_settings(row, step, ground.constraints, ground.names, ground.base)
     ways = [replace(least, n_ubatch=size) for size in BATCHES_DEVICE] if row.n_gpu_layers else [least]
     if row.offer.repacks and not row.n_gpu_layers:
         ways.insert(0, replace(least, repack=True))
@@ -120,10 +122,10 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
         for way in ways
         for n_ctx in contexts(step, ground.constraints, row.offer)
     )
-    return next(filter(None, (_fitting(row, option, ground) for option in options)), None)
+    return next(filter(None, (fitting(row, option, ground) for option in options)), None)
 
 
-def _fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:
+def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:
     """Return the settings with devices and split that fit, None where none do."""
     if not _within_reach(row, settings, ground.room):
         return None

@@ -5,16 +5,21 @@ At the least: weights, caches and states, which are exact; what is computed in c
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 
+from llmrun.gguf.header import GGUFHeader
 from llmrun.memory.cache import layer_cache_size
 from llmrun.memory.context import context_shape
 from llmrun.memory.shape import ModelShape
 from llmrun.settings import RunSettings
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")  # see llmrun.memory.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,16 @@ def _total(shape: ModelShape) -> int:
     return layers + shape.input.size + shape.output.size
 
 
-def bare_sizes(layers: Sequence[tuple[int, int]], output: int, rest: int) -> LayerSizes:
-    """Return the sizes of a model of which only the tensors are known: (dense, experts) of each layer."""
-    dense, experts = tuple(pair[0] for pair in layers), tuple(pair[1] for pair in layers)
-    return LayerSizes(dense, experts, output, sum(dense) + sum(experts) + output + rest)
+def tensor_sizes(header: GGUFHeader) -> LayerSizes:
+    """Return the sizes of a model of which only the tensors are known, by their names."""
+    n_layer = header.uint(header.arch("block_count"))
+    dense, experts, rest, output = [0] * n_layer, [0] * n_layer, 0, 0
+    for tensor in header.tensors:
+        match = _LAYER.match(tensor.name)
+        if match is not None and int(match[1]) < n_layer:
+            (experts if _EXPERTS.search(tensor.name) else dense)[int(match[1])] += tensor.size
+        elif tensor.name.startswith("output"):
+            output += tensor.size
+        else:
+            rest += tensor.size
+    return LayerSizes(tuple(dense), tuple(experts), output, sum(dense) + sum(experts) + output + rest)

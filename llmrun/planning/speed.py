@@ -14,7 +14,7 @@ from itertools import chain
 from llmrun.gguf.header import align
 from llmrun.memory.placement import Placement
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
-from llmrun.planning.work import Heads, ModelWork, Product
+from llmrun.planning.work import Heads, LayerWork, ModelWork, Product
 from llmrun.settings import RunSettings
 
 CELL_STEP = 256  # llama-kv-cache.cpp, get_n_kv: cells are looked at in steps of so many
@@ -101,21 +101,28 @@ class _Pools:
 def decode_terms(work: ModelWork, settings: RunSettings, rates_of: RatesOf, n_past: int) -> Iterable[Term | None]:
     """Yield the costs of one token by itself; None for what is not known."""
     for index, layer in enumerate(work.layers):
-        rates = rates_of(index, False)
-        yield from _base(rates, lambda base: base.layer)
-        for product in (*layer.attention, *layer.feed_forward):
-            yield from _read(product, rates)
-        for product in layer.experts:
-            yield from _read(product, rates_of(index, index < settings.cpu_experts))
-        if layer.heads is not None:
-            seen = _seen(layer.heads, n_past, 1)
-            size = layer.heads.cell_size(settings.type_k, settings.type_v) * seen
-            yield _attend(rates, settings.type_k, lambda cost: cost.decode, layer.heads.multiplications(seen))
-            yield _attend(rates, settings.type_k, lambda cost: cost.read, size)
+        with_experts = rates_of(index, index < settings.cpu_experts)
+        yield from layer_decode_terms(layer, settings, rates_of(index, False), with_experts, n_past)
     for product in work.output:
         yield from _read(product, rates_of(None, False))
     yield from _base(rates_of(None, False), lambda base: base.call)
     yield from _base(rates_of(None, True), lambda base: base.logit, work.n_vocab)
+
+
+def layer_decode_terms(
+    layer: LayerWork, settings: RunSettings, rates: Rates | None, with_experts: Rates | None, n_past: int
+) -> Iterable[Term | None]:
+    """Yield what one layer costs a token by itself, where it lies and where its experts do."""
+    yield from _base(rates, lambda base: base.layer)
+    for product in (*layer.attention, *layer.feed_forward):
+        yield from _read(product, rates)
+    for product in layer.experts:
+        yield from _read(product, with_experts)
+    if layer.heads is not None:
+        seen = _seen(layer.heads, n_past, 1)
+        size = layer.heads.cell_size(settings.type_k, settings.type_v) * seen
+        yield _attend(rates, settings.type_k, lambda cost: cost.decode, layer.heads.multiplications(seen))
+        yield _attend(rates, settings.type_k, lambda cost: cost.read, size)
 
 
 def batch_terms(

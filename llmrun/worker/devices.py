@@ -66,7 +66,7 @@ class Devices:
         found = [_describe(pointer, name_of(pointer)) for pointer in local_devices()]
         for endpoint in dict.fromkeys(remote):
             pointers = self._attach(endpoint)
-            found += [_describe(pointer, f"rpc:{endpoint}" + f"/{n}" * (n > 0)) for n, pointer in enumerate(pointers)]
+            found += [_describe(pointer, _remote_name(endpoint, number)) for number, pointer in enumerate(pointers)]
         return tuple(found)
 
     def open(self, names: Sequence[str]) -> tuple[int, ...]:
@@ -88,6 +88,16 @@ class Devices:
     def known(self) -> tuple[int, ...]:
         """Return every device, attached ones included."""
         return (*local_devices(), *(pointer for pointers in self._attached.values() for pointer in pointers))
+
+    def by_buffer_type(self) -> dict[str, str]:
+        """Return what the settings call each device, by ggml's name of the memory it has."""
+        local = {pointer: name_of(pointer) for pointer in local_devices() if kind_of(pointer) in ("GPU", "IGPU")}
+        attached = {
+            pointer: _remote_name(endpoint, number)
+            for endpoint, pointers in self._attached.items()
+            for number, pointer in enumerate(pointers)
+        }
+        return {buffer_type_of(pointer): name for pointer, name in (local | attached).items()}
 
     def _remote(self, name: str, local: dict[str, int]) -> int:
         if not name.startswith("rpc:"):
@@ -129,6 +139,12 @@ def local_devices() -> tuple[int, ...]:
 def name_of(device: int) -> str:
     """Return ggml's name of a device, such as "CUDA0"."""
     return _text(bind("ggml_backend_dev_name", _Text, _Pointer)(device))
+
+
+def buffer_type_of(device: int) -> str:
+    """Return ggml's name of a device's own buffer type, such as "RPC0[127.0.0.1:50052]"."""
+    kind = bind("ggml_backend_dev_buffer_type", _Pointer, _Pointer)(device)
+    return _text(bind("ggml_backend_buft_name", _Text, _Pointer)(kind))
 
 
 def kind_of(device: int) -> str:
@@ -192,6 +208,10 @@ def _rpc_function(name: str, result: Any, *arguments: Any) -> Any:
         )
     address = bind("ggml_backend_reg_get_proc_address", _Pointer, _Pointer, _Text)(registry, name.encode())
     return ctypes.CFUNCTYPE(result, *arguments)(address)
+
+
+def _remote_name(endpoint: str, number: int) -> str:
+    return f"rpc:{endpoint}" + f"/{number}" * (number > 0)
 
 
 def _endpoint(name: str) -> tuple[str, int]:

@@ -17,17 +17,17 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError
+from llmrun.engine.refusal import parse_refusal
+from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError, Refusal
 from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import RunSettings, choose_n_ctx
+from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
 from llmrun.worker.vocabulary import Vocabulary
 
 # sizeof in C of the structs passed by value, llama.cpp 0c1e57098 on 64-bit machines: a mismatch would corrupt memory.
 _STRUCT_SIZES = {"llama_model_params": 80, "llama_context_params": 160, "llama_batch": 56}
-
-_OUT_OF_MEMORY = re.compile(r"unable to allocate|failed to allocate|alloc_tensor_range|out of memory|bad_alloc", re.I)
 
 
 def start_backend() -> None:
@@ -121,9 +121,11 @@ def _load_error(name: str, complaints: Sequence[str]) -> LLMRunError:
     reason = (
         re.sub(r"^error loading model \w+: ", "", reasons[-1]) if reasons else (complaints or ["no reason given"])[-1]
     )
-    if _OUT_OF_MEMORY.search(text):
+    if (refusal := parse_refusal(complaints, devices().by_buffer_type())) is not None:
         return InsufficientMemoryError(
-            f"{name} could not be loaded: {reason}", "close other programs, try fewer --gpu-layers, or a smaller file"
+            f"{name} could not be loaded: {reason}",
+            "close other programs, try fewer --gpu-layers, or a smaller file",
+            refusal,
         )
     if architecture := re.search(r"unknown model architecture: '(.*)'", text):
         return GGUFError(
@@ -231,6 +233,10 @@ class Context:
         batch.logits[n - 1] = want_logits
         return int(lib.llama_decode(self.pointer, batch))
 
+    def last_refusal(self) -> Refusal | None:
+        """Return what allocation was refused, if the log complained of one since this context was made."""
+        return parse_refusal(engine_log().complaints, devices().by_buffer_type())
+
     def n_past(self) -> int:
         """Return how many tokens the memory holds."""
         return int(lib.llama_memory_seq_pos_max(self._memory, 0)) + 1
@@ -267,8 +273,8 @@ def _context_error(settings: RunSettings, n_ctx: int, n_ctx_train: int, complain
     reason = complaints[-1] if complaints else "no reason given"
     kv = settings.type_k if settings.type_k == settings.type_v else f"{settings.type_k}/{settings.type_v}"
     message = f"no context of {n_ctx:,} tokens with KV type {kv} could be made: {reason}"
-    if _OUT_OF_MEMORY.search("\n".join(complaints)):
+    if (refusal := parse_refusal(complaints, devices().by_buffer_type())) is not None:
         return InsufficientMemoryError(
-            message, f"try a smaller one: --ctx {min(n_ctx_train or n_ctx, max(512, n_ctx // 4))}"
+            message, f"try a smaller one: --ctx {min(n_ctx_train or n_ctx, max(512, n_ctx // 4))}", refusal
         )
     return EngineError(message, "try --kv-type f16, or another --ctx")

@@ -5,7 +5,6 @@ Must not know whether the weights are there: a loaded model and a dry run are re
 
 from __future__ import annotations
 
-import ctypes
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from llama_cpp import llama_cpp as lib
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.settings import RunSettings
 from llmrun.worker.breakdown import Buffers, read_breakdown, read_state
-from llmrun.worker.devices import bind, devices, name_of
+from llmrun.worker.devices import buffer_type_of, devices, name_of
 from llmrun.worker.llama import Model
 from llmrun.worker.log_sizes import (
     parse_buffers,
@@ -117,13 +116,7 @@ def _pools(settings: RunSettings, lines: Sequence[str]) -> Pools:
         by_name = {name_of(pointer): pointer for pointer in devices().known()}
         ids = tuple(name for name in parse_devices(lines) if name in by_name)
         pointers = tuple(by_name[name] for name in ids)
-    return Pools(pointers, tuple(map(name_of, pointers)), tuple(map(_type_name, pointers)), ids)
-
-
-def _type_name(device: int) -> str:
-    """ggml's name of a device's own buffer type, such as "RPC0[127.0.0.1:50052]"."""
-    kind = bind("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)(device)
-    return str(bind("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)(kind).decode("utf-8", "replace"))
+    return Pools(pointers, tuple(map(name_of, pointers)), tuple(map(buffer_type_of, pointers)), ids)
 
 
 def _remeasured(table: Sequence[Buffers], context: Any, *, has_devices: bool) -> tuple[Buffers, ...]:

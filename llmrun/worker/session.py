@@ -154,7 +154,8 @@ class Session:
         if status == _CANCELLED:
             return False
         if status == _ALLOCATION_FAILED:
-            raise InsufficientMemoryError("there was no memory to compute the next tokens", "try a smaller --ctx")
+            message = "there was no memory to compute the next tokens"
+            raise InsufficientMemoryError(message, "try a smaller --ctx", self._context.last_refusal())
         raise EngineError(f"llama.cpp could not read {len(tokens)} tokens at position {position} (status {status})")
 
     def _resynchronize(self) -> None:

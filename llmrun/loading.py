@@ -1,0 +1,92 @@
+"""A plan loaded; and where the machine disagrees with it, the next one, until one is loaded or none is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from llmrun.engine.client import Engine
+from llmrun.engine.standby import Standby
+from llmrun.errors import InsufficientMemoryError, LLMRunError, WorkerDiedError
+from llmrun.planner import Planner
+from llmrun.planning.failure import Failure
+from llmrun.planning.plan import Plan
+from llmrun.planning.step_down import Kind
+from llmrun.units import format_bytes
+
+_MOST_TRIES = 2  # of less of the same kind
+
+
+def load_plan(
+    planner: Planner,
+    plan: Plan,
+    standby: Standby,
+    on_progress: Callable[[float], None] | None = None,
+    on_step: Callable[[str], None] | None = None,
+    *,
+    fixed: bool = False,
+) -> tuple[Engine, Plan]:
+    """Load a plan and return the engine, the caller's to close, with the plan that was loaded in the end.
+
+    on_step gets one line for each step down. fixed: take none. Raises what the last attempt raised.
+    """
+    tries: Counter[Kind] = Counter()
+    while True:
+        engine = standby.take()
+        try:
+            engine.load(planner.variant(plan).variant.path, plan.settings, on_progress)
+            return engine, plan
+        except (InsufficientMemoryError, WorkerDiedError) as error:
+            engine.close()
+            failure = failure_of(error, plan)
+            exhausted = [kind for kind, count in tries.items() if count >= _MOST_TRIES]
+            found = None if fixed or failure is None else planner.after(plan, failure, exhausted)
+            if found is None or failure is None:
+                raise
+            kind, less = found
+            tries[kind] += 1
+            if on_step is not None:
+                on_step(_line(failure, kind, plan, less))
+            plan = less
+        except BaseException:
+            engine.close()
+            raise
+
+
+def failure_of(error: LLMRunError, plan: Plan) -> Failure | None:
+    """Return what an error of loading says about memory; None where it says nothing about it."""
+    known = {pool.id for pool in plan.forecast.pools}
+    if isinstance(error, InsufficientMemoryError) and error.refusal is not None:
+        pool = error.refusal.device or "host"
+        return Failure(pool if pool in known else "host", error.refusal.what, error.refusal.bytes_asked)
+    if isinstance(error, InsufficientMemoryError):
+        return Failure("host")
+    if isinstance(error, WorkerDiedError):
+        devices = plan.settings.devices or ()
+        # killed: by the kernel, for the host's memory; else it fell over a driver
+        return Failure("host" if error.killed or not devices else devices[0])
+    return None
+
+
+def _line(failure: Failure, kind: Kind, plan: Plan, less: Plan) -> str:
+    where = "RAM" if failure.pool == "host" else failure.pool
+    asked = "did not suffice" if failure.asked is None else f"did not give {format_bytes(failure.asked)}"
+    return f"{where} {asked}{_for(failure)}: {_change(kind, plan, less)}"
+
+
+def _for(failure: Failure) -> str:
+    names = {"weights": "weights", "kv_cache": "the KV cache", "compute": "computing"}
+    return "" if failure.part is None else f" for {names[failure.part]}"
+
+
+def _change(kind: Kind, plan: Plan, less: Plan) -> str:
+    old, new = plan.settings, less.settings
+    if kind == "layers":
+        if new.cpu_experts != old.cpu_experts:
+            return f"trying with the experts of {new.cpu_experts} layers in RAM"
+        return f"trying {new.n_gpu_layers} layers on the GPU in place of {old.n_gpu_layers}"
+    if kind == "kv_type":
+        return f"trying a KV cache of {new.type_k} in place of {old.type_k}"
+    if kind == "context":
+        return f"trying a context of {less.forecast.n_ctx_each:,} tokens in place of {plan.forecast.n_ctx_each:,}"
+    return f"trying {less.quant} in place of {plan.quant}"

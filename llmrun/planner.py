@@ -1,0 +1,237 @@
+"""Plans for one model on one machine: chosen by arithmetic, settled by the engine, explained.
+
+Knows nothing of files, processes, or what is done with a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+from llmrun.errors import EngineError
+from llmrun.memory.context import context_shape
+from llmrun.memory.footprint import Footprint, MemoryBreakdown
+from llmrun.memory.placement import place_layers
+from llmrun.planning.better import next_better, runners_up
+from llmrun.planning.choose import Choice, Ground, choose
+from llmrun.planning.failure import Failure, room_after
+from llmrun.planning.forecast import Forecast, Source, context_table
+from llmrun.planning.nearest import refusal_of
+from llmrun.planning.offer import Offer
+from llmrun.planning.plan import Plan
+from llmrun.planning.policy import POLICIES, Prefer
+from llmrun.planning.pools import Pool, Reserve, make_pools
+from llmrun.planning.reasons import reasons_of
+from llmrun.planning.room import Room, make_room
+from llmrun.planning.speed import Speed
+from llmrun.planning.step_down import Kind, step_down
+from llmrun.settings import Constraints, RunSettings
+from llmrun.site import Site
+from llmrun.speeds import Speeds
+from llmrun.stock import Stocked
+
+_MOST_CORRECTIONS = 6  # of the arithmetic by the engine; the first one has nearly always been enough
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWish:
+    """What is wished of a plan, besides how the model runs.
+
+    source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
+    host and on each device, None is what is usual.
+    """
+
+    prefer: Prefer = "balanced"
+    allow_disk: bool = False
+    source: Source | None = None
+    reserve_host: int | None = None
+    reserve_device: int | None = None
+
+
+class Planner:
+    """Plans with a stock of variants on a site. fixed_variant: whether the user named the one there is."""
+
+    def __init__(
+        self,
+        stock: Sequence[Stocked],
+        site: Site,
+        speeds: Speeds,
+        constraints: Constraints,
+        wish: PlanWish,
+        *,
+        fixed_variant: bool = False,
+    ) -> None:
+        self._stock = {one.offer.quant: one for one in stock}
+        self._site = site
+        self._speeds = speeds
+        self._wish = wish
+        self._policy = POLICIES[wish.prefer]
+        self._fixed_variant = fixed_variant
+        self.reserve: Reserve = site.reserve(wish.reserve_host, wish.reserve_device)
+        own = constraints.n_threads
+        self._ground = Ground(
+            tuple(device.id for device in site.devices),
+            make_room(site.memory.available, site.devices, self.reserve),
+            constraints,
+            wish.allow_disk,
+            RunSettings(n_threads=own or site.threads.decode, n_threads_batch=own or site.threads.batch),
+        )
+
+    def variant(self, plan: Plan) -> Stocked:
+        """Return the variant of a plan."""
+        return self._stock[plan.quant]
+
+    def plan(self) -> Plan:
+        """Return the plan; raises InsufficientMemoryError with the nearest that works, EngineError for --exact."""
+        choice, source, offers = self._settled(self._ground)
+        if choice is None:
+            raise refusal_of(offers, self._ground, self._policy)
+        return self._plan_of(choice, source, offers)
+
+    def after(self, plan: Plan, failure: Failure, exhausted: Collection[Kind] = ()) -> tuple[Kind, Plan] | None:
+        """Return the plan to try after one failed to load, and what there is less of in it; None where none is left."""
+        settings = plan.settings
+        pools = {pool.id: pool.used for pool in plan.forecast.pools}
+        self._ground = replace(
+            self._ground,
+            room=room_after(self._ground.room, self._ground.names, failure, pools[failure.pool]),
+        )
+        offers = [one.offer for one in self._stock.values()]
+        offer = self._stock[plan.quant].offer
+        found = step_down(offer, settings, offers, self._ground, self._policy, exhausted)
+        if found is None:
+            return None
+        kind, choice = found
+        return kind, self._plan_of(choice, "arithmetic", tuple(offers))
+
+    def _settled(self, ground: Ground) -> tuple[Choice | None, Source, tuple[Offer, ...]]:
+        """Choose, and ask the engine about the choice; where it knows better, choose again with what it said."""
+        offers = [one.offer for one in self._stock.values()]
+        for _ in range(_MOST_CORRECTIONS):
+            choice = choose(offers, ground, self._policy)
+            if choice is None:
+                return None, "arithmetic", tuple(offers)
+            footprint, source = self._ask(choice)
+            if source == "arithmetic":
+                return choice, source, tuple(offers)
+            room = self._room_for(choice.settings, ground.room)
+            if footprint is not None and replace(room, from_disk=choice.from_disk).holds(footprint):
+                return replace(choice, footprint=footprint), source, tuple(offers)
+            place = next(index for index, offer in enumerate(offers) if offer.quant == choice.offer.quant)
+            offers[place] = _corrected(offers[place], choice, footprint)
+        return None, "engine", tuple(offers)
+
+    def _ask(self, choice: Choice) -> tuple[Footprint | None, Source]:
+        """Return what a choice takes, None where the engine refuses it, and who said so."""
+        if self._wish.source == "arithmetic" or not self._site.here:
+            return choice.footprint, "arithmetic"
+        footprints = self._stock[choice.offer.quant].footprints
+        if self._wish.source == "engine":
+            exact = footprints.exact(choice.settings)
+            if exact is None:
+                raise footprints.trouble or EngineError("the engine could not be asked")
+            return exact, "engine"
+        answer = footprints.settled(choice.settings)
+        if answer is None:
+            return None, "engine"
+        return answer.footprint, answer.source
+
+    def _room_for(self, settings: RunSettings, room: Room) -> Room:
+        return room.only([self._ground.names.index(name) for name in settings.devices or ()])
+
+    def _plan_of(self, choice: Choice, source: Source, offers: tuple[Offer, ...]) -> Plan:
+        stocked = self._stock[choice.offer.quant]
+        speed = self._speed(choice, stocked)
+        here = self._site.here and stocked.work is not None
+        return Plan(
+            quant=choice.offer.quant,
+            loss=choice.offer.loss,
+            prefer=self._wish.prefer,
+            why=choice.step.why,
+            where=choice.row.where,
+            forecast=self._forecast(choice, source, stocked),
+            speed=speed,
+            measured=here and stocked.work is not None and self._speeds.is_measured(stocked.work, choice.settings),
+            reasons=reasons_of(
+                choice,
+                self._ground,
+                choice.settings,
+                self._site.threads.reason,
+                len(offers),
+                fixed_variant=self._fixed_variant,
+            ),
+            better=next_better(choice, offers, self._ground, self._policy),
+            runners_up=runners_up(choice, offers, self._ground, self._policy),
+            from_disk=choice.from_disk,
+        )
+
+    def _speed(self, choice: Choice, stocked: Stocked) -> Speed | None:
+        if stocked.work is None:
+            return None
+        settings = choice.settings
+        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
+        split = settings.tensor_split or (1.0,) * len(devices)
+        placement = place_layers(choice.offer.sizes.n_layer, settings.n_gpu_layers, split)
+        return self._speeds.predict(stocked.work, settings, placement, devices)
+
+    def _forecast(self, choice: Choice, source: Source, stocked: Stocked) -> Forecast:
+        settings, n_ctx_train = choice.settings, choice.offer.n_ctx_train
+        arithmetic = stocked.footprints.arithmetic(settings)
+        trouble = stocked.footprints.trouble if self._site.here else None
+
+        def answer(changed: RunSettings) -> tuple[Footprint, Source] | None:
+            if source == "engine":
+                found = stocked.footprints.best(changed)
+                return None if found is None else (found.footprint, found.source)
+            calculated = choice.offer.footprint(changed)
+            return None if calculated is None else (calculated, "arithmetic")
+
+        return Forecast(
+            settings=settings,
+            pools=self.pools(settings, choice.footprint),
+            source=source,
+            arithmetic=None if arithmetic is None else arithmetic.total,
+            engine_trouble=None if trouble is None else trouble.message,
+            n_ctx=context_shape(settings, n_ctx_train).n_ctx,
+            n_layer=choice.offer.sizes.n_layer,
+            n_ctx_train=n_ctx_train,
+            contexts=context_table(settings, n_ctx_train, lambda taken: self.pools(settings, taken), answer),
+        )
+
+    def pools(self, settings: RunSettings, footprint: Footprint) -> tuple[Pool, ...]:
+        """Return what a footprint takes of each pool of this machine, the devices those of the settings."""
+        memory = self._site.memory
+        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
+        return make_pools(footprint, memory.total, memory.available, devices, self.reserve)
+
+
+def _corrected(offer: Offer, choice: Choice, told: Footprint | None) -> Offer:
+    """Return an offer that knows what the engine told about one of its settings; None is that they are refused."""
+    refused = choice.settings
+    if told is None:
+
+        def without(settings: RunSettings) -> Footprint | None:
+            return None if settings == refused else offer.footprint(settings)
+
+        return replace(offer, footprint=without)
+    host = max(0, told.host.total - choice.footprint.host.total)
+    pairs = zip(told.devices, choice.footprint.devices, strict=True)
+    device = max((max(0, said.total - thought.total) for said, thought in pairs), default=0)
+    return replace(offer, footprint=_with_more(offer.footprint, host, device))
+
+
+def _with_more(
+    ask: Callable[[RunSettings], Footprint | None], host: int, device: int
+) -> Callable[[RunSettings], Footprint | None]:
+    """Return what asks the same and adds so many bytes to what there is to compute in."""
+
+    def more(used: MemoryBreakdown, size: int) -> MemoryBreakdown:
+        return replace(used, compute=used.compute + size)
+
+    def corrected(settings: RunSettings) -> Footprint | None:
+        found = ask(settings)
+        if found is None:
+            return None
+        return Footprint(more(found.host, host), tuple(more(used, device) for used in found.devices))
+
+    return corrected

@@ -1,0 +1,108 @@
+"""Settings as the command line of llama.cpp's own server: the same memory and the same placement. Pure.
+
+The flags' names and values are those of common/arg.cpp in llama.cpp 0c1e57098, inside llama-cpp-python 0.3.36:
+
+    -m --rpc -dev -ngl -ts --n-cpu-moe -c -np --kv-unified --no-kv-unified -b -ub -ctk -ctv -fa --swa-full
+    --no-kv-offload --load-mode --repack --no-repack -t -tb --fit --cache-ram --ctx-checkpoints
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from llmrun.settings import RunSettings, choose_n_ctx
+
+# arg.cpp, "-lm"; its --mlock, --no-mmap and --direct-io are gone
+_LOAD_MODES = {
+    "auto": "auto",
+    "none": "none",
+    "mmap": "mmap",
+    "mlock": "mlock",
+    "mmap_mlock": "mmap+mlock",
+    "direct_io": "dio",
+}
+_FLASH_ATTN = {None: "auto", True: "on", False: "off"}
+
+
+def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: int = 0) -> tuple[str, ...]:
+    """Return the command and its arguments, for `shlex.join` or a process.
+
+    n_ctx_train: the model's, for settings that name no context. n_outputs_max has no flag: the server takes what its
+    slots need. A server that lends several devices is taken to lend those up to the last that the settings name.
+    """
+    return (
+        "llama-server",
+        *("-m", model_path),
+        *_device_flags(settings),
+        *_context_flags(settings, n_ctx_train),
+        *("--load-mode", _LOAD_MODES[settings.load_mode]),
+        "--repack" if settings.repack else "--no-repack",
+        *("-t", str(settings.n_threads), "-tb", str(settings.n_threads_batch)),
+        # else it changes what is not said, keeps answered prompts in up to 8 GiB of RAM, and states of each besides
+        *("--fit", "off", "--cache-ram", "0", "--ctx-checkpoints", "0"),
+    )
+
+
+def _device_flags(settings: RunSettings) -> tuple[str, ...]:
+    """--rpc before -dev, since arguments are followed in their order and a device is named when it is there."""
+    names = settings.devices
+    flags: list[str] = []
+    if names is not None:
+        endpoints = _endpoints(names)
+        flags += ["--rpc", ",".join(endpoints)] if endpoints else []
+        flags += ["-dev", ",".join(_ggml_names(names, endpoints)) or "none"]
+    flags += ["-ngl", "all" if settings.n_gpu_layers is None else str(settings.n_gpu_layers)]
+    if settings.tensor_split is not None:
+        flags += ["-ts", ",".join(_plain(part) for part in settings.tensor_split)]
+    if settings.cpu_experts:
+        flags += ["--n-cpu-moe", str(settings.cpu_experts)]
+    return tuple(flags)
+
+
+def _endpoints(names: Iterable[str]) -> Mapping[str, int]:
+    """Return the servers in order, each with how many devices it lends, as far as the names tell."""
+    found: dict[str, int] = {}
+    for name in names:
+        if name.startswith("rpc:"):
+            endpoint, number = _split_rpc(name)
+            found[endpoint] = max(found.get(endpoint, 0), number + 1)
+    return found
+
+
+def _ggml_names(names: Sequence[str], endpoints: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the devices' names as the server knows them: RPC0, RPC1 ... are counted over all servers.
+
+    ggml-rpc.cpp, ggml_backend_rpc_add_server: dev_id.
+    """
+    first, n_before = {}, 0
+    for endpoint, count in endpoints.items():
+        first[endpoint], n_before = n_before, n_before + count
+    found = []
+    for name in names:
+        if name.startswith("rpc:"):
+            endpoint, number = _split_rpc(name)
+            name = f"RPC{first[endpoint] + number}"
+        found.append(name)
+    return tuple(found)
+
+
+def _split_rpc(name: str) -> tuple[str, int]:
+    """Return the server and the number of its device: "rpc:10.0.0.2:50052/1" is the second one of 10.0.0.2:50052."""
+    endpoint, _, number = name.removeprefix("rpc:").partition("/")
+    return endpoint, int(number or 0)
+
+
+def _context_flags(settings: RunSettings, n_ctx_train: int) -> tuple[str, ...]:
+    return (
+        *("-c", str(choose_n_ctx(settings.n_ctx, n_ctx_train)), "-np", str(settings.n_seq_max)),
+        "--kv-unified" if settings.kv_unified else "--no-kv-unified",
+        *("-b", str(settings.n_batch), "-ub", str(settings.n_ubatch)),
+        *("-ctk", settings.type_k, "-ctv", settings.type_v, "-fa", _FLASH_ATTN[settings.flash_attn]),
+        *(("--swa-full",) if settings.swa_full else ()),
+        *(() if settings.offload_kqv else ("--no-kv-offload",)),
+    )
+
+
+def _plain(part: float) -> str:
+    """Return a number that std::stof reads back to the same float: 12.0 is "12"."""
+    return str(int(part)) if part == int(part) else repr(part)

@@ -1,0 +1,89 @@
+"""Where nothing fits: what comes nearest, and which of the user's wishes stands in the way. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from llmrun.errors import InsufficientMemoryError
+from llmrun.memory.footprint import Footprint
+from llmrun.planning.candidates import Row, considered, least_settings, rows_of
+from llmrun.planning.choose import Choice, Ground, choose
+from llmrun.planning.offer import Offer
+from llmrun.planning.policy import Policy, Step
+from llmrun.settings import Constraints, RunSettings
+from llmrun.units import format_bytes
+
+_SMALLEST = Step("the least there is", contexts=(512,), kv_types=("q4_0",))
+
+
+def refusal_of(offers: Sequence[Offer], ground: Ground, policy: Policy) -> InsufficientMemoryError:
+    """Return the error that says what is lacking, and with which flags it would fit."""
+    hint = _relaxed(offers, ground, policy)
+    nearest = min(_attempts(offers, ground, policy), key=lambda attempt: sum(attempt[2]), default=None)
+    if nearest is None:
+        return InsufficientMemoryError("the engine refuses these settings for every quantization there is", hint)
+    row, settings, lacking, footprint = nearest
+    return InsufficientMemoryError(_message(row, settings, lacking, footprint, ground, len(offers)), hint or _LAST)
+
+
+_LAST = "close other programs, or choose a smaller model or quantization"
+_Attempt = tuple[Row, RunSettings, tuple[int, ...], Footprint]
+
+
+def _attempts(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Iterator[_Attempt]:
+    """Yield each variant's placements at their ends, all on devices and none, with the least of all else."""
+    for offer in considered(offers, policy):
+        rows = rows_of(offer, ground.constraints, len(ground.names))
+        for row in dict.fromkeys((rows[0], rows[-1])):
+            settings = least_settings(row, _SMALLEST, ground.constraints, ground.names, ground.base)
+            footprint = offer.footprint(settings)
+            if footprint is not None:
+                room = ground.room if row.n_gpu_layers else ground.room.only(())
+                yield row, settings, room.lacking(footprint), footprint
+
+
+def _message(
+    row: Row, settings: RunSettings, lacking: Sequence[int], footprint: Footprint, ground: Ground, n_offers: int
+) -> str:
+    names = ("RAM", *(settings.devices or ()))
+    place = max(range(len(lacking)), key=lambda index: lacking[index])
+    shared = sum(used.total for used, unified in zip(footprint.devices, ground.room.unified, strict=False) if unified)
+    needed = footprint.host.total + shared if place == 0 else footprint.devices[place - 1].total
+    free = ground.room.host if place == 0 else ground.room.devices[place - 1] or 0
+    which = f"the smallest quantization, {row.offer.quant}," if n_offers > 1 else row.offer.quant
+    n_ctx = (settings.n_ctx or 0) // settings.n_seq_max
+    return (
+        f"it does not fit: {which} needs {format_bytes(needed)} of {names[place]} at {n_ctx:,} tokens with a KV cache "
+        f"of {settings.type_k}, and {format_bytes(free)} is free beside the reserve"
+    )
+
+
+def _relaxed(offers: Sequence[Offer], ground: Ground, policy: Policy) -> str | None:
+    """Return what to type in the place of a wish that nothing fits with; None where it is not the wishes."""
+    for changed in _without_one(ground.constraints):
+        found = choose(offers, replace(ground, constraints=changed), policy)
+        if found is not None:
+            return f"`{_flags(ground.constraints, changed, found)}` fits"
+    bare = Constraints(n_threads=ground.constraints.n_threads, devices=ground.constraints.devices)
+    found = None if bare == ground.constraints else choose(offers, replace(ground, constraints=bare), policy)
+    return None if found is None else f"`{_flags(ground.constraints, bare, found)}` fits"
+
+
+def _without_one(constraints: Constraints) -> Iterator[Constraints]:
+    for name in ("n_ctx", "n_gpu_layers", "type_kv", "parallel"):
+        if getattr(constraints, name) is not None:
+            yield replace(constraints, **{name: None})
+
+
+def _flags(asked: Constraints, changed: Constraints, found: Choice) -> str:
+    settings = found.settings
+    values = {
+        "n_ctx": ("--ctx", (settings.n_ctx or 0) // settings.n_seq_max),
+        "n_gpu_layers": ("--gpu-layers", settings.n_gpu_layers),
+        "type_kv": ("--kv-type", settings.type_k),
+        "parallel": ("--parallel", settings.n_seq_max),
+    }
+    return " ".join(
+        f"{flag} {value}" for name, (flag, value) in values.items() if getattr(asked, name) != getattr(changed, name)
+    )

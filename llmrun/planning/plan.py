@@ -1,0 +1,78 @@
+"""A plan: a variant, how it is run, what that takes and why it is so. Values, and nothing of how they were found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmrun.planning.forecast import Forecast
+from llmrun.planning.policy import Prefer, Where
+from llmrun.planning.speed import Speed
+from llmrun.settings import RunSettings
+
+Cause = Literal["USER", "MODEL", "MEMORY", "SPEED", "DEFAULT"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a setting has its value; note is for people."""
+
+    setting: str
+    value: str
+    cause: Cause
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Better:
+    """What would be preferred, and what it lacks.
+
+    lacking: bytes of a pool, 0 where it would fit and is too slow. n_ctx: a context with which it would fit as it is.
+    """
+
+    quant: str
+    where: Where
+    lacking: int
+    pool: str
+    n_ctx: int | None = None
+    decode: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """What would be chosen if the plan's variant were not there."""
+
+    quant: str
+    loss: float
+    where: Where
+    n_gpu_layers: int
+    n_ctx: int
+    total: int
+    decode: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be run, and how. forecast: the settings, and what they take of each pool.
+
+    loss: nats, see llmrun.planning.quality. why: the step of the policy that chose it. measured: whether the speed
+    rests on costs measured on this machine. from_disk: weights are more than the memory, and read again and again.
+    """
+
+    quant: str
+    loss: float
+    prefer: Prefer
+    why: str
+    where: Where
+    forecast: Forecast
+    speed: Speed | None
+    measured: bool
+    reasons: tuple[Reason, ...]
+    better: tuple[Better, ...] = ()
+    runners_up: tuple[RunnerUp, ...] = ()
+    from_disk: bool = False
+
+    @property
+    def settings(self) -> RunSettings:
+        """How it is run."""
+        return self.forecast.settings

@@ -1,0 +1,139 @@
+"""Why each setting of a choice is as it is: exactly one reason for each. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from llmrun.planning.candidates import BATCHES_DEVICE
+from llmrun.planning.choose import Choice, Ground
+from llmrun.planning.plan import Cause, Reason
+from llmrun.planning.quality import loss_class
+from llmrun.settings import RunSettings
+
+_DEFAULTS = {
+    "kv_unified": "each conversation has its own cells",
+    "n_batch": "more tokens at once are read in several steps",
+    "flash_attn": "llama.cpp decides by what its devices can do",
+    "swa_full": "layers with a window keep no more than it",
+    "offload_kqv": "each layer's cache lies where the layer does",
+    "load_mode": "weights on the host are pages of the file, shared and read on demand, where devices allow it",
+}
+
+
+def reasons_of(
+    choice: Choice, ground: Ground, settings: RunSettings, threads: str, n_offers: int, *, fixed_variant: bool
+) -> tuple[Reason, ...]:
+    """Return the reason for the variant, then for every setting. threads: why so many, in words."""
+    told = {
+        "variant": _variant(choice, n_offers, fixed_variant=fixed_variant),
+        "n_ctx": _context(choice, ground),
+        "type_k": _kv_type(choice, ground),
+        "n_gpu_layers": _layers(choice, ground),
+        "devices": _devices(choice, ground),
+        "tensor_split": _split(choice),
+        "cpu_experts": _experts(choice),
+        "n_ubatch": _batch(choice),
+        "repack": _repack(choice),
+        "n_seq_max": _parallel(ground),
+    }
+    told |= {"type_v": told["type_k"], "n_outputs_max": ("DEFAULT", "each conversation draws one token at a time")}
+    own = ground.constraints.n_threads is not None
+    told |= dict.fromkeys(("n_threads", "n_threads_batch"), ("USER", "as you said") if own else ("SPEED", threads))
+    told |= {name: ("DEFAULT", note) for name, note in _DEFAULTS.items()}
+    values = {"variant": choice.offer.quant} | {
+        field.name: _text(getattr(settings, field.name)) for field in fields(RunSettings)
+    }
+    return tuple(Reason(name, value, *told[name]) for name, value in values.items())
+
+
+Told = tuple[Cause, str]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "automatic"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _variant(choice: Choice, n_offers: int, *, fixed_variant: bool) -> Told:
+    word = loss_class(choice.offer.loss).name
+    if fixed_variant or n_offers == 1:
+        return "USER", f"as you said ({word})"
+    return ("SPEED" if choice.step.order == "speed" else "MEMORY"), f"{word}: {choice.step.why}"
+
+
+def _context(choice: Choice, ground: Ground) -> Told:
+    if ground.constraints.n_ctx is not None:
+        return "USER", "as you said"
+    n_ctx = (choice.settings.n_ctx or 0) // choice.settings.n_seq_max
+    options = choice.step.up_to(choice.offer.n_ctx_train)
+    if n_ctx == choice.offer.n_ctx_train:
+        return "MODEL", "all that the model was trained on"
+    if choice.step.order == "context" or n_ctx != options[0]:
+        return "MEMORY", "the longest that fits without giving up anything preferred to it"
+    return "DEFAULT", "a long conversation; --ctx asks for more"
+
+
+def _kv_type(choice: Choice, ground: Ground) -> Told:
+    if ground.constraints.type_kv is not None:
+        return "USER", "as you said"
+    if choice.settings.type_k == "f16":
+        return "DEFAULT", "nothing is lost"
+    return "MEMORY", "with f16 less would fit"
+
+
+def _layers(choice: Choice, ground: Ground) -> Told:
+    if not ground.names:
+        note = "the engine sees no GPU"
+        return ("USER", f"no effect: {note}") if ground.constraints.n_gpu_layers else ("DEFAULT", note)
+    if ground.constraints.n_gpu_layers is not None:
+        return "USER", "as you said"
+    n_all, n = choice.offer.sizes.n_layer + 1, choice.settings.n_gpu_layers or 0
+    if n == n_all:
+        return "SPEED", f"all {n_all}, the output included"
+    return "MEMORY", f"as many of {n_all} as fit" if n else "none fits on a device"
+
+
+def _devices(choice: Choice, ground: Ground) -> Told:
+    if ground.constraints.devices is not None:
+        return "USER", "as you said"
+    used = choice.settings.devices or ()
+    if used == ground.names:
+        return "DEFAULT", "all that the engine sees" if used else "the engine sees no GPU"
+    return "MEMORY", "the fewest that suffice" if used else "nothing fits there"
+
+
+def _split(choice: Choice) -> Told:
+    if choice.settings.tensor_split is None:
+        return "DEFAULT", "there is nothing to split"
+    return "MEMORY", "layers by device: the earlier ones as full as they may be"
+
+
+def _experts(choice: Choice) -> Told:
+    count = choice.settings.cpu_experts
+    if count:
+        return "MEMORY", f"the experts of {count} layers stay in RAM, so that the rest is on the GPU"
+    return "DEFAULT", "none are kept apart" if any(choice.offer.sizes.experts) else "the model has none"
+
+
+def _batch(choice: Choice) -> Told:
+    if not choice.settings.n_gpu_layers:
+        return "SPEED", "as fast as more on a CPU, with less memory to compute in"
+    full = choice.settings.n_ubatch == BATCHES_DEVICE[0]
+    return ("SPEED", "a GPU reads prompts faster in large steps") if full else ("MEMORY", "larger steps do not fit")
+
+
+def _repack(choice: Choice) -> Told:
+    if choice.settings.repack:
+        return "SPEED", "the CPU's own layout is faster for these weights"
+    if choice.settings.n_gpu_layers:
+        return "SPEED", "weights in RAM are sent to the GPU for long prompts, as they are"
+    return ("MEMORY", "copies of the weights do not fit") if choice.offer.repacks else ("SPEED", "it does not pay here")
+
+
+def _parallel(ground: Ground) -> Told:
+    return ("DEFAULT", "one conversation") if ground.constraints.parallel is None else ("USER", "as you said")

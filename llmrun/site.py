@@ -1,0 +1,47 @@
+"""The machine that is planned for, as the planner sees it: this one, or another that was described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from llmrun.hardware.device import Device
+from llmrun.hardware.hardware import Hardware
+from llmrun.hardware.host_memory import HostMemory
+from llmrun.hardware.threads import Threads
+from llmrun.memory.estimate import Machine
+from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Memory, devices and threads. repack_rows: see memory.estimate.Machine.
+
+    here: whether it is this machine, so that the engine can be asked about it.
+    """
+
+    memory: HostMemory
+    threads: Threads
+    devices: tuple[Device, ...] = ()
+    repack_rows: Mapping[str, int] = field(default_factory=dict)
+    here: bool = True
+
+    @property
+    def machine(self) -> Machine:
+        """The machine as footprints see it."""
+        return Machine(self.devices, self.repack_rows, self.memory.available)
+
+    def reserve(self, host: int | None = None, device: int | None = None) -> Reserve:
+        """Return what to leave free; None is what is usual."""
+        memory = self.memory
+        usual = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
+        return Reserve(usual if host is None else host, DEVICE_RESERVE if device is None else device)
+
+    def with_devices(self, devices: Sequence[Device]) -> Site:
+        """Return the same machine with these devices to be used."""
+        return replace(self, devices=tuple(devices))
+
+
+def site_of(hardware: Hardware) -> Site:
+    """Return a machine that was described; what its processor repacks is not known, so nothing is."""
+    return Site(hardware.host.memory, hardware.host.threads, hardware.devices, here=False)

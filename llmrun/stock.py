@@ -1,0 +1,132 @@
+"""A model's variants as they lie here, and as offers to the planner: each asked for what it takes and how fast it is.
+
+Knows nothing of what is chosen among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmrun.engine.standby import Standby
+from llmrun.errors import UnknownArchitectureError
+from llmrun.footprints import Footprints
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.summary import ModelSummary, summarize
+from llmrun.memory.footprint import Footprint
+from llmrun.planning.offer import Offer
+from llmrun.planning.pace import Pace
+from llmrun.planning.quality import loss_of
+from llmrun.planning.repacking import repacking_pays
+from llmrun.planning.sizes import LayerSizes, layer_sizes, tensor_sizes
+from llmrun.planning.work import ModelWork, model_work
+from llmrun.settings import RunSettings
+from llmrun.site import Site
+from llmrun.speeds import Speeds
+from llmrun.variant import Variant
+
+Decode = Callable[[RunSettings], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stocked:
+    """A variant that is here: what its file says, whom to ask about it, and it as an offer.
+
+    work: None where nobody knows what its layers do.
+    """
+
+    variant: Variant
+    header: GGUFHeader
+    summary: ModelSummary
+    footprints: Footprints
+    work: ModelWork | None
+    offer: Offer
+
+
+def stocked(
+    variant: Variant,
+    header: GGUFHeader,
+    site: Site,
+    speeds: Speeds,
+    standby: Standby | None = None,
+    answers: Path | None = None,
+) -> Stocked:
+    """Return a variant as it can be planned with. standby: whom to ask, None is the arithmetic alone.
+
+    answers: a folder in which what was asked is remembered.
+    """
+    summary = summarize(header)
+    footprints = Footprints(header, site.machine, standby, answers)
+    work = _work(header)
+    offer = Offer(
+        quant=variant.quant,
+        loss=loss_of(variant.quant, summary.bpw, header.architecture),
+        bpw=summary.bpw,
+        n_ctx_train=header.uint(header.arch("context_length")),
+        sizes=_sizes(header, footprints),
+        footprint=_asked(footprints),
+        decode=_decode(work, footprints, site, speeds),
+        repacks=bool(site.repack_rows) and work is not None and _repacks(work, site, speeds),
+    )
+    return Stocked(variant, header, summary, footprints, work, offer)
+
+
+def _work(header: GGUFHeader) -> ModelWork | None:
+    try:
+        return model_work(header)
+    except UnknownArchitectureError:
+        return None
+
+
+def _sizes(header: GGUFHeader, footprints: Footprints) -> LayerSizes:
+    try:
+        return layer_sizes(footprints.estimator.shape)
+    except UnknownArchitectureError:
+        return tensor_sizes(header)
+
+
+def _asked(footprints: Footprints) -> Callable[[RunSettings], Footprint | None]:
+    """Return what to ask for thousands of settings: the arithmetic, or the engine about a model that is not known."""
+    known: dict[RunSettings, Footprint | None] = {}
+
+    def ask(settings: RunSettings) -> Footprint | None:
+        if settings not in known:
+            found = footprints.arithmetic(settings)
+            if found is None and (answer := footprints.settled(settings)) is not None:
+                found = answer.footprint
+            known[settings] = found
+        return known[settings]
+
+    return ask
+
+
+def _decode(work: ModelWork | None, footprints: Footprints, site: Site, speeds: Speeds) -> Decode:
+    if work is None:
+        return lambda _: None
+    paces: dict[bool, Pace] = {}
+
+    def decode(settings: RunSettings) -> float | None:
+        threads = _with_threads(settings, site)
+        if settings.repack not in paces:
+            devices = {device.id: speeds.device_rates(device) for device in site.devices}
+            n_layer = footprints.estimator.shape.n_layer
+            paces[settings.repack] = Pace(work, n_layer, speeds.host_rates(threads), devices)
+        return paces[settings.repack].decode(settings)
+
+    return decode
+
+
+def _with_threads(settings: RunSettings, site: Site) -> RunSettings:
+    return replace(settings, n_threads=site.threads.decode, n_threads_batch=site.threads.batch, devices=())
+
+
+def _repacks(work: ModelWork, site: Site, speeds: Speeds) -> bool:
+    plain, repacked = (_with_threads(RunSettings(repack=repack), site) for repack in (False, True))
+    measured = [speeds.host_rates(way) if speeds.is_measured(work, way) else None for way in (plain, repacked)]
+    return repacking_pays(work, plain, measured[0], measured[1])
+
+
+def all_offers(stock: Sequence[Stocked]) -> tuple[Offer, ...]:
+    """Return the offers of a stock."""
+    return tuple(one.offer for one in stock)
