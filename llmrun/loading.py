@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from llmrun.engine.client import Engine
 from llmrun.engine.standby import Standby
-from llmrun.errors import InsufficientMemoryError, LLMRunError, WorkerDiedError
+from llmrun.errors import InsufficientMemoryError, WorkerDiedError
 from llmrun.planner import Planner
 from llmrun.planning.failure import Failure
 from llmrun.planning.plan import Plan
@@ -15,6 +15,7 @@ from llmrun.planning.step_down import Kind
 from llmrun.units import format_bytes
 
 _MOST_TRIES = 2  # of less of the same kind
+_SIGKILL = 9
 
 
 def load_plan(
@@ -53,19 +54,16 @@ def load_plan(
             raise
 
 
-def failure_of(error: LLMRunError, plan: Plan) -> Failure | None:
+def failure_of(error: InsufficientMemoryError | WorkerDiedError, plan: Plan) -> Failure | None:
     """Return what an error of loading says about memory; None where it says nothing about it."""
     known = {pool.id for pool in plan.forecast.pools}
-    if isinstance(error, InsufficientMemoryError) and error.refusal is not None:
+    if error.refusal is not None:
         pool = error.refusal.device or "host"
         return Failure(pool if pool in known else "host", error.refusal.what, error.refusal.bytes_asked)
-    if isinstance(error, InsufficientMemoryError):
-        return Failure("host")
-    if isinstance(error, WorkerDiedError):
-        devices = plan.settings.devices or ()
-        # killed: by the kernel, for the host's memory; else it fell over a driver
-        return Failure("host" if error.killed or not devices else devices[0])
-    return None
+    if isinstance(error, InsufficientMemoryError) or error.signal == _SIGKILL:
+        return Failure("host")  # the kernel kills for the host's memory
+    devices = plan.settings.devices or ()
+    return Failure(devices[0]) if devices else None  # a driver, most likely
 
 
 def _line(failure: Failure, kind: Kind, plan: Plan, less: Plan) -> str:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.errors import EngineError, GGUFError, NotFoundError
+from llmrun.engine.standby import Standby
+from llmrun.errors import EngineError, GGUFError, LLMRunError, NotFoundError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.purpose import check_writes_text
-from llmrun.gguf.source import check_file, read_model_header
+from llmrun.gguf.source import check_file, read_model_header, split_paths
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.hardware.device import Device
-from llmrun.hardware.host_memory import HostMemory, read_host_memory
+from llmrun.hardware.device_wish import DeviceWish, limited
+from llmrun.hardware.hardware import Hardware
+from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.threads import Threads, choose_threads, usual_threads
-from llmrun.memory.context import context_shape
-from llmrun.memory.footprint import Footprint
-from llmrun.planning.forecast import Forecast, Source, context_table
-from llmrun.planning.pools import Pool, Reserve, host_reserve, make_pools
-from llmrun.reference import GuideRef, ModelRef
-from llmrun.settings import Constraints, RunSettings, settings_for
+from llmrun.planning.plan import Plan, PlanWish
+from llmrun.reference import GUIDE_QUANTS, GuideRef, ModelRef
+from llmrun.settings import Constraints
+from llmrun.site import Site, site_of
+from llmrun.variant import ModelFile, Variant
 
 if TYPE_CHECKING:
     from llmrun.footprints import Footprints
+    from llmrun.planner import Planner
+    from llmrun.planning.plan_file import SavedPlan
 
 
 def locate(ref: ModelRef) -> Path:
@@ -76,7 +80,7 @@ def _variant(path: Path, quant: str | None) -> tuple[Variant, GGUFHeader]:
 
 def plan(
     ref: ModelRef, constraints: Constraints = Constraints(), wish: PlanWish = PlanWish(), on: Hardware | None = None
-) -> tuple[ModelSummary, Plan]:
+) -> tuple[ModelSummary, Variant, Plan]:
     """Return how a model would be run on this machine or another, before anything of it is loaded.
 
     Raises NotFoundError, GGUFError, UsageError or EngineError for a device that is not there, InsufficientMemoryError
@@ -87,7 +91,8 @@ def plan(
         site = find_site(standby, constraints, variants[0][1], usual_threads()) if on is None else site_of(on)
         planner = make_planner(variants, site, constraints, wish, standby if on is None else None)
         found = planner.plan()
-        return planner.variant(found).summary, found
+        chosen = planner.variant(found)
+        return chosen.summary, chosen.variant, found
 
 
 def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
@@ -106,7 +111,9 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
         if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
             with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
                 wished = Footprints(header, bare.machine, standby).default_devices()
-        return bare.with_devices(machine_of(found, wished, bare.memory.available, bare.machine).devices)
+        devices = machine_of(found, wished, bare.memory.available, bare.machine).devices
+        limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
+        return bare.with_devices(limited(devices, (DeviceWish(name, limit) for name, limit in limits)))
     except EngineError:
         if wished:  # they were named: without them this is another question
             raise
@@ -121,14 +128,14 @@ def make_planner(
     standby: Standby | None,
 ) -> Planner:
     """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone."""
-    from llmrun.planner import Planner
-    from llmrun.speeds import open_speeds
+    from llmrun.planner import Planner  # here, because `--help` need not wait for it
+    from llmrun.speeds import Speeds, open_speeds
     from llmrun.stock import stocked
 
     speeds = open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
     answers = answers_folder()
     stock = [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
-    return Planner(stock, site, speeds, constraints, wish, fixed_variant=len(variants) == 1)
+    return Planner(stock, site, speeds, constraints, wish)
 
 
 @contextlib.contextmanager
@@ -170,8 +177,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whom to tell what: the engine's log line by line, the plan before it is loaded, loading from 0 to 1, and each
-    step down from the plan where the machine disagreed."""
+    """Whom to tell what.
+
+    The engine's log line by line, the plan before it is loaded, loading from 0 to 1, and each step down from the plan
+    where the machine disagreed.
+    """
 
     log: Callable[[str], None] | None = None
     planned: Callable[[Plan], None] | None = None

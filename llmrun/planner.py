@@ -6,9 +6,9 @@ Knows nothing of files, processes, or what is done with a plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from llmrun.errors import EngineError
+from llmrun.errors import EngineError, UsageError
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.memory.placement import place_layers
@@ -16,10 +16,11 @@ from llmrun.planning.better import next_better, runners_up
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.failure import Failure, room_after
 from llmrun.planning.forecast import Forecast, Source, context_table
-from llmrun.planning.nearest import refusal_of
+from llmrun.planning.nearest import does_not_fit, refusal_of
 from llmrun.planning.offer import Offer
-from llmrun.planning.plan import Plan
-from llmrun.planning.policy import POLICIES, Prefer
+from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan_file import SavedPlan
+from llmrun.planning.policy import POLICIES, Step
 from llmrun.planning.pools import Pool, Reserve, make_pools
 from llmrun.planning.reasons import reasons_of
 from llmrun.planning.room import Room, make_room
@@ -33,23 +34,8 @@ from llmrun.stock import Stocked
 _MOST_CORRECTIONS = 6  # of the arithmetic by the engine; the first one has nearly always been enough
 
 
-@dataclass(frozen=True, slots=True)
-class PlanWish:
-    """What is wished of a plan, besides how the model runs.
-
-    source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
-    host and on each device, None is what is usual.
-    """
-
-    prefer: Prefer = "balanced"
-    allow_disk: bool = False
-    source: Source | None = None
-    reserve_host: int | None = None
-    reserve_device: int | None = None
-
-
 class Planner:
-    """Plans with a stock of variants on a site. fixed_variant: whether the user named the one there is."""
+    """Plans with a stock of variants on a site."""
 
     def __init__(
         self,
@@ -58,15 +44,12 @@ class Planner:
         speeds: Speeds,
         constraints: Constraints,
         wish: PlanWish,
-        *,
-        fixed_variant: bool = False,
     ) -> None:
         self._stock = {one.offer.quant: one for one in stock}
         self._site = site
         self._speeds = speeds
         self._wish = wish
         self._policy = POLICIES[wish.prefer]
-        self._fixed_variant = fixed_variant
         self.reserve: Reserve = site.reserve(wish.reserve_host, wish.reserve_device)
         own = constraints.n_threads
         self._ground = Ground(
@@ -87,6 +70,26 @@ class Planner:
         if choice is None:
             raise refusal_of(offers, self._ground, self._policy)
         return self._plan_of(choice, source, offers)
+
+    def replayed(self, saved: SavedPlan) -> Plan:
+        """Return a saved plan as it is; raises UsageError for another model's, InsufficientMemoryError without room."""
+        stocked = self._stock.get(saved.quant)
+        if stocked is None or stocked.variant.size != saved.size:
+            known = ", ".join(f"{one.offer.quant} of {one.variant.size:,} bytes" for one in self._stock.values())
+            raise UsageError(f"the plan is for {saved.quant} of {saved.size:,} bytes; here is {known}")
+        if missing := [name for name in saved.settings.devices or () if name not in self._ground.names]:
+            raise UsageError(
+                f"the plan is for a device {missing[0]}, which is not here", "`llmrun plan MODEL` makes one"
+            )
+        footprint = stocked.offer.footprint(saved.settings)
+        if footprint is None:
+            raise UsageError("the engine refuses the settings of the plan", "`llmrun plan MODEL` makes one")
+        choice = Choice(stocked.offer, saved.settings, footprint, Step("as the plan says"))
+        told, source = self._ask(choice)
+        plan = self._plan_of(choice if told is None else replace(choice, footprint=told), source, (stocked.offer,))
+        if not plan.forecast.fits:
+            raise does_not_fit(plan.forecast)
+        return plan
 
     def after(self, plan: Plan, failure: Failure, exhausted: Collection[Kind] = ()) -> tuple[Kind, Plan] | None:
         """Return the plan to try after one failed to load, and what there is less of in it; None where none is left."""
@@ -153,12 +156,7 @@ class Planner:
             speed=speed,
             measured=here and stocked.work is not None and self._speeds.is_measured(stocked.work, choice.settings),
             reasons=reasons_of(
-                choice,
-                self._ground,
-                choice.settings,
-                self._site.threads.reason,
-                len(offers),
-                fixed_variant=self._fixed_variant,
+                choice, self._ground, self._policy, self._site.threads.reason, only_variant=len(self._stock) == 1
             ),
             better=next_better(choice, offers, self._ground, self._policy),
             runners_up=runners_up(choice, offers, self._ground, self._policy),

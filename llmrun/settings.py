@@ -73,7 +73,8 @@ def choose_n_ctx(n_ctx: int | None, n_ctx_train: int) -> int:
 class Constraints:
     """What the user fixed about how a model runs; None is nothing.
 
-    n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once.
+    n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once. device_limits:
+    bytes of each of the devices, in their order, that may be used at most; None is all that is free.
     """
 
     n_ctx: int | None = None
@@ -82,27 +83,4 @@ class Constraints:
     n_threads: int | None = None
     parallel: int | None = None
     devices: tuple[str, ...] | None = None
-
-
-def settings_for(constraints: Constraints, n_threads: int, n_ctx_train: int | None = None) -> RunSettings:
-    """Return the settings for what the user fixed, on a machine with n_threads useful threads.
-
-    Several conversations at once need n_ctx_train, so that each gets the context one alone would have.
-    """
-    threads = constraints.n_threads or n_threads
-    type_kv = constraints.type_kv or "f16"
-    parallel = constraints.parallel or 1
-    n_ctx = constraints.n_ctx
-    if n_ctx_train is not None:
-        n_ctx = choose_n_ctx(n_ctx, n_ctx_train) * parallel
-    return RunSettings(
-        n_ctx=n_ctx,
-        n_seq_max=parallel,
-        n_outputs_max=parallel,
-        devices=constraints.devices,
-        n_gpu_layers=constraints.n_gpu_layers,
-        type_k=type_kv,
-        type_v=type_kv,
-        n_threads=threads,
-        n_threads_batch=threads,
-    )
+    device_limits: tuple[int | None, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmrun.console import Console
 from llmrun.doctor.gpu_checks import match_devices
@@ -15,25 +15,35 @@ from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
 from llmrun.hardware.hardware import Hardware
-from llmrun.units import format_bytes
+from llmrun.hardware.threads import usual_threads
+from llmrun.planning.rates import Needs
+from llmrun.settings import RunSettings
+from llmrun.speeds import Pace, open_speeds
+from llmrun.units import format_bytes, format_count
 
 _WIDTH = 80
 _NAME = 12  # columns of a row's name
+# What a host is measured with: the plainest type, and the one most files are in.
+_MEASURED = Needs(frozenset({"Q8_0", "Q4_K"}), frozenset(), frozenset({"f16"}))
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The machine, and what the engine told; trouble is why it told nothing."""
+    """The machine, and what the engine told; trouble is why it told nothing. pace: None where it was not measured."""
 
     hardware: Hardware
     engine: DeviceList
     trouble: str | None
+    pace: Pace | None = None
 
 
-def run_hardware(*, as_json: bool, quiet: bool) -> None:
-    """Show the machine; an engine that does not start is told of, and no error."""
+def run_hardware(*, measure: bool, remeasure: bool, as_json: bool, quiet: bool) -> None:
+    """Show the machine; an engine that does not start is told of, and an error only where it was to be measured."""
     console = Console(quiet=quiet)
-    survey = look_at_machine()
+    with Engine() as engine:
+        survey = look_at_machine(engine)
+        pace = _pace(engine, survey, console, measure=measure or remeasure, remeasure=remeasure)
+    survey = replace(survey, pace=pace)
     if as_json:
         console.data(hardware_figures(survey))
         return
@@ -44,14 +54,31 @@ def run_hardware(*, as_json: bool, quiet: bool) -> None:
         console.say("hint: `llmrun doctor` says what is wrong with the engine")
 
 
-def look_at_machine() -> Survey:
+def look_at_machine(engine: Engine) -> Survey:
     """Ask the engine what it sees, and look at the rest."""
-    with Engine() as engine:
-        try:
-            told, trouble = engine.look(), None
-        except EngineError as error:
-            told, trouble = DeviceList(()), error.message
+    try:
+        told, trouble = engine.look(), None
+    except EngineError as error:
+        told, trouble = DeviceList(()), error.message
     return Survey(detect(told.devices), told, trouble)
+
+
+def _pace(engine: Engine, survey: Survey, console: Console, *, measure: bool, remeasure: bool) -> Pace | None:
+    """Return how fast the host is with the threads it uses while nothing else runs; measured only where wished."""
+    threads = usual_threads()
+    settings = RunSettings(n_threads=threads.decode, n_threads_batch=threads.batch)
+
+    def show(fraction: float) -> bool:
+        console.status(f"measuring: {fraction:.0%}")
+        return True
+
+    speeds = open_speeds(threads.decode, lambda question: engine.measure(question, show))
+    if measure:
+        if survey.hardware.host.threads.decode < threads.decode:
+            console.say("note: other work keeps processors busy: `--remeasure` when it is over")
+        speeds.measure_needs(_MEASURED, settings, remeasure=remeasure)
+        console.clear_status()
+    return speeds.pace(settings)
 
 
 def hardware_figures(survey: Survey) -> dict[str, object]:
@@ -64,7 +91,9 @@ def hardware_figures(survey: Survey) -> dict[str, object]:
         "nvidia": plain(found.nvidia),
         "engine": plain(survey.engine.engine),
         "engine_trouble": survey.trouble,
-        "bandwidth": None,  # bytes a second, once it is measured
+        "bandwidth": survey.pace and survey.pace.bandwidth,  # bytes a second
+        "bandwidth_spread": survey.pace and survey.pace.bandwidth_spread,
+        "multiply_adds": survey.pace and survey.pace.multiply_adds,  # a second
         "notes": list(found.notes),
     }
 
@@ -76,6 +105,8 @@ def hardware_text(survey: Survey) -> str:
         ("memory", _memory_lines(found)),
         ("processor", _processor_lines(found)),
         ("threads", [found.host.threads.reason]),
+        ("bandwidth", _bandwidth_lines(survey.pace)),
+        ("computing", _computing_lines(survey.pace)),
         ("devices", _device_lines(survey)),
         ("other GPUs", _idle_lines(found.gpus, survey.engine.devices)),
         ("engine", _engine_lines(survey)),
@@ -117,6 +148,24 @@ def _processor_lines(found: Hardware) -> list[str]:
     ]
     cores = f"cores: {', '.join(counts)}" if counts else ""
     return [line for line in (cpu.name or "unknown", cores, ", ".join(sorted(cpu.features))) if line]
+
+
+def _bandwidth_lines(pace: Pace | None) -> list[str]:
+    if pace is None:
+        return ["not measured yet: `llmrun hardware --measure` does it"]
+    of = f"{_count(pace.n_threads)} and {pace.bandwidth_type}"
+    return [f"{format_bytes(int(pace.bandwidth))} of weights a second ± {pace.bandwidth_spread / 2:.0%}, with {of}"]
+
+
+def _computing_lines(pace: Pace | None) -> list[str]:
+    if pace is None:
+        return []
+    of = f"{_count(pace.n_threads_batch)} and {pace.multiply_type}"
+    return [f"{format_count(int(pace.multiply_adds))} multiply-adds a second, with {of}"]
+
+
+def _count(n_threads: int) -> str:
+    return f"{n_threads} thread{'s' * (n_threads > 1)}"
 
 
 def _device_lines(survey: Survey) -> list[str]:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmrun.cli import options as o
 from llmrun.errors import LLMRunError
+
+if TYPE_CHECKING:
+    from llmrun.settings import Constraints
 
 app = typer.Typer(
     name="llmrun",
@@ -49,6 +52,7 @@ def chat(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -64,13 +68,15 @@ def chat(
 ) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
     from llmrun.cli.running import Wish, run_chat
+    from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
-    from llmrun.settings import Constraints
 
+    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
+    _check_gpu(constraints, required=require_gpu)
     run_chat(
         Wish(
             model,
-            Constraints(ctx, gpu_layers, kv_type, threads),
+            constraints,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -90,6 +96,7 @@ def run(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -105,13 +112,15 @@ def run(
 ) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
     from llmrun.cli.running import Wish, run_once
+    from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
-    from llmrun.settings import Constraints
 
+    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
+    _check_gpu(constraints, required=require_gpu)
     run_once(
         Wish(
             model,
-            Constraints(ctx, gpu_layers, kv_type, threads),
+            constraints,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -130,18 +139,21 @@ def plan(
     ctx: o.Ctx = None,
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
+    threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    require_gpu: o.RequireGpu = False,
     exact: o.Exact = False,
     fast: o.Fast = False,
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Show what a model would take of this machine's memory, before anything of it is loaded."""
-    from llmrun.cli.planning import PlanWish, chosen_devices, chosen_source, run_plan
-    from llmrun.settings import Constraints
+    """Show how a model would be run on this machine, and why so, before anything of it is loaded."""
+    from llmrun.cli.planning import PlanRequest, chosen_source, run_plan
+    from llmrun.cli.wishes import constraints_of, plan_wish
 
     constraints = Constraints(ctx, gpu_layers, kv_type, parallel=parallel, devices=chosen_devices(device))
+    _check_gpu(constraints, required=require_gpu)
     run_plan(PlanWish(model, constraints, chosen_source(exact=exact, fast=fast), json, quiet))
 
 
@@ -181,11 +193,13 @@ def estimate(
 
 
 @app.command()
-def hardware(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+def hardware(
+    measure: o.MeasureNow = False, remeasure: o.Remeasure = False, json: o.PlainJson = False, quiet: o.Quiet = False
+) -> None:
     """Show this machine as llmrun sees it: memory, processor, devices."""
     from llmrun.cli.hardware import run_hardware
 
-    run_hardware(as_json=json, quiet=quiet)
+    run_hardware(measure=measure, remeasure=remeasure, as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -202,6 +216,13 @@ def doctor(
     from llmrun.cli.doctoring import DoctorWish, run_doctor
 
     run_doctor(DoctorWish(fix, backend, prebuilt, yes, report, json, quiet))
+
+
+def _check_gpu(constraints: Constraints, *, required: bool) -> None:
+    if required:
+        from llmrun.cli.gpu_wish import check_required_gpu
+
+        check_required_gpu(constraints)
 
 
 def main() -> None:

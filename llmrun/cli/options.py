@@ -48,7 +48,7 @@ Ctx = Annotated[
         min=1,
         max=MAX_N_CTX,
         metavar="TOKENS",
-        help="Context length. (default: trained, up to 8192)",
+        help="Context length. (default: by the memory there is)",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -59,7 +59,7 @@ GpuLayers = Annotated[
         "-ngl",
         min=0,
         metavar="N",
-        help="Layers on the GPU, output included. (default: all)",
+        help="Layers on the GPU, output included. (default: all that fit)",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -69,7 +69,7 @@ KVType = Annotated[
         "--kv-type",
         callback=_kv_type,
         metavar="TYPE",
-        help="Type of the KV cache: f16, q8_0, q4_0, ... (default: f16)",
+        help="Type of the KV cache: f16, q8_0, q4_0, ... (default: f16 if it fits)",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -81,7 +81,7 @@ Threads = Annotated[
         min=1,
         max=MAX_THREADS,
         metavar="N",
-        help="CPU threads. (default: physical cores)",
+        help="CPU threads. (default: physical cores that are not busy)",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -101,10 +101,74 @@ Devices = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
-        help="Use only this device (CUDA0, rpc:HOST:PORT; none: the CPU); can be given many times. (default: all)",
+        help="Use only this device (CUDA0, rpc:HOST:PORT; none: the CPU), or so much of it (CUDA0=6GiB); can be given "
+        "many times. (default: all)",
         show_default=False,
         rich_help_panel=_RUNNING,
     ),
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        "--prefer",
+        metavar="WHAT",
+        help="balanced, quality, speed or context. (default: balanced)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="FILE",
+        help="Run a plan exactly as `llmrun plan --save` wrote it.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Reserve = Annotated[
+    str | None,
+    typer.Option(
+        "--reserve",
+        metavar="SIZE",
+        help="RAM to leave free. (default: 5 %, at least 512 MiB)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+DeviceReserve = Annotated[
+    str | None,
+    typer.Option(
+        "--device-reserve",
+        metavar="SIZE",
+        help="Memory to leave free on each device. (default: 512MiB)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+AllowDisk = Annotated[
+    bool,
+    typer.Option(
+        "--allow-disk",
+        help="Run a model larger than the memory, reading it from disk again and again.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="MACHINE",
+        help="Plan for another machine: rtx4090+64GiB, ram=16GiB,vram=8GiB, or what `llmrun hardware --json` wrote "
+        "there.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+RequireGpu = Annotated[
+    bool,
+    typer.Option("--require-gpu", help="Fail rather than run on the CPU alone.", rich_help_panel=_RUNNING),
 ]
 
 Temperature = Annotated[
@@ -192,6 +256,26 @@ Exact = Annotated[
     bool,
     typer.Option("--exact", help="Ask llama.cpp, or fail. (default: where it can be asked)", rich_help_panel=_OUTPUT),
 ]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        "--save",
+        metavar="FILE",
+        help="Write the plan, for --plan of chat and run.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Emit = Annotated[
+    str | None,
+    typer.Option(
+        "--emit",
+        metavar="PROGRAM",
+        help="Print the command line of llama-server that runs it alike.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Fast = Annotated[bool, typer.Option("--fast", help="Only our own arithmetic.", rich_help_panel=_OUTPUT)]
 
 
@@ -217,6 +301,13 @@ Hidden = Annotated[int | None, _shape_option("--hidden", "N", "Width of a token'
 Method = Annotated[
     str,
     typer.Option("--method", metavar="NAME", help="all, weights, activations or inference.", rich_help_panel=_OUTPUT),
+]
+
+MeasureNow = Annotated[
+    bool, typer.Option("--measure", help="Measure how fast it computes, if that is unknown.", rich_help_panel=_OUTPUT)
+]
+Remeasure = Annotated[
+    bool, typer.Option("--remeasure", help="Measure it again, and forget what runs taught.", rich_help_panel=_OUTPUT)
 ]
 
 _REPAIR = "The repair"

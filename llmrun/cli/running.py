@@ -12,10 +12,13 @@ from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.cli.gpu_wish import tell_unused_gpu_layers
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
+from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
 from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
@@ -29,6 +32,8 @@ class Wish:
 
     model: str
     constraints: Constraints
+    plan: PlanWish
+    replay: SavedPlan | None
     sampling: SamplingWish
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -44,6 +49,7 @@ def run_chat(wish: Wish) -> None:
     typed = sys.stdin is not None and sys.stdin.isatty()
     start = _starter(wish, console)
     engine = start()
+    tell_unused_gpu_layers(wish.constraints, engine.devices, console)
     talk = Talk(
         engine,
         start,
@@ -71,6 +77,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     pipeline.locate(reference)
     question = _question(prompt)
     with _starter(wish, console)() as engine:
+        tell_unused_gpu_layers(wish.constraints, engine.devices, console)
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
@@ -109,18 +116,25 @@ def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
     reference = parse_reference(wish.model)
 
     def start() -> Engine:
-        engine = pipeline.start(
-            reference,
-            wish.constraints,
-            on_log=console.log if wish.verbose else None,
-            on_progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+        listener = pipeline.Listener(
+            log=console.log if wish.verbose else None,
+            planned=lambda plan: _tell_plan(plan, console),
+            progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+            step=console.say,
         )
+        started = pipeline.start(reference, wish.constraints, wish.plan, listener, wish.replay)
+        engine = started.engine
         console.clear_status()
         if notice := _info(engine).notice:
             console.say(f"note: {notice}")
         return engine
 
     return start
+
+
+def _tell_plan(plan: Plan, console: Console) -> None:
+    for reason in plan.reasons:
+        console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
 
 
 def _info(engine: Engine) -> ModelInfo:

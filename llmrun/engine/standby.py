@@ -50,6 +50,11 @@ class Standby:
             raise self.trouble or EngineError("the engine was not started")
         return self._engine
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that are ours."""
+        return () if self._engine is None else (self._engine.pid,)
+
     def take(self) -> Engine:
         """Return the engine, which is the caller's to close from now on; a new one where the last was given up."""
         if self._engine is None:

@@ -15,6 +15,8 @@ from llmrun.planning.speed import Speed
 
 # Runs of a type that count as much as all that is known of the machine besides
 _TRUST = 1.0
+# How far one model's speed lies from where the others' on the same machine are, as a part: `scripts/bench speed`
+_NOISE = 0.05
 # Relative error that remains after calibrating on a single run: `scripts/bench speed`
 _LEFT = 0.10
 
@@ -23,7 +25,8 @@ _LEFT = 0.10
 class Run:
     """What was predicted for a run, not calibrated, and what came: tokens a second, None where too few were seen.
 
-    main_type: the type most of the model's weights have.
+    main_type: the type most of the model's weights have. measured: whether it was predicted from costs that were all
+    measured here, and not from tables.
     """
 
     main_type: str
@@ -31,6 +34,7 @@ class Run:
     decode: float | None = None
     prefill_predicted: float | None = None
     prefill: float | None = None
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def _factors(ratios: Sequence[tuple[str, float]]) -> Factors:
     """Medians, so that a run on a busy machine does no harm; of logarithms, so that half and double are alike."""
     if not ratios:
         return Factors()
-    overall = median(math.log(ratio) for _, ratio in ratios)
+    overall = _believed(median(math.log(ratio) for _, ratio in ratios), len(ratios))
     by_type: dict[str, list[float]] = {}
     for name, ratio in ratios:
         by_type.setdefault(name, []).append(math.log(ratio))
@@ -95,3 +99,12 @@ def _factors(ratios: Sequence[tuple[str, float]]) -> Factors:
     left = median(abs(math.log(ratio) - logarithms[name]) for name, ratio in ratios)
     factors = {name: math.exp(value) for name, value in logarithms.items()}
     return Factors(math.exp(overall), factors, _LEFT + left)
+
+
+def _believed(logarithm: float, n_runs: int) -> float:
+    """Return as much of a factor as is not chance: one of a few percent that a single run shows says little.
+
+    The mean of a normal distribution as wide as the factor itself, seen through n_runs runs' noise.
+    """
+    noise = _NOISE**2 / n_runs
+    return logarithm * logarithm**2 / (logarithm**2 + noise)

@@ -24,8 +24,8 @@ from llmrun.planning.room import Room
 from llmrun.settings import Constraints, RunSettings
 
 _FROM_DISK = (
-    Step("read from disk again and again: the fastest that is good", GOOD, order="speed", kv_types=("f16", "q8_0")),
-    Step("read from disk again and again: the fastest", contexts=(8192, 4096, 2048, 1024, 512), order="speed"),
+    Step("good, and read from disk again and again", GOOD, contexts=(8192, 4096), order="speed"),
+    Step("read from disk again and again", contexts=(8192, 4096, 2048, 1024, 512), order="speed"),
 )
 
 

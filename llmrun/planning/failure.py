@@ -45,5 +45,6 @@ def _known_capacity(failure: Failure, planned: MemoryBreakdown) -> int:
     """Return the most the pool can have, in terms of a footprint's total."""
     if failure.part is None or failure.asked is None:
         return min(int(planned.total * _TRIED_NEXT), planned.total - 1)
-    taken = sum(getattr(planned, part) for part in _ORDER[: _ORDER.index(failure.part)])
+    sizes = {"weights": planned.weights, "kv_cache": planned.kv_cache, "compute": planned.compute}
+    taken = sum(sizes[part] for part in _ORDER[: _ORDER.index(failure.part)])
     return min(planned.total, taken + failure.asked + planned.overhead) - 1

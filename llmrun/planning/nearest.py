@@ -9,6 +9,7 @@ from llmrun.errors import InsufficientMemoryError
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.candidates import Row, considered, least_settings, rows_of
 from llmrun.planning.choose import Choice, Ground, choose
+from llmrun.planning.forecast import Forecast
 from llmrun.planning.offer import Offer
 from llmrun.planning.policy import Policy, Step
 from llmrun.settings import Constraints, RunSettings
@@ -25,6 +26,17 @@ def refusal_of(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Insuf
         return InsufficientMemoryError("the engine refuses these settings for every quantization there is", hint)
     row, settings, lacking, footprint = nearest
     return InsufficientMemoryError(_message(row, settings, lacking, footprint, ground, len(offers)), hint or _LAST)
+
+
+def does_not_fit(forecast: Forecast) -> InsufficientMemoryError:
+    """Return the error for settings that were fixed and do not fit."""
+    pool = min(forecast.pools, key=lambda pool: pool.headroom or 0)
+    where = "RAM" if pool.id == "host" else pool.id
+    return InsufficientMemoryError(
+        f"it does not fit: needs {format_bytes(pool.needed + pool.reserve)} of {where} with "
+        f"{format_bytes(pool.reserve)} left in reserve, {format_bytes(pool.available or 0)} is free",
+        _LAST,
+    )
 
 
 _LAST = "close other programs, or choose a smaller model or quantization"
@@ -71,9 +83,13 @@ def _relaxed(offers: Sequence[Offer], ground: Ground, policy: Policy) -> str | N
 
 
 def _without_one(constraints: Constraints) -> Iterator[Constraints]:
-    for name in ("n_ctx", "n_gpu_layers", "type_kv", "parallel"):
-        if getattr(constraints, name) is not None:
-            yield replace(constraints, **{name: None})
+    others = (
+        replace(constraints, n_ctx=None),
+        replace(constraints, n_gpu_layers=None),
+        replace(constraints, type_kv=None),
+        replace(constraints, parallel=None),
+    )
+    return (other for other in others if other != constraints)
 
 
 def _flags(asked: Constraints, changed: Constraints, found: Choice) -> str:

@@ -5,12 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llmrun.planning.forecast import Forecast
+from llmrun.planning.forecast import Forecast, Source
 from llmrun.planning.policy import Prefer, Where
 from llmrun.planning.speed import Speed
 from llmrun.settings import RunSettings
 
 Cause = Literal["USER", "MODEL", "MEMORY", "SPEED", "DEFAULT"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWish:
+    """What is wished of a plan, besides how the model runs.
+
+    source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
+    host and on each device, None is what is usual.
+    """
+
+    prefer: Prefer = "balanced"
+    allow_disk: bool = False
+    source: Source | None = None
+    reserve_host: int | None = None
+    reserve_device: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

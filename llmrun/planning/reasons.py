@@ -7,6 +7,7 @@ from dataclasses import fields
 from llmrun.planning.candidates import BATCHES_DEVICE
 from llmrun.planning.choose import Choice, Ground
 from llmrun.planning.plan import Cause, Reason
+from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
 from llmrun.settings import RunSettings
 
@@ -21,12 +22,15 @@ _DEFAULTS = {
 
 
 def reasons_of(
-    choice: Choice, ground: Ground, settings: RunSettings, threads: str, n_offers: int, *, fixed_variant: bool
+    choice: Choice, ground: Ground, policy: Policy, threads: str, *, only_variant: bool
 ) -> tuple[Reason, ...]:
-    """Return the reason for the variant, then for every setting. threads: why so many, in words."""
+    """Return the reason for the variant, then for every setting. threads: why so many, in words.
+
+    only_variant: whether there is no other, as where the user named one.
+    """
     told = {
-        "variant": _variant(choice, n_offers, fixed_variant=fixed_variant),
-        "n_ctx": _context(choice, ground),
+        "variant": _variant(choice, only_variant=only_variant),
+        "n_ctx": _context(choice, ground, policy),
         "type_k": _kv_type(choice, ground),
         "n_gpu_layers": _layers(choice, ground),
         "devices": _devices(choice, ground),
@@ -41,7 +45,7 @@ def reasons_of(
     told |= dict.fromkeys(("n_threads", "n_threads_batch"), ("USER", "as you said") if own else ("SPEED", threads))
     told |= {name: ("DEFAULT", note) for name, note in _DEFAULTS.items()}
     values = {"variant": choice.offer.quant} | {
-        field.name: _text(getattr(settings, field.name)) for field in fields(RunSettings)
+        field.name: _text(getattr(choice.settings, field.name)) for field in fields(RunSettings)
     }
     return tuple(Reason(name, value, *told[name]) for name, value in values.items())
 
@@ -59,21 +63,23 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _variant(choice: Choice, n_offers: int, *, fixed_variant: bool) -> Told:
+def _variant(choice: Choice, *, only_variant: bool) -> Told:
     word = loss_class(choice.offer.loss).name
-    if fixed_variant or n_offers == 1:
+    if only_variant:
         return "USER", f"as you said ({word})"
     return ("SPEED" if choice.step.order == "speed" else "MEMORY"), f"{word}: {choice.step.why}"
 
 
-def _context(choice: Choice, ground: Ground) -> Told:
+def _context(choice: Choice, ground: Ground, policy: Policy) -> Told:
     if ground.constraints.n_ctx is not None:
         return "USER", "as you said"
     n_ctx = (choice.settings.n_ctx or 0) // choice.settings.n_seq_max
-    options = choice.step.up_to(choice.offer.n_ctx_train)
+    wished = policy.steps[0].up_to(choice.offer.n_ctx_train)[0]
     if n_ctx == choice.offer.n_ctx_train:
         return "MODEL", "all that the model was trained on"
-    if choice.step.order == "context" or n_ctx != options[0]:
+    if choice.step.order == "context":
+        return "MEMORY", "the longest that fits"
+    if n_ctx < wished:
         return "MEMORY", "the longest that fits without giving up anything preferred to it"
     return "DEFAULT", "a long conversation; --ctx asks for more"
 

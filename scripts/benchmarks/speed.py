@@ -2,7 +2,8 @@
 
 The machine is measured once, as llmrun does it; then each model is predicted and run in the bare loop. The files are
 holes with a header: zeros are read and multiplied as fast as any weights, which the first rows show. Others' work only
-ever makes a run slower, so that of its turns the edge of the fastest quarter counts, as it does in the measuring.
+ever makes a run slower, so that of its turns the edge of the fastest quarter counts, as it does in the measuring; the
+turns are spread over rounds of all models, because a machine that is shared has slow minutes.
 LLMRUN_BENCH_THREADS says how many threads; more than the machine has to spare tell nothing. LLMRUN_BENCH_LLMFIT is the
 path of llmfit's program, whose predictions for the models it knows are then shown beside.
 """
@@ -51,7 +52,8 @@ SHAPES: dict[str, Model] = {
 }
 QUANTS = ("F16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "IQ4_XS")
 CASES = [(shape, quant) for shape in ("qwen3-0.6b", "llama-3.2-1b") for quant in QUANTS] + [("moe-2.7b", "Q4_K_M")]
-TURNS = 3
+TURNS = 3  # of the comparison with random weights
+ROUNDS, TURNS_A_ROUND = 3, 2
 N_PROMPT, N_TOKENS = 256, 25
 BEFORE, AFTER = 1.20, 1.10  # bars: how far a prediction may be off, either way
 _QUIET, _PATIENCE = 0.1, 15.0  # of a processor, in use by others beside those left over; seconds to wait for that
@@ -81,12 +83,9 @@ def measure_speed(folder: Path) -> list[Row]:
     works = {case: model_work(header) for case, header in headers.items()}
     zeros = _zeros_against_random(folder, settings)
     rates = _measure_machine(works.values(), settings)
-    judged = []
-    for case, header in headers.items():
-        path = write_ghost(folder / "speed.gguf", header)
-        judged.append(_judge(" ".join(case), path, works[case], rates, settings))
-        path.unlink()
-        print(_line(judged[-1]), flush=True)
+    judged = [_predicted(" ".join(case), work, rates, settings) for case, work in works.items()]
+    for _ in range(ROUNDS):
+        judged = [_judged(one, folder, header, settings) for one, header in zip(judged, headers.values(), strict=True)]
     if program := os.environ.get("LLMRUN_BENCH_LLMFIT"):
         _show_llmfit(program, judged)
     return [*zeros, *_rows(judged)]
@@ -147,18 +146,25 @@ def _measure_machine(works: Iterable[ModelWork], settings: RunSettings) -> Rates
     return rates
 
 
-def _judge(name: str, path: Path, work: ModelWork, rates: Rates, settings: RunSettings) -> Judged:
+def _predicted(name: str, work: ModelWork, rates: Rates, settings: RunSettings) -> Judged:
     placement = place_layers(len(work.layers), 0, ())
     speed = predict(work, settings, placement, rates, n_past=N_PROMPT + N_TOKENS // 2, n_prompt=N_PROMPT)
     assert speed is not None
-    decode, prefill = [], []
+    return Judged(name, speed, (), ())
+
+
+def _judged(judged: Judged, folder: Path, header: GGUFHeader, settings: RunSettings) -> Judged:
+    """Run a model for the turns of one round, and return it with what came."""
+    path = write_ghost(folder / "speed.gguf", header)
     with BareLoop(path, settings) as bare:
-        for _ in range(TURNS):
+        for _ in range(TURNS_A_ROUND):
             wait_until_quiet(settings.n_threads)
             first, rest = bare.measure(N_PROMPT, N_TOKENS)
-            prefill.append(N_PROMPT / first)
-            decode.append((N_TOKENS - 1) / rest)
-    return Judged(name, speed, tuple(decode), tuple(prefill))
+            decode, prefill = (N_TOKENS - 1) / rest, N_PROMPT / first
+            judged = replace(judged, decode=(*judged.decode, decode), prefill=(*judged.prefill, prefill))
+    path.unlink()
+    print(f"{judged.name:<22} {judged.decode[-1]:>8.1f} {judged.prefill[-1]:>8.1f}", flush=True)
+    return judged
 
 
 def wait_until_quiet(n_threads: int) -> float:

@@ -1,0 +1,201 @@
+"""A plan as lines of at most 80 columns: what is run and how fast, what it takes, why, and what else there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmrun.console import one_line
+from llmrun.gguf.summary import ModelSummary
+from llmrun.planning.forecast import Cell, Forecast
+from llmrun.planning.plan import Better, Plan, RunnerUp
+from llmrun.planning.policy import Where
+from llmrun.planning.pools import Pool
+from llmrun.planning.quality import loss_class
+from llmrun.units import format_bytes, format_count
+
+_BAR = 76  # characters; two columns of indent and two to spare in 80
+_PARTS = (("weights", "█"), ("kv_cache", "▓"), ("compute", "▒"), ("overhead", "░"))
+_SHARED, _FREE, _RESERVE, _LACKING = "+", "·", "|", "!"
+_WORDS = {"weights": "weights", "kv_cache": "KV cache", "compute": "compute", "overhead": "overhead"}
+_PLACES: dict[Where, str] = {
+    "devices": "on the GPU",
+    "experts": "on the GPU, some experts in RAM",
+    "split": "partly on the GPU",
+    "host": "on the CPU",
+}
+# What people ask about first; the others are told where they are not as always
+_TOLD = ("variant", "n_gpu_layers", "n_ctx", "type_k")
+_NAMES = {
+    "variant": "quantization",
+    "n_gpu_layers": "layers",
+    "n_ctx": "context",
+    "type_k": "KV type",
+    "cpu_experts": "experts",
+    "tensor_split": "split",
+    "n_ubatch": "batch",
+    "n_seq_max": "parallel",
+    "n_threads": "threads",
+}
+
+
+def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
+    """Return the whole plan; model: what it was asked for by."""
+    lines = [*head_lines(model, summary, plan)]
+    for pool in plan.forecast.pools:
+        lines += ["", *_pool_lines(pool)]
+    lines += ["", _verdict(plan.forecast), "", "why", *_why(plan)]
+    if plan.better:
+        lines += ["", "what would be better, and why it is not taken", *map(_better_line, plan.better)]
+    if plan.runners_up:
+        lines += ["", "next in line", *map(_runner_line, plan.runners_up)]
+    return "\n".join([*lines, "", *_table(plan.forecast)])
+
+
+def head_lines(model: str, summary: ModelSummary, plan: Plan) -> tuple[str, ...]:
+    """Return a plan in three lines: what, where, how fast."""
+    forecast, settings = plan.forecast, plan.settings
+    conversations = f", {settings.n_seq_max} conversations" if settings.n_seq_max > 1 else ""
+    name = one_line(summary.name or Path(model).name)
+    return (
+        f"{name}: {format_count(summary.n_params)} parameters, {plan.quant}, {summary.bpw:.2f} bits per weight, "
+        f"{loss_class(plan.loss).name}",
+        f"context {forecast.n_ctx_each:,} tokens{conversations}, KV type {settings.type_k}, {placement(plan)}",
+        _speed_line(plan),
+    )
+
+
+def placement(plan: Plan) -> str:
+    """Return where the layers are, in words."""
+    forecast, settings = plan.forecast, plan.settings
+    n_all = forecast.n_layer + 1
+    if forecast.n_offloaded == 0:
+        return "all layers on the CPU"
+    words = (
+        "all layers on the GPU"
+        if forecast.n_offloaded == n_all
+        else f"{forecast.n_offloaded} of {n_all} layers on the GPU"
+    )
+    return f"{words}, experts of {settings.cpu_experts} layers in RAM" if settings.cpu_experts else words
+
+
+def _speed_line(plan: Plan) -> str:
+    if plan.from_disk:
+        return "weights are read from disk for every token: seconds a token, not tokens a second"
+    speed = plan.speed
+    if speed is None:
+        return "how fast it will be is not known"
+    band = f"±{speed.decode_error:.0%}"
+    known = band if plan.measured else f"{band}: this machine was not measured"
+    return f"about {_rate(speed.decode)} tokens a second writing, {_rate(speed.prefill)} reading ({known})"
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:.1f}" if speed < 10 else f"{speed:,.0f}"
+
+
+def _pool_lines(pool: Pool) -> list[str]:
+    total = "" if pool.total is None else f" of {format_bytes(pool.total)}"
+    available = "free memory unknown" if pool.available is None else f"{format_bytes(pool.available)}{total} is free"
+    name = "host" if pool.id == "host" else f"{pool.id} ({pool.name})"
+    parts = [f"{mark} {_WORDS[part]} {format_bytes(getattr(pool.used, part))}" for part, mark in _PARTS]
+    rest = [f"{_SHARED} devices' {format_bytes(pool.shared)}"] if pool.shared else []
+    if pool.headroom is not None:
+        rest.append(
+            f"{_FREE} free {format_bytes(pool.headroom)}"
+            if pool.headroom >= 0
+            else f"{_LACKING} lacking {format_bytes(-pool.headroom)}"
+        )
+    rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
+    head = f"{name}: needs {format_bytes(pool.needed)}; {available}"
+    return [head, f"  {bar(pool)}", f"  {'  '.join(parts[:3])}", f"  {'  '.join(parts[3:] + rest)}"]
+
+
+def bar(pool: Pool, width: int = _BAR) -> str:
+    """Return a pool as a bar: each part's share of what is available, or of what is needed where that is more."""
+    whole = max(pool.available or 0, pool.needed + pool.reserve)
+    ends, marks, reached = [], [], 0
+    for part, mark in _PARTS:
+        reached += getattr(pool.used, part)
+        ends.append(reached)
+        marks.append(mark)
+    ends.append(pool.needed)
+    marks.append(_SHARED)
+    free = whole - pool.reserve
+    lacking = max(0, -(pool.headroom or 0))
+    cells = []
+    for index in range(width):
+        here = (index + 0.5) * whole / width
+        if here >= whole - lacking:
+            cells.append(_LACKING)
+        elif here >= free:
+            cells.append(_RESERVE)
+        else:
+            cells.append(next((mark for end, mark in zip(ends, marks, strict=True) if here < end), _FREE))
+    return "".join(cells)
+
+
+def _why(plan: Plan) -> Iterator[str]:
+    for reason in plan.reasons:
+        usual = reason.cause == "DEFAULT" and reason.setting not in _TOLD
+        if usual or reason.setting in ("type_v", "n_threads_batch", "n_outputs_max"):
+            continue
+        if reason.setting in ("n_ubatch", "repack", "devices") and reason.cause == "SPEED":
+            continue
+        name = _NAMES.get(reason.setting, reason.setting)
+        yield from _wrapped(f"  {name:<12}  {one_line(reason.value)}: {reason.note}", 16)
+
+
+def _wrapped(line: str, indent: int) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(line, 80, subsequent_indent=" " * indent, drop_whitespace=True, break_long_words=False)
+
+
+def _better_line(better: Better) -> str:
+    what = f"  {better.quant} {_PLACES[better.where]}"
+    if not better.lacking:
+        speed = "too slow" if better.decode is None else f"{_rate(better.decode)} tokens a second"
+        return f"{what}: it would fit, at {speed}"
+    pool = "RAM" if better.pool == "host" else better.pool
+    shorter = "" if better.n_ctx is None else f"; --ctx {better.n_ctx} would do"
+    return f"{what}: lacks {format_bytes(better.lacking)} of {pool}{shorter}"
+
+
+def _runner_line(runner: RunnerUp) -> str:
+    speed = "" if runner.decode is None else f"{_rate(runner.decode):>6} tokens/s"
+    return (
+        f"  {runner.quant:<10} {_PLACES[runner.where]:<32}{runner.n_ctx:>8,} tokens {format_bytes(runner.total):>10}"
+        f"{speed}"
+    )
+
+
+def _verdict(forecast: Forecast) -> str:
+    asked = "llama.cpp's own figures" if forecast.source == "engine" else "by arithmetic"
+    if not forecast.fits:
+        return f"it does not fit ({asked})"
+    spare = [pool.headroom for pool in forecast.pools if pool.headroom is not None]
+    return f"it fits, with {format_bytes(min(spare))} to spare ({asked})" if spare else f"({asked})"
+
+
+def _table(forecast: Forecast) -> list[str]:
+    kv_types = tuple(forecast.contexts[0].cells)
+    head = f"  {'context':>9}" + "".join(f"{kv_type:>14}" for kv_type in kv_types)
+    lines = ["memory in all, by context and KV type (> is this plan)", head]
+    for row in forecast.contexts:
+        mark = ">" if row.n_ctx == forecast.n_ctx_each else " "
+        lines.append(f"{mark} {row.n_ctx:>9,}" + "".join(f"{_cell(cell):>14}" for cell in row.cells.values()))
+    if any(cell is not None and not cell.fits for row in forecast.contexts for cell in row.cells.values()):
+        lines.append("  (in brackets: does not fit)")
+    if any(
+        cell is not None and cell.source == "arithmetic" for row in forecast.contexts for cell in row.cells.values()
+    ):
+        lines.append("  (~: by arithmetic)")
+    return lines
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    about = "~" if cell.source == "arithmetic" else ""
+    return f"{about}{format_bytes(cell.total)}" if cell.fits else f"({about}{format_bytes(cell.total)})"

@@ -1,0 +1,98 @@
+"""What the flags of the commands that run or plan a model mean, as values: constraints, wishes, a plan from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmrun.errors import NotFoundError, UsageError
+from llmrun.hardware.device_wish import DeviceWish, parse_device
+from llmrun.planning.forecast import Source
+from llmrun.planning.plan import PlanWish
+from llmrun.planning.plan_file import SavedPlan, parse_plan
+from llmrun.planning.policy import PREFERENCES, Prefer
+from llmrun.settings import Constraints
+from llmrun.units import parse_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWishes:
+    """The devices to use: None is all, () the CPU alone."""
+
+    wishes: tuple[DeviceWish, ...] | None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Their names, as the settings have them."""
+        return None if self.wishes is None else tuple(wish.id for wish in self.wishes)
+
+    @property
+    def limits(self) -> tuple[int | None, ...]:
+        """Bytes of each that may be used."""
+        return tuple(wish.limit for wish in self.wishes or ())
+
+
+def chosen_devices(names: Sequence[str] | None) -> DeviceWishes:
+    """Return the devices wished for; "none" is the CPU alone. Raises UsageError for none and some, or one twice."""
+    if not names:
+        return DeviceWishes(None)
+    if "none" in names and len(names) > 1:
+        raise UsageError("--device none cannot be given with another --device")
+    wishes = () if "none" in names else tuple(map(parse_device, names))
+    ids = [wish.id for wish in wishes]
+    if twice := [name for name in ids if ids.count(name) > 1]:
+        raise UsageError(f"the device {twice[0]} is named twice", "name each once; --device none is the CPU")
+    return DeviceWishes(wishes)
+
+
+def constraints_of(
+    ctx: int | None,
+    gpu_layers: int | None,
+    kv_type: str | None,
+    threads: int | None,
+    parallel: int | None,
+    device: Sequence[str] | None,
+) -> Constraints:
+    """Return what the user fixed about how the model runs."""
+    devices = chosen_devices(device)
+    return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits)
+
+
+def plan_wish(
+    prefer: str | None,
+    *,
+    allow_disk: bool = False,
+    reserve: str | None = None,
+    device_reserve: str | None = None,
+    source: Source | None = None,
+) -> PlanWish:
+    """Return what is wished of a plan."""
+    return PlanWish(
+        _preference(prefer),
+        allow_disk,
+        source,
+        None if reserve is None else parse_bytes(reserve),
+        None if device_reserve is None else parse_bytes(device_reserve),
+    )
+
+
+def _preference(text: str | None) -> Prefer:
+    if text is None:
+        return "balanced"
+    for known in PREFERENCES:
+        if text.lower() == known:
+            return known
+    raise UsageError(f"--prefer knows {', '.join(PREFERENCES)}, not {text!r}")
+
+
+def saved_plan(path: Path | None) -> SavedPlan | None:
+    """Read a plan that was saved; raises NotFoundError for a file there is not, UsageError for one that is no plan."""
+    if path is None:
+        return None
+    try:
+        return parse_plan(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no plan {path}", "`llmrun plan MODEL --save FILE` writes one") from error
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{path} cannot be read as a plan", "`llmrun plan MODEL --save FILE` writes one") from error

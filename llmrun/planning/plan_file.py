@@ -1,0 +1,101 @@
+"""A plan as a file: what is needed to run it again exactly so, and to see that it is the same model. Pure.
+
+The settings stand in it by llama.cpp's names, so that people can read and change them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from llmrun.errors import UsageError
+from llmrun.planning.plan import Plan
+from llmrun.settings import KV_TYPES, LOAD_MODES, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS, RunSettings
+
+FORMAT = 1
+_HINT = "`llmrun plan MODEL --save FILE` writes one"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPlan:
+    """A variant of a model by its label and its bytes, and how it is run."""
+
+    quant: str
+    size: int
+    settings: RunSettings
+
+
+def format_plan(plan: Plan, size: int, model: str) -> str:
+    """Write a plan; size: bytes of the variant's files. model: what was asked for, for people."""
+    reasons = {reason.setting: f"{reason.cause}: {reason.note}" for reason in plan.reasons}
+    content = {
+        "format": FORMAT,
+        "model": model,
+        "quant": plan.quant,
+        "size": size,
+        "settings": asdict(plan.settings),
+        "reasons": reasons,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def parse_plan(text: str) -> SavedPlan:
+    """Read what format_plan wrote; raises UsageError for what is no plan, or has a setting that cannot be."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise UsageError("the plan is no JSON", _HINT) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UsageError(f"the plan is not of format {FORMAT}", _HINT)
+    quant, size, settings = content.get("quant"), content.get("size"), content.get("settings")
+    if not isinstance(quant, str) or type(size) is not int or not isinstance(settings, dict):
+        raise UsageError("the plan lacks its quant, size or settings", _HINT)
+    return SavedPlan(quant, size, _settings(settings))
+
+
+def _settings(values: dict[str, Any]) -> RunSettings:
+    known = {field.name for field in fields(RunSettings)}
+    if unknown := sorted(set(values) - known):
+        raise UsageError(
+            f"the plan has a setting {unknown[0]!r}, which there is not", f"there are {', '.join(sorted(known))}"
+        )
+    made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in made.items():
+        if not _is_possible(name, value):
+            raise UsageError(f"the plan has {value!r} for {name}, which cannot be")
+    return RunSettings(**made)  # type: ignore[arg-type]
+
+
+_RANGES = {
+    "n_ctx": (1, MAX_N_CTX * MAX_SEQUENCES),
+    "n_seq_max": (1, MAX_SEQUENCES),
+    "n_outputs_max": (1, MAX_SEQUENCES),
+    "n_batch": (1, 1 << 20),
+    "n_ubatch": (1, 1 << 20),
+    "n_gpu_layers": (0, 1 << 20),
+    "cpu_experts": (0, 1 << 20),
+    "n_threads": (1, MAX_THREADS),
+    "n_threads_batch": (1, MAX_THREADS),
+}
+_FLAGS = frozenset({"kv_unified", "swa_full", "offload_kqv", "repack"})
+_OPTIONAL = frozenset({"n_ctx", "flash_attn", "devices", "tensor_split", "n_gpu_layers"})
+
+
+def _is_possible(name: str, value: Any) -> bool:
+    if value is None:
+        return name in _OPTIONAL
+    if name in _RANGES:
+        low, high = _RANGES[name]
+        return type(value) is int and low <= value <= high
+    if name in _FLAGS or name == "flash_attn":
+        return isinstance(value, bool)
+    if name in ("type_k", "type_v"):
+        return value in KV_TYPES
+    if name == "load_mode":
+        return value in LOAD_MODES
+    if not isinstance(value, tuple):
+        return False
+    if name == "devices":
+        return all(isinstance(part, str) for part in value)
+    return bool(value) and all(isinstance(part, int | float) and part >= 0 for part in value) and sum(value) > 0
