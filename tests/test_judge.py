@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from statistics import median
 
 import pytest
@@ -70,7 +71,9 @@ def same(choice: Choice | None, verdict: Verdict | None, prefer: Prefer) -> bool
 @pytest.mark.slow
 @pytest.mark.timeout(120 + CASES)
 @pytest.mark.parametrize("prefer", PREFERENCES)
-def test_the_planner_chooses_what_the_judge_chooses(prefer: Prefer) -> None:
+def test_the_planner_chooses_what_the_judge_chooses(
+    prefer: Prefer, record_property: Callable[[str, object], None]
+) -> None:
     """In every case, to the last setting; and each step of the policy decides some case, and some are refused."""
     decided: Counter[int | None] = Counter()
     seconds = []
@@ -82,6 +85,6 @@ def test_the_planner_chooses_what_the_judge_chooses(prefer: Prefer) -> None:
         seconds.append(time.perf_counter() - start)
         verdict = judge(variants_of(case), pools_of(case), case.fixed, prefer)
         assert same(choice, verdict, prefer), f"case {number}: {choice}, not {verdict}"
-        decided[verdict and verdict.step] += 1
-    print(f"{prefer}: {decided}, planner {median(seconds) * 1e3:.1f} ms, at most {max(seconds) * 1e3:.1f} ms")
+        decided[None if verdict is None else verdict.step] += 1
+    record_property("planner, median and most seconds", (median(seconds), max(seconds)))
     assert {*range(len(JUDGED[prefer][0])), None} <= set(decided)

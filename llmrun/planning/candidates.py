@@ -95,14 +95,17 @@ def kv_types(step: Step, constraints: Constraints) -> tuple[str, ...]:
     return (constraints.type_kv,) if constraints.type_kv is not None else step.kv_types
 
 
-def parts(step: Step, offers: Sequence[Offer], constraints: Constraints) -> Iterator[Step]:
-    """Yield the step, or, where contexts come first, one step for each of them."""
+def parts(step: Step, offers: Sequence[Offer], constraints: Constraints) -> Iterator[tuple[Step, Sequence[Offer]]]:
+    """Yield the step with all offers, or, where contexts come first, a step for each, with the offers that have it."""
     if step.order != "context":
-        yield step
+        yield step, offers
         return
-    longest = {n_ctx for offer in offers for n_ctx in contexts(step, constraints, offer)}
-    for n_ctx in sorted(longest, reverse=True):
-        yield replace(step, contexts=(n_ctx,), order="loss")
+    having: dict[int, list[Offer]] = {}
+    for offer in offers:
+        for n_ctx in contexts(step, constraints, offer):
+            having.setdefault(n_ctx, []).append(offer)
+    for n_ctx in sorted(having, reverse=True):
+        yield replace(step, contexts=(n_ctx,), order="loss"), having[n_ctx]
 
 
 def rows(step: Step, offer: Offer, constraints: Constraints, n_devices: int) -> Iterator[Row]:

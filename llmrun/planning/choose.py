@@ -77,8 +77,8 @@ def choices(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Iterator
 
 
 def _choices_of(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[Choice]:
-    for part in parts(step, offers, ground.constraints):
-        for row in _in_order(part, offers, ground):
+    for part, having in parts(step, offers, ground.constraints):
+        for row in _in_order(part, having, ground):
             settings = _settle(row, part, ground)
             if settings is not None:
                 footprint = row.offer.footprint(settings)

@@ -1,4 +1,4 @@
-"""Headers of one model in twenty quantizations, as a repository on the Hub has them; the rest of the files is not there.
+"""Headers of one model in twenty quantizations, as a repository has them; of the files there is only that.
 
 Types after llama.cpp's src/llama-quant.cpp (llama_tensor_get_type_impl), simplified: one type for most matrices, a
 better one for those that lose most, in some layers or in all, and Q6_K for the output. tests/test_golden_plans.py
