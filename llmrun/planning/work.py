@@ -84,7 +84,10 @@ class LayerWork:
 
 @dataclass(frozen=True, slots=True)
 class ModelWork:
-    """All layers' work, and that of the output, which is done once for every token that is drawn."""
+    """All layers' work, and that of the output, which is done once for every token that is drawn.
+
+    Layers that are alike are one object, so that what was found out about one need not be found out again.
+    """
 
     architecture: str
     n_vocab: int
@@ -122,12 +125,14 @@ def model_work(header: GGUFHeader) -> ModelWork:
             layers[int(match[1])].append((match[2], tensor))
     used = _used_share(header)
     output = outer.get("output.weight") or outer.get("token_embd.weight")
+    works = (
+        _layer(header, index, layers[index], memories[index], used) for index in range(min(n_layer, len(memories)))
+    )
+    one_of_each: dict[LayerWork, LayerWork] = {}
     return ModelWork(
         architecture=header.architecture,
         n_vocab=output.shape[1] if output is not None and len(output.shape) > 1 else 0,
-        layers=tuple(
-            _layer(header, index, layers[index], memories[index], used) for index in range(min(n_layer, len(memories)))
-        ),
+        layers=tuple(one_of_each.setdefault(work, work) for work in works),
         output=() if output is None else _products([output], 1.0),
     )
 
