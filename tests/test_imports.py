@@ -32,7 +32,7 @@ FLOORS = (
     ),
     ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
     ("embedded", "folders", "gguf.source", "hardware", "worker", "engine", "doctor"),
-    ("footprints", "measurements", "pipeline"),
+    ("footprints", "measurements", "speeds", "pipeline"),
     ("console", "chat", "cli"),
 )
 # Who may import a package from outside; every other module may not.
