@@ -150,20 +150,3 @@ def _rates(known: _Known) -> Rates:
     matrix = {ANY_TYPE: MatrixCost(read, _FREE, _FREE, multiply, _FREE)}
     attention = {ANY_TYPE: AttentionCost(_FREE, read, _FREE)}
     return Rates(BaseCosts(_FREE, _FREE, _FREE), matrix, matrix, attention)
-
-
-def default_host_rates(n_threads: int, n_threads_batch: int, *, repack: bool = False) -> Rates:
-    """SHIM."""
-    read, multiply = Cost(1 / 25e9, 1.0), Cost(1 / 60e9, 1.0)
-    matrix = {ANY_TYPE: MatrixCost(read, _FREE, _FREE, multiply, _FREE)}
-    return Rates(BaseCosts(_FREE, _FREE, _FREE), matrix, matrix, {ANY_TYPE: AttentionCost(_FREE, read, _FREE)})
-
-
-def default_device_rates(backend: str) -> Rates:
-    """SHIM."""
-    return _rates(_Known(40.0, 1000.0, 0.5))
-
-
-def completed(known: Rates, usual: Rates) -> Rates:
-    """SHIM."""
-    return usual.merged(known)
