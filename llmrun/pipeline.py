@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llmrun.footprints import Footprints
     from llmrun.planner import Planner
     from llmrun.planning.plan_file import SavedPlan
+    from llmrun.speeds import Speeds
 
 
 def locate(ref: ModelRef) -> Path:
@@ -148,16 +149,20 @@ def make_planner(
     constraints: Constraints,
     wish: PlanWish,
     standby: Standby | None,
+    speeds: Speeds | None = None,
 ) -> Planner:
-    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone."""
+    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone.
+
+    speeds: the machine's, None is what is known of it.
+    """
     from llmrun.planner import Planner  # here, because `--help` need not wait for it
     from llmrun.speeds import Speeds, open_speeds
     from llmrun.stock import stocked
 
-    speeds = open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
+    known = speeds or (open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode))
     answers = answers_folder()
-    stock = [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
-    return Planner(stock, site, speeds, constraints, wish)
+    stock = [stocked(variant, header, site, known, standby, answers) for variant, header in variants]
+    return Planner(stock, site, known, constraints, wish)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -17,12 +17,11 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def no_gpu() -> Iterator[None]:
+def no_gpu() -> None:
     """Skips where this machine has a GPU that the engine uses."""
     with Engine() as engine:
         if any(device.kind in ("GPU", "IGPU") for device in engine.devices()):
             pytest.skip("there is a GPU here")
-    yield
 
 
 @pytest.mark.parametrize("constraints", [Constraints(devices=()), Constraints(n_gpu_layers=0)])
@@ -47,7 +46,7 @@ def test_a_device_lent_by_another_process_is_enough(llmrun: Program, rpc_server:
 
 
 def test_a_device_on_which_nothing_fits_is_not_enough(llmrun: Program, rpc_server: str) -> None:
-    done = llmrun("plan", "guide", "--require-gpu", "--device", f"{rpc_server}=513MiB")
+    done = llmrun("plan", "guide", "--require-gpu", "--device", f"{rpc_server}=512MiB")
     assert (done.returncode, done.stdout) == (7, "")
     assert "nothing of the model fits there" in done.stderr
 

@@ -17,7 +17,8 @@ import pytest
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.footprints import Footprints
+from llmrun.engine.standby import Standby
+from llmrun.footprints import Footprints, machine_of
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.cpu import read_repack_rows
 from llmrun.memory.engine_memory import EngineMemory
@@ -52,10 +53,11 @@ class Run:
 
 def run(path: Path, settings: RunSettings, n_tokens: int) -> Run:
     """Plan, load and answer in one worker, as the program does."""
-    with Engine() as engine:
-        footprint, estimate = plan(engine, path, settings)
-        memory = engine.load(path, settings).memory
-        said = chunks(engine, request(QUESTION, max_tokens=n_tokens))
+    with Standby() as standby:
+        footprint, estimate = plan(standby, path, settings)
+        with standby.take() as engine:
+            memory = engine.load(path, settings).memory
+            said = chunks(engine, request(QUESTION, max_tokens=n_tokens))
     assert memory is not None
     assert said[-1].usage is not None
     answer = "".join(chunk.text for chunk in said), said[-1].usage.completion_tokens
@@ -79,11 +81,11 @@ def run_splits(
     return [shares[index % len(servers)][index // len(servers)] for index in range(len(splits))]
 
 
-def plan(engine: Engine, path: Path, settings: RunSettings) -> tuple[Footprint, Estimate]:
+def plan(standby: Standby, path: Path, settings: RunSettings) -> tuple[Footprint, Estimate]:
     """What the engine says the model would take, and what the arithmetic says."""
-    machine = Machine(repack_rows=read_repack_rows())
-    footprints = Footprints(read_model_header(path), machine, engine)
-    footprints.look_around(settings.devices, HOST_FREE)
+    lent = standby.devices(name for name in settings.devices or () if name.startswith("rpc:"))
+    machine = machine_of(lent, settings.devices, HOST_FREE, Machine(repack_rows=read_repack_rows()))
+    footprints = Footprints(read_model_header(path), machine, standby)
     exact = footprints.exact(settings)
     assert exact is not None
     return exact, footprints.estimator.estimate(settings, footprints.machine)
@@ -270,11 +272,12 @@ class Above:
 def above_plan(path: Path, settings: RunSettings, server: Lent) -> Above:
     """Plan, load, fill the context, and look at both processes."""
     before = total(read_resident(server.process.pid))
-    with Engine() as engine:
-        footprint, _ = plan(engine, path, settings)
-        engine.load(path, settings)
-        assert fill_context(engine) > 200
-        worker, after = total(read_resident(engine.pid)), total(read_resident(server.process.pid))
+    with Standby() as standby:
+        footprint, _ = plan(standby, path, settings)
+        with standby.take() as engine:
+            engine.load(path, settings)
+            assert fill_context(engine) > 200
+            worker, after = total(read_resident(engine.pid)), total(read_resident(server.process.pid))
     return Above(worker - footprint.host.total, after - before - footprint.devices[0].total)
 
 
