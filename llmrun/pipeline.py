@@ -8,25 +8,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, GGUFError, LLMRunError, NotFoundError
+from llmrun.errors import EngineError, LLMRunError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.purpose import check_writes_text
-from llmrun.gguf.source import check_file, read_model_header, split_paths
+from llmrun.gguf.source import read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.threads import Threads, choose_threads, usual_threads
+from llmrun.local import locate, variants_of
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.reference import GUIDE_QUANTS, GuideRef, ModelRef
+from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
 from llmrun.site import Site, site_of
-from llmrun.variant import ModelFile, Variant
+from llmrun.variant import Variant
 
 if TYPE_CHECKING:
     from llmrun.footprints import Footprints
@@ -35,48 +34,10 @@ if TYPE_CHECKING:
     from llmrun.speeds import Speeds
 
 
-def locate(ref: ModelRef) -> Path:
-    """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
-    path = embedded_file(ref.quant or GUIDE_QUANTS[0]) if isinstance(ref, GuideRef) else _expand(ref.path)
-    check_file(path)
-    return path
-
-
-def _expand(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise NotFoundError(f"there is no home directory for {path}", "give the whole path") from error
-
-
 def inspect(ref: ModelRef) -> tuple[Path, ModelSummary]:
     """Return where a model's file is and what it says; raises NotFoundError or GGUFError."""
     path = locate(ref)
     return path, summarize(read_model_header(path))
-
-
-def _read_writing_model(path: Path) -> GGUFHeader:
-    header = read_model_header(path)
-    try:
-        check_writes_text(header)
-    except GGUFError as error:
-        raise GGUFError(f"{path} cannot chat: {error.message}", error.hint) from error
-    return header
-
-
-def variants_of(ref: ModelRef) -> tuple[tuple[Variant, GGUFHeader], ...]:
-    """Return the variants a reference leaves open, each with its header; raises NotFoundError or GGUFError."""
-    if isinstance(ref, GuideRef) and ref.quant is None:
-        return tuple(_variant(embedded_file(quant), quant) for quant in GUIDE_QUANTS)
-    return (_variant(locate(ref), ref.quant if isinstance(ref, GuideRef) else None),)
-
-
-def _variant(path: Path, quant: str | None) -> tuple[Variant, GGUFHeader]:
-    header = _read_writing_model(path)
-    summary = summarize(header)
-    label = quant or summary.quant or summary.mix[0].type
-    files = tuple(ModelFile(part.name, part.stat().st_size, part) for part in split_paths(path))
-    return Variant(label, files), header
 
 
 def plan(

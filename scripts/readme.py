@@ -21,7 +21,6 @@ from llmrun.cli.estimating import EstimateWish, estimate_text
 from llmrun.cli.plan_text import plan_text
 from llmrun.engine.standby import Standby
 from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.parse import parse_header
 from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads
 from llmrun.pipeline import make_planner
@@ -31,8 +30,8 @@ from llmrun.settings import Constraints
 from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.variant import ModelFile, Variant
+from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
-from scripts.architectures.write import ghost
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -81,18 +80,17 @@ _LAPTOP = Site(HostMemory(total=16 << 30, available=12 << 30), Threads(4, 4, "4 
 
 
 def _plan() -> str:
-    """The plan of a published 8B shape on a laptop without a GPU: the engine is asked, the laptop is made up."""
-    stock = _variant("llama-3.1-8b", "Q4_K_M")
+    """A plan of a published 8B shape in twenty quantizations on a laptop without a GPU, which is made up."""
+    stock = [_variant("llama-3.1-8b", quant) for quant in QUANTS]
     with Standby() as standby:
-        planner = make_planner([stock], _LAPTOP, Constraints(n_ctx=16384), PlanWish(), standby, Speeds(None, 4))
+        planner = make_planner(stock, _LAPTOP, Constraints(), PlanWish(), standby, Speeds(None, 4))
         plan = planner.plan()
-        text = plan_text("llama-3.1-8b-Q4_K_M.gguf", planner.variant(plan).summary, plan)
-    return _fenced(f"$ llmrun plan ./llama-3.1-8b-Q4_K_M.gguf --ctx 16384\n{text}")
+        text = plan_text("llama-3.1-8b", planner.variant(plan).summary, plan)
+    return _fenced(f"$ llmrun plan ./llama-3.1-8b/\n{text}")
 
 
 def _variant(name: str, quant: str) -> tuple[Variant, GGUFHeader]:
-    header = parse_header(ghost(MODELS[name], quant, tokenizer=True)[0])
-    assert isinstance(header, GGUFHeader)
+    header = quantized(MODELS[name], quant)
     return Variant(quant, (ModelFile(f"{name}-{quant}.gguf", header.file_size, Path(f"{name}-{quant}.gguf")),)), header
 
 

@@ -17,6 +17,7 @@ from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
+from llmrun.local import check_here
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
@@ -73,7 +74,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     """Answer one question, from the command line, a pipe, or both."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     reference = parse_reference(wish.model)  # before standard input is waited for: a typo is answered at once
-    pipeline.locate(reference)
+    check_here(reference)
     question = _question(prompt)
     with _starter(wish, console)() as engine:
         settings = _answer_settings(wish, _info(engine))
