@@ -173,7 +173,8 @@ def _better_line(better: Better) -> str:
 def _runner_line(runner: RunnerUp) -> str:
     speed = "" if runner.decode is None else f"{_rate(runner.decode):>8} t/s"
     label = _cut(runner.quant)
-    return f"  {label:<{_LABEL}} {_PLACES[runner.where]:<20}{runner.n_ctx:>8,} tokens{format_bytes(runner.total):>11}{speed}"
+    place, total = _PLACES[runner.where], format_bytes(runner.total)
+    return f"  {label:<{_LABEL}} {place:<20}{runner.n_ctx:>8,} tokens{total:>11}{speed}"
 
 
 def _cut(label: str) -> str:
