@@ -27,6 +27,12 @@ class Room:
         """Bytes of all devices, None where one of them is unknown."""
         return None if None in self.devices else sum(size for size in self.devices if size is not None)
 
+    @property
+    def separate(self) -> int | None:
+        """Bytes of the devices whose memory is not the host's, None where one of them is unknown."""
+        own = [size for size, shared in zip(self.devices, self.unified, strict=True) if not shared]
+        return None if None in own else sum(size for size in own if size is not None)
+
     def only(self, indices: Sequence[int]) -> Room:
         """Return the room of some of the devices."""
         return Room(
