@@ -94,7 +94,11 @@ def _in_order(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[R
     if step.order == "speed":
         speeds = [(_speed(row, step, ground) or 0.0, row) for row in found]
         return (row for _, row in sorted(speeds, key=lambda pair: -pair[0]))
-    return (row for row in found if not step.speed or (_speed(row, step, ground) or step.speed) >= step.speed)
+    return (row for row in found if not step.speed or _is_fast(_speed(row, step, ground), step))
+
+
+def _is_fast(speed: float | None, step: Step) -> bool:
+    return speed is None or speed >= step.speed
 
 
 def _outlook(step: Step, ground: Ground) -> Callable[[Row], bool]:
