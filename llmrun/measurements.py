@@ -21,7 +21,8 @@ from llmrun.planning.calibration import Run
 from llmrun.planning.rates import Needs, Rates
 from llmrun.settings import RunSettings
 
-MAX_RUNS = 200  # remembered for each way to run on each machine, of about 150 bytes; the oldest go first
+MAX_RUNS = 200  # remembered for each way to run on each machine; the oldest go first
+_MAX_RUN_BYTES = 2 * MAX_RUNS * 200  # of a file of them, whose lines have 150 to 200; the oldest go at once
 
 Measurer = Callable[[Measure], Rates | None]
 
@@ -58,27 +59,39 @@ class Measurements:
     def known(self, settings: RunSettings) -> Rates:
         """Return the costs that are known already; nothing is measured."""
         key = self._key(settings)
-        if key in self._known:
-            return self._known[key]
-        return (self._folder and _read_rates(self._folder / f"{key}.rates")) or Rates()
+        if key not in self._known:
+            self._known[key] = (self._folder and _read_rates(self._folder / f"{key}.rates")) or Rates()
+        return self._known[key]
 
     def remember(self, run: Run, settings: RunSettings) -> None:
-        """Keep what was predicted for a run and what came."""
+        """Keep what was predicted for a run and what came; costs a line in a file, and seldom more."""
         if self._folder is None:
             return
-        kept = [*self.runs(settings), run][-MAX_RUNS:]
-        lines = "".join(json.dumps(asdict(one)) + "\n" for one in kept)
-        _write(self._folder / f"{self._key(settings)}.runs", lines.encode())
+        path = self._folder / f"{self._key(settings)}.runs"
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(_line(run))
+                is_long = file.tell() > _MAX_RUN_BYTES
+            if is_long:
+                _write(path, b"".join(map(_line, self.runs(settings))))
 
     def runs(self, settings: RunSettings) -> tuple[Run, ...]:
-        """Return the runs remembered, the oldest first; lines that are none are left out."""
+        """Return the last runs remembered, the oldest first; lines that are none are left out."""
         if self._folder is None:
             return ()
         try:
             lines = (self._folder / f"{self._key(settings)}.runs").read_bytes().splitlines()
         except OSError:
             return ()
-        return tuple(filter(None, map(_parse_run, lines)))
+        return tuple(filter(None, map(_parse_run, lines)))[-MAX_RUNS:]
+
+    def forget_runs(self) -> None:
+        """Forget all runs on this machine: what they teach holds for the costs they were predicted from."""
+        if self._folder is not None:
+            for path in self._folder.glob(f"{self._machine.key()}-*.runs"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _key(self, settings: RunSettings) -> str:
         """Name what the costs hold for; on a device the placement is the device's, whatever the model's is."""
@@ -88,15 +101,21 @@ class Measurements:
         return f"{self._machine.key()}-{'-'.join(map(str, way))}-{safe}"
 
 
+def _line(run: Run) -> bytes:
+    return json.dumps(asdict(run)).encode() + b"\n"
+
+
 def _parse_run(line: bytes) -> Run | None:
     try:
         found = json.loads(line)
     except ValueError:
         return None
     names = {field.name for field in fields(Run)}
-    if not isinstance(found, dict) or set(found) != names or not isinstance(found["main_type"], str):
+    if not isinstance(found, dict) or set(found) != names:
         return None
-    speeds = [value for name, value in found.items() if name != "main_type" and value is not None]
+    if not isinstance(found["main_type"], str) or not isinstance(found["measured"], bool):
+        return None
+    speeds = [value for name, value in found.items() if name not in ("main_type", "measured") and value is not None]
     if not all(isinstance(value, float | int) and math.isfinite(value) and value > 0 for value in speeds):
         return None
     return Run(**found)

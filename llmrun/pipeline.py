@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llmrun.footprints import Footprints
     from llmrun.planner import Planner
     from llmrun.planning.plan_file import SavedPlan
+    from llmrun.speeds import Speeds
 
 
 def locate(ref: ModelRef) -> Path:
@@ -90,9 +91,31 @@ def plan(
     with Standby() as standby:
         site = find_site(standby, constraints, variants[0][1], usual_threads()) if on is None else site_of(on)
         planner = make_planner(variants, site, constraints, wish, standby if on is None else None)
-        found = planner.plan()
+        found = _planned(planner, site, wish)
         chosen = planner.variant(found)
         return chosen.summary, chosen.variant, found
+
+
+def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | None = None) -> Plan:
+    """Return the plan; raises EngineError where a GPU is required and it would not be used."""
+    if wish.require_gpu and not site.devices:
+        from llmrun.doctor.gpu_required import require_gpu  # here: who requires none starts without the doctor
+        from llmrun.doctor.reading import read_facts
+
+        if not site.here:
+            raise EngineError("a GPU is required, and the machine that was described has none")
+        require_gpu(site.devices, read_facts)
+    found = planner.plan() if replay is None else planner.replayed(replay)
+    if wish.require_gpu and found.where == "host":
+        raise EngineError(
+            "a GPU is required, and nothing of the model fits there beside the reserve",
+            "`llmrun plan` without --require-gpu shows what is lacking",
+        )
+    if found.from_disk and site.here:
+        from llmrun.hardware.disk import read_disk_speed
+
+        return replace(found, disk_speed=read_disk_speed(planner.variant(found).variant.path))
+    return found
 
 
 def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
@@ -126,16 +149,20 @@ def make_planner(
     constraints: Constraints,
     wish: PlanWish,
     standby: Standby | None,
+    speeds: Speeds | None = None,
 ) -> Planner:
-    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone."""
+    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone.
+
+    speeds: the machine's, None is what is known of it.
+    """
     from llmrun.planner import Planner  # here, because `--help` need not wait for it
     from llmrun.speeds import Speeds, open_speeds
     from llmrun.stock import stocked
 
-    speeds = open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
+    known = speeds or (open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode))
     answers = answers_folder()
-    stock = [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
-    return Planner(stock, site, speeds, constraints, wish)
+    stock = [stocked(variant, header, site, known, standby, answers) for variant, header in variants]
+    return Planner(stock, site, known, constraints, wish)
 
 
 @contextlib.contextmanager
@@ -209,7 +236,7 @@ def start(
         threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
         site = find_site(standby, constraints, variants[0][1], threads)
         planner = make_planner(variants, site, constraints, wish, standby)
-        plan = planner.plan() if replay is None else planner.replayed(replay)
+        plan = _planned(planner, site, wish, replay)
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)

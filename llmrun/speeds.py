@@ -16,9 +16,11 @@ from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.device import Device
 from llmrun.hardware.fingerprint import read_fingerprint
 from llmrun.measurements import Measurements, Measurer
+from llmrun.memory.attention import n_layer_of
 from llmrun.memory.placement import Placement, place_layers
 from llmrun.planning.calibration import Calibration, Run, calibrate
-from llmrun.planning.device_speeds import completed, default_device_rates, default_host_rates, device_rates
+from llmrun.planning.device_speeds import default_device_rates, device_rates
+from llmrun.planning.host_speeds import completed, default_host_rates
 from llmrun.planning.rates import Needs, Rates
 from llmrun.planning.speed import Speed, needs, predict
 from llmrun.planning.work import ModelWork, model_work
@@ -30,7 +32,7 @@ _FEWEST_WRITTEN, _FEWEST_READ = 32, 128
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """How fast a host was measured to be with the type it is fastest with.
 
     bandwidth: bytes of weights a second that one token alone is made with; spread as in Cost. multiply_adds: a second,
@@ -82,7 +84,7 @@ class Speeds:
     def predict(
         self, work: ModelWork, settings: RunSettings, placement: Placement, devices: Sequence[Device]
     ) -> Speed | None:
-        """Return how fast it will be, by all that is known; None where even the tables do not know its types."""
+        """Return how fast it will be, by all that is known; None where even tables know nothing."""
         speed = self._uncalibrated(work, settings, placement, devices)
         return None if speed is None else self._calibration(work, settings, placement, devices).apply(speed)
 
@@ -108,7 +110,7 @@ class Speeds:
         self._calibrations.clear()
         return found is not None
 
-    def pace(self, settings: RunSettings) -> Pace | None:
+    def throughput(self, settings: RunSettings) -> Throughput | None:
         """Return how fast the host was measured to be; None where it was not."""
         known = self._known(settings, ()).matrices
         if not known:
@@ -116,7 +118,7 @@ class Speeds:
         alone = min(known, key=lambda name: known[name].read.seconds)
         batch = min(known, key=lambda name: known[name].multiply.seconds)
         read, multiply = known[alone].read, known[batch].multiply
-        return Pace(
+        return Throughput(
             *(1 / read.seconds, read.spread, alone, 1 / multiply.seconds, batch),
             *(settings.n_threads, settings.n_threads_batch),
         )
@@ -134,7 +136,7 @@ class Speeds:
     def _run_of(
         self, work: ModelWork, settings: RunSettings, placement: Placement, devices: Sequence[Device], usage: Usage
     ) -> Run | None:
-        read = _FEWEST_READ <= usage.read_tokens <= _LONGEST_READ and usage.cached_tokens < usage.read_tokens
+        read = usage.read_tokens >= _FEWEST_READ and usage.cached_tokens < usage.read_tokens
         wrote = usage.completion_tokens >= _FEWEST_WRITTEN and usage.completion_seconds > 0
         if not (read or wrote):
             return None
@@ -215,7 +217,7 @@ def answer_recorder(
     known = speeds or open_speeds(settings.n_threads)
     split = settings.tensor_split or tuple(float(device.free or 0) for device in devices)
     split = split if any(split) else tuple(1.0 for _ in devices)
-    placement = place_layers(len(work.layers), settings.n_gpu_layers, split)
+    placement = place_layers(n_layer_of(header)[0], settings.n_gpu_layers, split)
     return lambda usage: known.record(work, settings, placement, devices, usage)
 
 

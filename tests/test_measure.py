@@ -226,6 +226,28 @@ def test_runs_are_remembered_the_last_of_them_for_each_way_to_run(tmp_path: Path
     assert again.runs(replace(SETTINGS, n_threads=7)) == ()
 
 
+def test_what_runs_taught_is_forgotten_on_request_for_this_machine_alone(tmp_path: Path) -> None:
+    here = Measurements(Meter(), HERE, tmp_path)
+    other = Measurements(Meter(), replace(HERE, on_battery=True), tmp_path)
+    for measurements in (here, other):
+        measurements.remember(Run("Q4_0", 10.0, 11.0), SETTINGS)
+    here.remember(Run("Q4_0", 10.0, 11.0), replace(SETTINGS, n_threads=7))
+    here.forget_runs()
+    assert here.runs(SETTINGS) == here.runs(replace(SETTINGS, n_threads=7)) == ()
+    assert len(other.runs(SETTINGS)) == 1
+
+
+def test_a_file_of_runs_does_not_grow_without_end(tmp_path: Path) -> None:
+    measurements = Measurements(Meter(), HERE, tmp_path)
+    for n in range(5 * MAX_RUNS):
+        measurements.remember(Run("Q4_0", 10.0 + n, 11.0, 12.0, 13.0), SETTINGS)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size < 100_000
+    assert [run.decode_predicted for run in measurements.runs(SETTINGS)] == [
+        10.0 + n for n in range(4 * MAX_RUNS, 5 * MAX_RUNS)
+    ]
+
+
 def test_lines_that_are_no_runs_are_left_out(tmp_path: Path) -> None:
     measurements = Measurements(Meter(), HERE, tmp_path)
     run = Run("Q4_0", 10.0, 11.0, 100.0, 90.0)
@@ -234,6 +256,7 @@ def test_lines_that_are_no_runs_are_left_out(tmp_path: Path) -> None:
     line = file.read_bytes()
     bad = [b"{", b"[]", b"null", b'{"main_type": "Q4_0"}', b"\xff\xfe", line.replace(b"11.0", b"-11.0").strip()]
     bad += [line.replace(b"11.0", b"NaN").strip(), line.replace(b'"Q4_0"', b"4").strip()]
+    bad += [line.replace(b"true", b"1").strip()]
     file.write_bytes(b"\n".join([*bad, line]))
     assert measurements.runs(SETTINGS) == (run,)
 

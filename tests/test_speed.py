@@ -75,6 +75,19 @@ def test_a_batch_multiplies_in_every_layer_but_for_the_last_ones_feed_forward() 
     assert found == pytest.approx(100 / (1e-5 + 2 * 1e-5 + first + last))
 
 
+@given(st.integers(1, 20000))
+def test_a_long_prompt_is_predicted_like_its_steps_one_by_one(n_prompt: int) -> None:
+    for name in ("qwen3-0.6b", "gemma-3-1b"):  # the second has windows
+        work = work_of(name)
+        starts = range(0, n_prompt, SETTINGS.n_ubatch)
+        steps = (
+            batch_terms(work, SETTINGS, lambda *_: MACHINE, done, min(SETTINGS.n_ubatch, n_prompt - done), n_prompt)
+            for done in starts
+        )
+        seconds = sum(total(terms) for terms in steps)
+        assert n_prompt / speed_of(work, n_prompt=n_prompt).prefill == pytest.approx(seconds, rel=0.03)
+
+
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_more_bytes_are_never_faster(rows: int, more: int) -> None:
     small, large = (speed_of(dense("Q8_0", 256 * count)) for count in (rows, rows + more))
@@ -268,12 +281,21 @@ def test_without_runs_nothing_is_corrected() -> None:
 
 
 @given(st.floats(0.3, 3), st.floats(0.3, 3), st.lists(st.sampled_from(["Q4_K", "F16", "Q8_0"]), min_size=1, max_size=9))
-def test_runs_that_all_miss_by_one_factor_are_reproduced(decode: float, prefill: float, types: list[str]) -> None:
+def test_runs_that_all_miss_by_one_factor_are_believed_but_for_what_may_be_chance(
+    decode: float, prefill: float, types: list[str]
+) -> None:
     runs = [Run(name, 7.0 + n, (7.0 + n) * decode, 90.0 + n, (90.0 + n) * prefill) for n, name in enumerate(types)]
     for name in ("Q4_K", "IQ3_S"):
         found = calibrate(runs).apply(replace(NO_ERROR, main_type=name))
-        assert (found.decode, found.prefill) == pytest.approx((10 * decode, 100 * prefill))
-        assert found.decode_error == pytest.approx(0.10)
+        assert (found.decode, found.prefill) == pytest.approx((10 * decode, 100 * prefill), rel=0.026)
+        assert min(10.0, 10 * decode) - 1e-9 <= found.decode <= max(10.0, 10 * decode) + 1e-9
+        assert found.decode_error == pytest.approx(0.10, abs=0.026)
+
+
+def test_a_few_percent_are_believed_when_many_runs_show_them() -> None:
+    factors = [calibrate([Run("Q4_K", 100.0, 103.0)] * count).decode.overall for count in (1, 10, 100)]
+    assert 1.0 < factors[0] < 1.01 < factors[1] < factors[2] < 1.03
+    assert factors[2] > 1.028
 
 
 def test_a_type_that_misses_by_its_own_factor_is_learned_the_longer_the_better() -> None:
@@ -288,13 +310,13 @@ def test_a_type_that_misses_by_its_own_factor_is_learned_the_longer_the_better()
 
 def test_a_run_on_a_busy_machine_does_little_harm() -> None:
     runs = [Run("Q4_K", 10.0, 11.0)] * 5 + [Run("Q4_K", 10.0, 1.0)]
-    assert calibrate(runs).decode.of("Q4_K") == pytest.approx(1.1)
+    assert calibrate(runs).decode.of("Q4_K") == pytest.approx(1.1, rel=0.01)
 
 
 def test_what_was_not_seen_is_not_corrected() -> None:
     only_decode = calibrate([Run("Q4_K", 10.0, 12.0)])
     assert only_decode.apply(NO_ERROR).prefill == 100.0
-    assert only_decode.apply(NO_ERROR).decode == pytest.approx(12.0)
+    assert only_decode.apply(NO_ERROR).decode == pytest.approx(12.0, rel=0.01)
 
 
 # ---- devices that are not here

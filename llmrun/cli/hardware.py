@@ -15,35 +15,44 @@ from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
 from llmrun.hardware.hardware import Hardware
-from llmrun.hardware.threads import usual_threads
+from llmrun.hardware.threads import Threads, usual_threads
 from llmrun.planning.rates import Needs
 from llmrun.settings import RunSettings
-from llmrun.speeds import Pace, open_speeds
-from llmrun.units import format_bytes, format_count
+from llmrun.speeds import Speeds, Throughput, open_speeds
+from llmrun.units import format_bytes
 
 _WIDTH = 80
 _NAME = 12  # columns of a row's name
+_STEADY = 0.2  # half of the middle half of the times a step took, as a part: more is other work's
 # What a host is measured with: the plainest type, and the one most files are in.
 _MEASURED = Needs(frozenset({"Q8_0", "Q4_K"}), frozenset(), frozenset({"f16"}))
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The machine, and what the engine told; trouble is why it told nothing. pace: None where it was not measured."""
+    """The machine, and what the engine told; trouble is why it told nothing. throughput: None if not measured."""
 
     hardware: Hardware
     engine: DeviceList
     trouble: str | None
-    pace: Pace | None = None
+    throughput: Throughput | None = None
 
 
 def run_hardware(*, measure: bool, remeasure: bool, as_json: bool, quiet: bool) -> None:
     """Show the machine; an engine that does not start is told of, and an error only where it was to be measured."""
     console = Console(quiet=quiet)
     with Engine() as engine:
+        speeds = _open_speeds(engine, console)  # while the worker starts
         survey = look_at_machine(engine)
-        pace = _pace(engine, survey, console, measure=measure or remeasure, remeasure=remeasure)
-    survey = replace(survey, pace=pace)
+        now, usual = map(_settings, (survey.hardware.host.threads, usual_threads()))
+        throughput = None if remeasure else speeds.throughput(usual) or speeds.throughput(now)
+        if remeasure or (measure and throughput is None):
+            if now != usual:
+                console.say("note: other work keeps processors busy: `--remeasure` when it is over")
+            speeds.measure_needs(_MEASURED, now, remeasure=remeasure)
+            console.clear_status()
+            throughput = speeds.throughput(now)
+    survey = replace(survey, throughput=throughput)
     if as_json:
         console.data(hardware_figures(survey))
         return
@@ -63,22 +72,16 @@ def look_at_machine(engine: Engine) -> Survey:
     return Survey(detect(told.devices), told, trouble)
 
 
-def _pace(engine: Engine, survey: Survey, console: Console, *, measure: bool, remeasure: bool) -> Pace | None:
-    """Return how fast the host is with the threads it uses while nothing else runs; measured only where wished."""
-    threads = usual_threads()
-    settings = RunSettings(n_threads=threads.decode, n_threads_batch=threads.batch)
-
+def _open_speeds(engine: Engine, console: Console) -> Speeds:
     def show(fraction: float) -> bool:
         console.status(f"measuring: {fraction:.0%}")
         return True
 
-    speeds = open_speeds(threads.decode, lambda question: engine.measure(question, show))
-    if measure:
-        if survey.hardware.host.threads.decode < threads.decode:
-            console.say("note: other work keeps processors busy: `--remeasure` when it is over")
-        speeds.measure_needs(_MEASURED, settings, remeasure=remeasure)
-        console.clear_status()
-    return speeds.pace(settings)
+    return open_speeds(usual_threads().decode, lambda question: engine.measure(question, show))
+
+
+def _settings(threads: Threads) -> RunSettings:
+    return RunSettings(n_threads=threads.decode, n_threads_batch=threads.batch)
 
 
 def hardware_figures(survey: Survey) -> dict[str, object]:
@@ -91,9 +94,9 @@ def hardware_figures(survey: Survey) -> dict[str, object]:
         "nvidia": plain(found.nvidia),
         "engine": plain(survey.engine.engine),
         "engine_trouble": survey.trouble,
-        "bandwidth": survey.pace and survey.pace.bandwidth,  # bytes a second
-        "bandwidth_spread": survey.pace and survey.pace.bandwidth_spread,
-        "multiply_adds": survey.pace and survey.pace.multiply_adds,  # a second
+        "bandwidth": survey.throughput and survey.throughput.bandwidth,  # bytes a second
+        "bandwidth_spread": survey.throughput and survey.throughput.bandwidth_spread,
+        "multiply_adds": survey.throughput and survey.throughput.multiply_adds,  # a second
         "notes": list(found.notes),
     }
 
@@ -105,8 +108,8 @@ def hardware_text(survey: Survey) -> str:
         ("memory", _memory_lines(found)),
         ("processor", _processor_lines(found)),
         ("threads", [found.host.threads.reason]),
-        ("bandwidth", _bandwidth_lines(survey.pace)),
-        ("computing", _computing_lines(survey.pace)),
+        ("bandwidth", _bandwidth_lines(survey.throughput)),
+        ("computing", _computing_lines(survey.throughput)),
         ("devices", _device_lines(survey)),
         ("other GPUs", _idle_lines(found.gpus, survey.engine.devices)),
         ("engine", _engine_lines(survey)),
@@ -150,18 +153,22 @@ def _processor_lines(found: Hardware) -> list[str]:
     return [line for line in (cpu.name or "unknown", cores, ", ".join(sorted(cpu.features))) if line]
 
 
-def _bandwidth_lines(pace: Pace | None) -> list[str]:
-    if pace is None:
+def _bandwidth_lines(throughput: Throughput | None) -> list[str]:
+    if throughput is None:
         return ["not measured yet: `llmrun hardware --measure` does it"]
-    of = f"{_count(pace.n_threads)} and {pace.bandwidth_type}"
-    return [f"{format_bytes(int(pace.bandwidth))} of weights a second ± {pace.bandwidth_spread / 2:.0%}, with {of}"]
+    size, reach = format_bytes(int(throughput.bandwidth)), throughput.bandwidth_spread / 2
+    of = f"{_count(throughput.n_threads)} and {throughput.bandwidth_type}"
+    lines = [f"{size} of weights a second ± {reach:.0%}, with {of}"]
+    if reach > _STEADY:
+        lines.append("unsteady: `llmrun hardware --remeasure` when nothing else runs")
+    return lines
 
 
-def _computing_lines(pace: Pace | None) -> list[str]:
-    if pace is None:
+def _computing_lines(throughput: Throughput | None) -> list[str]:
+    if throughput is None:
         return []
-    of = f"{_count(pace.n_threads_batch)} and {pace.multiply_type}"
-    return [f"{format_count(int(pace.multiply_adds))} multiply-adds a second, with {of}"]
+    of = f"{_count(throughput.n_threads_batch)} and {throughput.multiply_type}"
+    return [f"{throughput.multiply_adds / 1e9:.1f} billion multiply-adds a second, with {of}"]
 
 
 def _count(n_threads: int) -> str:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llmrun.cli import options as o
 from llmrun.errors import LLMRunError
-
-if TYPE_CHECKING:
-    from llmrun.settings import Constraints
 
 app = typer.Typer(
     name="llmrun",
@@ -52,6 +49,12 @@ def chat(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    device: o.Devices = None,
+    prefer: o.Prefer = None,
+    plan: o.PlanFile = None,
+    allow_disk: o.AllowDisk = False,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
     require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
@@ -71,12 +74,18 @@ def chat(
     from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
 
-    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
-    _check_gpu(constraints, required=require_gpu)
     run_chat(
         Wish(
             model,
-            constraints,
+            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
+            plan_wish(
+                prefer,
+                allow_disk=allow_disk,
+                reserve=reserve,
+                device_reserve=device_reserve,
+                require_gpu=require_gpu,
+            ),
+            saved_plan(plan),
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -96,6 +105,12 @@ def run(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    device: o.Devices = None,
+    prefer: o.Prefer = None,
+    plan: o.PlanFile = None,
+    allow_disk: o.AllowDisk = False,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
     require_gpu: o.RequireGpu = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
@@ -115,12 +130,18 @@ def run(
     from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
     from llmrun.sampling import SamplingWish
 
-    constraints = Constraints(ctx, gpu_layers, kv_type, threads)
-    _check_gpu(constraints, required=require_gpu)
     run_once(
         Wish(
             model,
-            constraints,
+            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
+            plan_wish(
+                prefer,
+                allow_disk=allow_disk,
+                reserve=reserve,
+                device_reserve=device_reserve,
+                require_gpu=require_gpu,
+            ),
+            saved_plan(plan),
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -142,7 +163,14 @@ def plan(
     threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    prefer: o.Prefer = None,
+    allow_disk: o.AllowDisk = False,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
     require_gpu: o.RequireGpu = False,
+    on: o.On = None,
+    save: o.Save = None,
+    emit: o.Emit = None,
     exact: o.Exact = False,
     fast: o.Fast = False,
     json: o.PlainJson = False,
@@ -152,9 +180,16 @@ def plan(
     from llmrun.cli.planning import PlanRequest, chosen_source, run_plan
     from llmrun.cli.wishes import constraints_of, plan_wish
 
-    constraints = Constraints(ctx, gpu_layers, kv_type, parallel=parallel, devices=chosen_devices(device))
-    _check_gpu(constraints, required=require_gpu)
-    run_plan(PlanWish(model, constraints, chosen_source(exact=exact, fast=fast), json, quiet))
+    wish = plan_wish(
+        prefer,
+        allow_disk=allow_disk,
+        reserve=reserve,
+        device_reserve=device_reserve,
+        require_gpu=require_gpu,
+        source=chosen_source(exact=exact, fast=fast),
+    )
+    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
+    run_plan(PlanRequest(model, constraints, wish, on, save, emit, json, quiet))
 
 
 @app.command()
@@ -216,13 +251,6 @@ def doctor(
     from llmrun.cli.doctoring import DoctorWish, run_doctor
 
     run_doctor(DoctorWish(fix, backend, prebuilt, yes, report, json, quiet))
-
-
-def _check_gpu(constraints: Constraints, *, required: bool) -> None:
-    if required:
-        from llmrun.cli.gpu_wish import check_required_gpu
-
-        check_required_gpu(constraints)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
     lines = [*head_lines(model, summary, plan)]
     for pool in plan.forecast.pools:
         lines += ["", *_pool_lines(pool)]
-    lines += ["", _verdict(plan.forecast), "", "why", *_why(plan)]
+    lines += ["", _verdict(plan), "", "why", *_why(plan)]
     if plan.better:
         lines += ["", "what would be better, and why it is not taken", *map(_better_line, plan.better)]
     if plan.runners_up:
@@ -53,14 +53,15 @@ def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
 
 
 def head_lines(model: str, summary: ModelSummary, plan: Plan) -> tuple[str, ...]:
-    """Return a plan in three lines: what, where, how fast."""
+    """Return what is run, where, with which context, and how fast."""
     forecast, settings = plan.forecast, plan.settings
     conversations = f", {settings.n_seq_max} conversations" if settings.n_seq_max > 1 else ""
     name = one_line(summary.name or Path(model).name)
     return (
         f"{name}: {format_count(summary.n_params)} parameters, {plan.quant}, {summary.bpw:.2f} bits per weight, "
         f"{loss_class(plan.loss).name}",
-        f"context {forecast.n_ctx_each:,} tokens{conversations}, KV type {settings.type_k}, {placement(plan)}",
+        placement(plan),
+        f"context {forecast.n_ctx_each:,} tokens{conversations}, KV type {settings.type_k}",
         _speed_line(plan),
     )
 
@@ -71,23 +72,29 @@ def placement(plan: Plan) -> str:
     n_all = forecast.n_layer + 1
     if forecast.n_offloaded == 0:
         return "all layers on the CPU"
-    words = (
-        "all layers on the GPU"
-        if forecast.n_offloaded == n_all
-        else f"{forecast.n_offloaded} of {n_all} layers on the GPU"
-    )
-    return f"{words}, experts of {settings.cpu_experts} layers in RAM" if settings.cpu_experts else words
+    some = "all" if forecast.n_offloaded == n_all else f"{forecast.n_offloaded} of {n_all}"
+    names = ", ".join(settings.devices or ())
+    experts = f", the experts of {settings.cpu_experts} of them in RAM" if settings.cpu_experts else ""
+    return f"{some} layers on the GPU ({names}){experts}"
 
 
 def _speed_line(plan: Plan) -> str:
     if plan.from_disk:
-        return "weights are read from disk for every token: seconds a token, not tokens a second"
+        return _disk_line(plan)
     speed = plan.speed
     if speed is None:
         return "how fast it will be is not known"
     band = f"±{speed.decode_error:.0%}"
-    known = band if plan.measured else f"{band}: this machine was not measured"
+    known = band if plan.measured else f"{band}: nothing was measured there"
     return f"about {_rate(speed.decode)} tokens a second writing, {_rate(speed.prefill)} reading ({known})"
+
+
+def _disk_line(plan: Plan) -> str:
+    size = format_bytes(plan.forecast.pools[0].used.mapped)
+    if plan.decode is None or plan.disk_speed is None:
+        return f"{size} are read from disk for every token, which takes long"
+    disk = f"{format_bytes(plan.disk_speed)} a second"
+    return f"about {_rate(1 / plan.decode)} seconds a token: {size} are read from disk for each, at {disk}"
 
 
 def _rate(speed: float) -> str:
@@ -170,8 +177,11 @@ def _runner_line(runner: RunnerUp) -> str:
     )
 
 
-def _verdict(forecast: Forecast) -> str:
+def _verdict(plan: Plan) -> str:
+    forecast = plan.forecast
     asked = "llama.cpp's own figures" if forecast.source == "engine" else "by arithmetic"
+    if plan.from_disk:
+        return f"it does not fit, and is read from disk as you allowed ({asked})"
     if not forecast.fits:
         return f"it does not fit ({asked})"
     spare = [pool.headroom for pool in forecast.pools if pool.headroom is not None]

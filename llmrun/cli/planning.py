@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmrun import pipeline
 from llmrun.cli.plan_text import plan_text
+from llmrun.cli.wishes import check_gpu_wishes
 from llmrun.console import Console, one_line
 from llmrun.errors import LLMRunError, UsageError
 from llmrun.gguf.summary import ModelSummary
@@ -51,6 +52,7 @@ def run_plan(request: PlanRequest) -> None:
     console = Console(quiet=request.quiet)
     if request.emit is not None and request.emit not in EMITTERS:
         raise UsageError(f"--emit knows {', '.join(EMITTERS)}, not {request.emit!r}")
+    check_gpu_wishes(request.constraints, request.wish)
     machine = None if request.on is None else _other_machine(request.on)
     if machine is not None and request.wish.source == "engine":
         raise UsageError("--exact asks the engine of this machine, and --on is another", "leave one of them out")

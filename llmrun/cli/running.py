@@ -12,7 +12,7 @@ from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.talk import AnswerSettings, Talk
-from llmrun.cli.gpu_wish import tell_unused_gpu_layers
+from llmrun.cli.wishes import check_gpu_wishes
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
@@ -49,7 +49,6 @@ def run_chat(wish: Wish) -> None:
     typed = sys.stdin is not None and sys.stdin.isatty()
     start = _starter(wish, console)
     engine = start()
-    tell_unused_gpu_layers(wish.constraints, engine.devices, console)
     talk = Talk(
         engine,
         start,
@@ -77,7 +76,6 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     pipeline.locate(reference)
     question = _question(prompt)
     with _starter(wish, console)() as engine:
-        tell_unused_gpu_layers(wish.constraints, engine.devices, console)
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
@@ -114,11 +112,12 @@ def _question(prompt: str | None) -> str:
 def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
     """Return a function that starts the wished engine, telling about it."""
     reference = parse_reference(wish.model)
+    check_gpu_wishes(wish.constraints, wish.plan)
 
     def start() -> Engine:
         listener = pipeline.Listener(
             log=console.log if wish.verbose else None,
-            planned=lambda plan: _tell_plan(plan, console),
+            planned=lambda plan: _tell_plan(plan, wish.constraints, console),
             progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
             step=console.say,
         )
@@ -132,7 +131,11 @@ def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
     return start
 
 
-def _tell_plan(plan: Plan, console: Console) -> None:
+def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:
+    if constraints.n_gpu_layers and plan.where == "host":
+        console.say(f"note: --gpu-layers {constraints.n_gpu_layers} has no effect: the engine sees no GPU")
+    if plan.from_disk:
+        console.say("note: the model is larger than the memory: it is read from disk for every token")
     for reason in plan.reasons:
         console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
 

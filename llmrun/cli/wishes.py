@@ -59,12 +59,21 @@ def constraints_of(
     return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits)
 
 
+def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
+    """Raise UsageError where a GPU is required and forbidden."""
+    if wish.require_gpu and constraints.devices == ():
+        raise UsageError("--require-gpu and --device none exclude each other")
+    if wish.require_gpu and constraints.n_gpu_layers == 0:
+        raise UsageError("--require-gpu and --gpu-layers 0 exclude each other")
+
+
 def plan_wish(
     prefer: str | None,
     *,
     allow_disk: bool = False,
     reserve: str | None = None,
     device_reserve: str | None = None,
+    require_gpu: bool = False,
     source: Source | None = None,
 ) -> PlanWish:
     """Return what is wished of a plan."""
@@ -74,6 +83,7 @@ def plan_wish(
         source,
         None if reserve is None else parse_bytes(reserve),
         None if device_reserve is None else parse_bytes(device_reserve),
+        require_gpu,
     )
 
 

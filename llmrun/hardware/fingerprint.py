@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llmrun.hardware.cpu import parse_cpu_flags
 from llmrun.hardware.host_memory import read_host_memory
+from llmrun.hardware.power import read_on_battery
 
 # Features by which llama.cpp's CPU code chooses its kernels (ggml-cpu/ggml-cpu.c, ggml_cpu_has_*)
 _FEATURES = """
@@ -68,17 +69,6 @@ def read_fingerprint() -> Fingerprint:
         on_battery=read_on_battery(),
         engine=read_engine_build(),
     )
-
-
-def read_on_battery() -> bool | None:
-    """Return whether a battery feeds the machine; None where there is none, or nobody says."""
-    import psutil
-
-    try:
-        found = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return None if found is None or found.power_plugged is None else not found.power_plugged
 
 
 def read_engine_build() -> tuple[str, ...]:

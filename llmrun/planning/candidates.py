@@ -108,8 +108,7 @@ def parts(step: Step, offers: Sequence[Offer], constraints: Constraints) -> Iter
         yield replace(step, contexts=(n_ctx,), order="loss"), having[n_ctx]
 
 
-def rows(step: Step, offers: Sequence[Offer], constraints: Constraints, n_devices: int) -> Iterator[Row]:
-    """Yield a step's rows, by the variant's loss and then the placement."""
-    for offer in offers:
-        if offer.loss <= step.loss.most and contexts(step, constraints, offer):
-            yield from (row for row in rows_of(offer, constraints, n_devices) if row.where in step.where)
+def rows(step: Step, offer: Offer, constraints: Constraints, n_devices: int) -> Iterator[Row]:
+    """Yield what a step has of a variant, by the placement; nothing where it loses too much."""
+    if offer.loss <= step.loss.most and contexts(step, constraints, offer):
+        yield from (row for row in rows_of(offer, constraints, n_devices) if row.where in step.where)

@@ -21,7 +21,6 @@ from llmrun.planning.place import spread
 from llmrun.planning.policy import Policy, Step
 from llmrun.planning.quality import GOOD
 from llmrun.planning.room import Room
-from llmrun.planning.sizes import Reach
 from llmrun.settings import Constraints, RunSettings
 
 _FROM_DISK = (
@@ -89,31 +88,23 @@ def _choices_of(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator
 
 def _in_order(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[Row]:
     """Yield the rows that are fast enough and might fit, in the step's order."""
-    may_fit = _outlook(step, ground)
-    found = (row for row in rows(step, offers, ground.constraints, len(ground.names)) if may_fit(row))
+    found = (
+        row
+        for offer in offers
+        for row in filter(_may_fit(offer, step, ground), rows(step, offer, ground.constraints, len(ground.names)))
+    )
     if step.order == "speed":
         speeds = [(_speed(row, step, ground) or 0.0, row) for row in found]
         return (row for _, row in sorted(speeds, key=lambda pair: -pair[0]))
-    return (row for row in found if not step.speed or _is_fast(_speed(row, step, ground), step))
+    return (row for row in found if not step.speed or (_speed(row, step, ground) or step.speed) >= step.speed)
 
 
-def _is_fast(speed: float | None, step: Step) -> bool:
-    return speed is None or speed >= step.speed
-
-
-def _outlook(step: Step, ground: Ground) -> Callable[[Row], bool]:
-    """Return what tells whether a row might fit in a step; rows that differ only in layers are worked out together."""
-    known: dict[tuple[str, int, bool], tuple[Reach, ...]] = {}
-
-    def may_fit(row: Row) -> bool:
-        key = (row.offer.quant, row.cpu_experts, row.n_gpu_layers > 0)
-        if key not in known:
-            least = least_settings(row, step, ground.constraints, ground.names, ground.base)
-            ways = (replace(least, type_k=name, type_v=name) for name in kv_types(step, ground.constraints))
-            known[key] = tuple(row.offer.sizes.at_least(way, row.cpu_experts) for way in ways)
-        return any(_is_within(reach, row.n_gpu_layers, ground.room) for reach in known[key])
-
-    return may_fit
+def _may_fit(offer: Offer, step: Step, ground: Ground) -> Callable[[Row], bool]:
+    """Return what tells of an offer's rows whether they might fit with some KV type, by what is known at once."""
+    some = Row(offer, 1 if ground.names else 0)
+    least = least_settings(some, step, ground.constraints, ground.names, ground.base)
+    ways = [replace(least, type_k=name, type_v=name) for name in kv_types(step, ground.constraints)]
+    return lambda row: any(_within_reach(row, way, ground.room) for way in ways)
 
 
 def _speed(row: Row, step: Step, ground: Ground) -> float | None:
@@ -150,15 +141,12 @@ def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | No
 
 
 def _within_reach(row: Row, settings: RunSettings, room: Room) -> bool:
-    """Whether it might fit, by what is known at once."""
-    return _is_within(row.offer.sizes.at_least(settings, row.cpu_experts), row.n_gpu_layers, room)
-
-
-def _is_within(reach: Reach, n_gpu_layers: int, room: Room) -> bool:
-    """Whether weights and caches have room, all devices together."""
-    if n_gpu_layers > reach.most_layers(room.together):
+    """Whether it might fit, by what is known at once: weights and caches, on all devices together."""
+    reach = row.offer.sizes.at_least(settings, row.cpu_experts)
+    if row.n_gpu_layers > reach.most_layers(room.together):
         return False
-    # what devices with memory of their own cannot hold is on those that share the host's
-    elsewhere = room.separate
-    shared = 0 if elsewhere is None else max(0, reach.on_devices[n_gpu_layers] - elsewhere)
-    return room.from_disk or reach.on_host(n_gpu_layers) + shared <= room.host
+    if room.from_disk:
+        return True
+    if any(room.unified):  # what is on such a device is the host's too
+        return room.separate is None or reach.total <= room.host + room.separate
+    return reach.on_host(row.n_gpu_layers) <= room.host

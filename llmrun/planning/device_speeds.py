@@ -1,5 +1,7 @@
 """How fast known devices are, by name, for those that are not here or were not measured: a table, and a band around it.
 
+Where the name is unknown its backend tells a little; hosts have llmrun.planning.host_speeds.
+
 Pure. Decode: tokens a second of an 8B model in Q4_K_M, from which follows how many bytes a second its weights are read
 with; prefill: tokens a second of the same model's prompt of 512, from which follow multiplications a second.
 
@@ -11,7 +13,7 @@ NVIDIA's 61 % (3090), 64 % (4090), 74 % (4080), 80 % (3070); Apple's 44 % (M1 Ma
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmrun.planning.rates import ANY_TYPE, AttentionCost, BaseCosts, Cost, MatrixCost, Rates
 
@@ -116,6 +118,18 @@ _DEVICES: dict[str, _Known] = {
     "rx 7900 xtx": _radeon(960),
 }
 
+# Devices of a backend whose name says nothing, as slow as such devices come: memory bandwidth by data sheets, GB/s.
+# CUDA: a laptop's RTX 3050 or 4050, 192; ROCm: an RX 6600, 224; Metal: an M1. The others may be integrated, and then
+# share two channels of DDR4; another machine's may be anything.
+_BACKENDS = {"CUDA": _ampere(192), "ROCm": _radeon(224), "MTL": _apple(68)}
+_SHARED_MEMORY = _apple(45)
+_UNKNOWN = 0.6  # half width of the band around them
+
+
+def default_device_rates(backend: str) -> Rates:
+    """Return the costs to expect of a device of which nothing is known but its backend, as ggml calls it."""
+    return _rates(replace(_BACKENDS.get(backend, _SHARED_MEMORY), band=_UNKNOWN))
+
 
 def device_rates(name: str) -> Rates | None:
     """Return the costs on a device of this name, as its driver calls it; None for one that is not in the table.
@@ -136,20 +150,3 @@ def _rates(known: _Known) -> Rates:
     matrix = {ANY_TYPE: MatrixCost(read, _FREE, _FREE, multiply, _FREE)}
     attention = {ANY_TYPE: AttentionCost(_FREE, read, _FREE)}
     return Rates(BaseCosts(_FREE, _FREE, _FREE), matrix, matrix, attention)
-
-
-def default_host_rates(n_threads: int, n_threads_batch: int, *, repack: bool = False) -> Rates:
-    """SHIM."""
-    read, multiply = Cost(1 / 25e9, 1.0), Cost(1 / 60e9, 1.0)
-    matrix = {ANY_TYPE: MatrixCost(read, _FREE, _FREE, multiply, _FREE)}
-    return Rates(BaseCosts(_FREE, _FREE, _FREE), matrix, matrix, {ANY_TYPE: AttentionCost(_FREE, read, _FREE)})
-
-
-def default_device_rates(backend: str) -> Rates:
-    """SHIM."""
-    return _rates(_Known(40.0, 1000.0, 0.5))
-
-
-def completed(known: Rates, usual: Rates) -> Rates:
-    """SHIM."""
-    return usual.merged(known)

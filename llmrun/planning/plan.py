@@ -18,7 +18,7 @@ class PlanWish:
     """What is wished of a plan, besides how the model runs.
 
     source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
-    host and on each device, None is what is usual.
+    host and on each device, None is what is usual. require_gpu: no plan rather than one for the CPU alone.
     """
 
     prefer: Prefer = "balanced"
@@ -26,6 +26,7 @@ class PlanWish:
     source: Source | None = None
     reserve_host: int | None = None
     reserve_device: int | None = None
+    require_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Plan:
     """What is to be run, and how. forecast: the settings, and what they take of each pool.
 
     loss: nats, see llmrun.planning.quality. why: the step of the policy that chose it. measured: whether the speed
-    rests on costs measured on this machine. from_disk: weights are more than the memory, and read again and again.
+    rests on costs measured on this machine. from_disk: weights are more than the memory, and read again and again, at
+    disk_speed bytes a second where that was measured.
     """
 
     quant: str
@@ -86,8 +88,19 @@ class Plan:
     better: tuple[Better, ...] = ()
     runners_up: tuple[RunnerUp, ...] = ()
     from_disk: bool = False
+    disk_speed: int | None = None
 
     @property
     def settings(self) -> RunSettings:
         """How it is run."""
         return self.forecast.settings
+
+    @property
+    def decode(self) -> float | None:
+        """Predicted tokens a second of writing; from disk at most those that reading allows, None where unknown."""
+        if not self.from_disk:
+            return None if self.speed is None else self.speed.decode
+        if self.disk_speed is None:
+            return None
+        seconds = self.forecast.pools[0].used.mapped / self.disk_speed
+        return 1 / (seconds + (0.0 if self.speed is None else 1 / self.speed.decode))

@@ -29,7 +29,7 @@ class Room:
 
     @property
     def separate(self) -> int | None:
-        """Bytes of the devices whose memory is not the host's, None where one of them is unknown."""
+        """Bytes of the devices with memory of their own, None where one of them is unknown."""
         own = [size for size, shared in zip(self.devices, self.unified, strict=True) if not shared]
         return None if None in own else sum(size for size in own if size is not None)
 

@@ -21,6 +21,8 @@ CELL_STEP = 256  # llama-kv-cache.cpp, get_n_kv: cells are looked at in steps of
 # Relative error that remains where all was measured a moment ago: `scripts/bench speed`, without calibration.
 _MODEL_ERROR = 0.15
 
+_FEW_STEPS = 16  # of a prompt, that are predicted one by one
+
 Term = tuple[float, float]  # seconds, and their uncertainty in seconds
 
 
@@ -65,14 +67,9 @@ def predict(
     """
     pools = _Pools(placement, (host, *devices))
     decode = add_up(decode_terms(work, settings, pools.rates_of, n_past))
-    reads = [
-        add_up(batch_terms(work, settings, pools.rates_of, done, min(settings.n_ubatch, n_prompt - done), n_prompt))
-        for done in range(0, n_prompt, settings.n_ubatch)
-    ]
-    if decode is None or None in reads:
+    prefill = add_up(_prompt_terms(work, settings, pools.rates_of, n_prompt))
+    if decode is None or prefill is None:
         return None
-    prefill = add_up(iter(reads))
-    assert prefill is not None
     return Speed(
         1 / decode[0],
         n_prompt / prefill[0],
@@ -80,6 +77,23 @@ def predict(
         _MODEL_ERROR + prefill[1] / prefill[0],
         work.main_type(),
     )
+
+
+def _prompt_terms(work: ModelWork, settings: RunSettings, rates_of: RatesOf, n_prompt: int) -> Iterable[Term | None]:
+    """Yield the costs of a prompt, step by step; of a long one Simpson's rule stands for the steps between its ends."""
+
+    def step(done: int) -> Term | None:
+        n_tokens = min(settings.n_ubatch, n_prompt - done)
+        return add_up(batch_terms(work, settings, rates_of, done, n_tokens, n_prompt))
+
+    starts = range(0, n_prompt, settings.n_ubatch)
+    if len(starts) <= _FEW_STEPS:
+        yield from map(step, starts)
+        return
+    weight = (len(starts) - 1) / 6  # of all but the last, which may be shorter and alone has logits
+    for count, done in ((1, starts[0]), (4, starts[(len(starts) - 2) // 2]), (1, starts[-2])):
+        yield from _times(count * weight, [step(done)])
+    yield step(starts[-1])
 
 
 RatesOf = Callable[[int | None, bool], Rates | None]
@@ -100,9 +114,8 @@ class _Pools:
 
 def decode_terms(work: ModelWork, settings: RunSettings, rates_of: RatesOf, n_past: int) -> Iterable[Term | None]:
     """Yield the costs of one token by itself; None for what is not known."""
-    for index, layer in enumerate(work.layers):
-        with_experts = rates_of(index, index < settings.cpu_experts)
-        yield from layer_decode_terms(layer, settings, rates_of(index, False), with_experts, n_past)
+    for count, layer, rates, with_experts, _ in _alike(work, settings, rates_of):
+        yield from _times(count, layer_decode_terms(layer, settings, rates, with_experts, n_past))
     for product in work.output:
         yield from _read(product, rates_of(None, False))
     yield from _base(rates_of(None, False), lambda base: base.call)
@@ -130,24 +143,54 @@ def batch_terms(
 ) -> Iterable[Term | None]:
     """Yield the costs of reading n_tokens at once after n_past others, of a prompt of n_prompt."""
     n_last = 1 if n_past + n_tokens == n_prompt else 0  # tokens whose logits are wanted
-    for index, layer in enumerate(work.layers):
-        rates = rates_of(index, False)
-        yield from _base(rates, lambda base: base.layer)
-        is_last = index == len(work.layers) - 1
-        yield from chain.from_iterable(_multiply(product, rates, n_tokens) for product in layer.attention)
+    for count, layer, rates, with_experts, is_last in _alike(work, settings, rates_of):
         # the last layer goes on only with the tokens whose logits are wanted (models/*.cpp: inp_out_ids)
         n_on = n_last if is_last else n_tokens
-        yield from chain.from_iterable(_multiply(product, rates, n_on) for product in layer.feed_forward)
-        with_experts = rates_of(index, index < settings.cpu_experts)
-        yield from chain.from_iterable(_multiply(product, with_experts, n_on) for product in layer.experts)
-        if layer.heads is not None:
-            # a batch looks at whole steps of cells, and leaves out no single one
-            cells = align(_seen(layer.heads, n_past, n_tokens), CELL_STEP)
-            units = layer.heads.multiplications(cells) * n_tokens
-            yield _attend(rates, settings.type_k, lambda cost: cost.prefill, units)
+        terms = _layer_batch_terms(layer, settings, rates, with_experts, n_past, n_tokens, n_on)
+        yield from _times(count, terms)
     for product in work.output:
         yield from _multiply(product, rates_of(None, False), n_last)
     yield from _base(rates_of(None, False), lambda base: base.call)
+
+
+def _layer_batch_terms(
+    layer: LayerWork,
+    settings: RunSettings,
+    rates: Rates | None,
+    with_experts: Rates | None,
+    n_past: int,
+    n_tokens: int,
+    n_on: int,
+) -> Iterable[Term | None]:
+    """Yield what one layer costs a batch, of which n_on tokens go on after its attention."""
+    yield from _base(rates, lambda base: base.layer)
+    yield from chain.from_iterable(_multiply(product, rates, n_tokens) for product in layer.attention)
+    yield from chain.from_iterable(_multiply(product, rates, n_on) for product in layer.feed_forward)
+    yield from chain.from_iterable(_multiply(product, with_experts, n_on) for product in layer.experts)
+    if layer.heads is not None:
+        # a batch looks at whole steps of cells, and leaves out no single one
+        cells = align(_seen(layer.heads, n_past, n_tokens), CELL_STEP)
+        units = layer.heads.multiplications(cells) * n_tokens
+        yield _attend(rates, settings.type_k, lambda cost: cost.prefill, units)
+
+
+_Group = tuple[int, LayerWork, Rates | None, Rates | None, bool]
+
+
+def _alike(work: ModelWork, settings: RunSettings, rates_of: RatesOf) -> Iterable[_Group]:
+    """Yield layers that cost the same once: how many, one, its costs and its experts', and whether it is the last."""
+    found: dict[tuple[int, int, int, bool], _Group] = {}
+    for index, layer in enumerate(work.layers):
+        rates, with_experts = rates_of(index, False), rates_of(index, index < settings.cpu_experts)
+        is_last = index == len(work.layers) - 1
+        key = id(layer), id(rates), id(with_experts), is_last
+        count = found[key][0] if key in found else 0
+        found[key] = (count + 1, layer, rates, with_experts, is_last)
+    return found.values()
+
+
+def _times(count: float, terms: Iterable[Term | None]) -> Iterable[Term | None]:
+    return (None if term is None else (count * term[0], count * term[1]) for term in terms)
 
 
 def add_up(terms: Iterable[Term | None]) -> Term | None:

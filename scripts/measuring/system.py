@@ -18,7 +18,6 @@ from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, Generate, Message
 from llmrun.gguf.source import read_model_header
-from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.threads import count_threads
 from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.pipeline import open_footprints
@@ -85,7 +84,7 @@ def load_modes(settings: RunSettings) -> list[RunSettings]:
 
 def compare(path: Path, settings: RunSettings) -> Comparison:
     """Plan for a file, load it, fill its context, and look."""
-    with open_footprints(read_model_header(path), settings.devices, read_host_memory()) as footprints:
+    with open_footprints(read_model_header(path), settings.devices) as footprints:
         exact, arithmetic = footprints.exact(settings), footprints.arithmetic(settings)
     assert exact is not None, "the engine could not be asked"
     with Engine() as engine:
