@@ -31,6 +31,7 @@ from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.stock import Stocked
 
+_LEAST_CONTEXT = 512  # tokens
 _MOST_CORRECTIONS = 6  # of the arithmetic by the engine; the first one has nearly always been enough
 
 
@@ -68,8 +69,16 @@ class Planner:
         """Return the plan; raises InsufficientMemoryError with the nearest that works, EngineError for --exact."""
         choice, source, offers = self._settled(self._ground)
         if choice is None:
+            self._let_the_engine_refuse(offers)
             raise refusal_of(offers, self._ground, self._policy)
         return self._plan_of(choice, source, offers)
+
+    def _let_the_engine_refuse(self, offers: Sequence[Offer]) -> None:
+        """Raise what the engine says of the model, where it takes none of the variants with the least settings."""
+        least = replace(self._ground.base, n_ctx=_LEAST_CONTEXT, devices=(), n_gpu_layers=0)
+        if self._site.here and all(offer.footprint(least) is None for offer in offers):
+            for one in self._stock.values():
+                one.footprints.exact(least)
 
     def replayed(self, saved: SavedPlan) -> Plan:
         """Return a saved plan as it is; raises UsageError for another model's, InsufficientMemoryError without room."""

@@ -58,15 +58,15 @@ def stocked(
     """
     summary = summarize(header)
     footprints = Footprints(header, site.machine, standby, answers)
-    work = _work(header)
+    work, sizes = _work(header), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,
         loss=loss_of(variant.quant, summary.bpw, header.architecture),
         bpw=summary.bpw,
         n_ctx_train=header.uint(header.arch("context_length")),
-        sizes=_sizes(header, footprints),
+        sizes=sizes,
         footprint=_asked(footprints),
-        decode=_decode(work, footprints, site, speeds),
+        decode=_decode(work, sizes.n_layer, site, speeds),
         repacks=bool(site.repack_rows) and work is not None and _repacks(work, site, speeds),
     )
     return Stocked(variant, header, summary, footprints, work, offer)
@@ -101,7 +101,7 @@ def _asked(footprints: Footprints) -> Callable[[RunSettings], Footprint | None]:
     return ask
 
 
-def _decode(work: ModelWork | None, footprints: Footprints, site: Site, speeds: Speeds) -> Decode:
+def _decode(work: ModelWork | None, n_layer: int, site: Site, speeds: Speeds) -> Decode:
     if work is None:
         return lambda _: None
     paces: dict[bool, Pace] = {}
@@ -110,7 +110,6 @@ def _decode(work: ModelWork | None, footprints: Footprints, site: Site, speeds: 
         threads = _with_threads(settings, site)
         if settings.repack not in paces:
             devices = {device.id: speeds.device_rates(device) for device in site.devices}
-            n_layer = footprints.estimator.shape.n_layer
             paces[settings.repack] = Pace(work, n_layer, speeds.host_rates(threads), devices)
         return paces[settings.repack].decode(settings)
 

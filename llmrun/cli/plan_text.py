@@ -86,7 +86,7 @@ def _speed_line(plan: Plan) -> str:
     if speed is None:
         return "how fast it will be is not known"
     band = f"±{speed.decode_error:.0%}"
-    known = band if plan.measured else f"{band}: nothing was measured there"
+    known = band if plan.measured else f"{band}, not measured"
     return f"about {_rate(speed.decode)} tokens a second writing, {_rate(speed.prefill)} reading ({known})"
 
 
