@@ -22,7 +22,7 @@ from tests.judge import POLICIES as JUDGED
 from tests.judge import Pools, Variant, Verdict, judge
 from tests.judge_cases import DEVICES, LOSSES, Case, draw
 
-CASES = int(os.environ.get("LLMRUN_JUDGE_CASES", "2400"))
+CASES = int(os.environ.get("LLMRUN_JUDGE_CASES", "2000"))
 
 
 def offers_of(case: Case) -> list[Offer]:
