@@ -91,6 +91,10 @@ class Speeds:
         speed = self._uncalibrated(work, settings, placement, devices)
         return None if speed is None else self._calibration(work, settings, placement, devices).apply(speed)
 
+    def known(self, settings: RunSettings) -> Rates:
+        """Return the host's costs that were measured here with these threads, batch size and layout, and no others."""
+        return self._known(settings, ())
+
     def is_measured(self, work: ModelWork, settings: RunSettings) -> bool:
         """Whether all of the host's costs that a model depends on were measured here."""
         return not needs(work, settings).beyond(self._known(settings, ()))

@@ -18,6 +18,7 @@ from llmrun.memory.footprint import Footprint
 from llmrun.planning.offer import Offer
 from llmrun.planning.pace import Pace
 from llmrun.planning.quality import loss_of
+from llmrun.planning.rates import Rates
 from llmrun.planning.repacking import repacking_pays
 from llmrun.planning.sizes import LayerSizes, layer_sizes, tensor_sizes
 from llmrun.planning.work import ModelWork, model_work
@@ -122,8 +123,13 @@ def _with_threads(settings: RunSettings, site: Site) -> RunSettings:
 
 def _repacks(work: ModelWork, site: Site, speeds: Speeds) -> bool:
     plain, repacked = (_with_threads(RunSettings(repack=repack), site) for repack in (False, True))
-    measured = [speeds.host_rates(way) if speeds.is_measured(work, way) else None for way in (plain, repacked)]
-    return repacking_pays(work, plain, measured[0], measured[1])
+    types = {product.type for product in work.products()} & set(site.repack_rows)
+    known = [speeds.known(way).matrices for way in (plain, repacked)]
+    if not types or not all(types <= set(matrices) for matrices in known):
+        return bool(types) and repacking_pays(work, plain, None, None)
+    as_is = speeds.host_rates(plain)
+    changed = Rates(matrices={name: known[1][name] for name in types})
+    return repacking_pays(work, plain, as_is, as_is.merged(changed))
 
 
 def all_offers(stock: Sequence[Stocked]) -> tuple[Offer, ...]:

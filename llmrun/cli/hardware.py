@@ -11,6 +11,7 @@ from llmrun.doctor.report import plain
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceInfo, DeviceList
 from llmrun.errors import EngineError
+from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
@@ -24,8 +25,10 @@ from llmrun.units import format_bytes
 _WIDTH = 80
 _NAME = 12  # columns of a row's name
 _STEADY = 0.2  # half of the middle half of the times a step took, as a part: more is other work's
-# What a host is measured with: the plainest type, and the one most files are in.
+# What a host is measured with: the plainest type, and the one most files are in; and the two that most files are in of
+# those that the processor may prefer in a layout of its own, either way.
 _MEASURED = Needs(frozenset({"Q8_0", "Q4_K"}), frozenset(), frozenset({"f16"}))
+_REPACKED = frozenset({"Q4_K", "Q4_0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def run_hardware(*, measure: bool, remeasure: bool, as_json: bool, quiet: bool) 
         if remeasure or (measure and throughput is None):
             if now != usual:
                 console.say("note: other work keeps processors busy: `--remeasure` when it is over")
-            speeds.measure_needs(_MEASURED, now, remeasure=remeasure)
+            _measure(speeds, now, remeasure=remeasure)
             console.clear_status()
             throughput = speeds.throughput(now)
     survey = replace(survey, throughput=throughput)
@@ -78,6 +81,13 @@ def _open_speeds(engine: Engine, console: Console) -> Speeds:
         return True
 
     return open_speeds(usual_threads().decode, lambda question: engine.measure(question, show))
+
+
+def _measure(speeds: Speeds, settings: RunSettings, *, remeasure: bool) -> None:
+    both = _REPACKED & set(read_repack_rows())
+    wanted = replace(_MEASURED, matrices=_MEASURED.matrices | both)
+    if speeds.measure_needs(wanted, settings, remeasure=remeasure) and both:
+        speeds.measure_needs(Needs(both), replace(settings, repack=True), remeasure=remeasure)
 
 
 def _settings(threads: Threads) -> RunSettings:

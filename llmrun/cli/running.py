@@ -12,7 +12,7 @@ from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.talk import AnswerSettings, Talk
-from llmrun.cli.wishes import check_gpu_wishes
+from llmrun.cli.wishes import check_gpu_wishes, check_replay
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
@@ -114,6 +114,7 @@ def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
     """Return a function that starts the wished engine, telling about it."""
     reference = parse_reference(wish.model)
     check_gpu_wishes(wish.constraints, wish.plan)
+    check_replay(wish.constraints, wish.replay)
 
     def start() -> Engine:
         listener = pipeline.Listener(
