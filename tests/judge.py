@@ -39,9 +39,10 @@ class Step:
 POLICIES: dict[str, tuple[tuple[Step, ...], float]] = {
     "balanced": (
         (
-            Step(GOOD, ("devices",)),
+            Step(GOOD, ("devices",), speed=USABLE),
             Step(GOOD, ("experts", "split"), speed=USABLE),
             Step(GOOD, ("host",), ("f16",), speed=USABLE),
+            Step(GOOD, ("devices",), leads="speed"),
             Step(NOTICEABLE, ("devices",)),
             Step(GOOD, ("experts", "split"), leads="speed"),
             Step(GOOD, ("host",), ("f16",), leads="speed"),

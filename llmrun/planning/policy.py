@@ -84,10 +84,11 @@ POLICIES: dict[Prefer, Policy] = {
     "balanced": Policy(
         "a good quantization on the GPU, else the best that is fast enough",
         (
-            Step("good, and all on the GPU", GOOD, ("devices",)),
+            Step("good, all on the GPU, and fast enough", GOOD, ("devices",), USABLE),
             Step("good, partly on the GPU, and fast enough", GOOD, ("experts", "split"), USABLE),
             # a quantized KV cache makes a CPU read prompts four times slower
             Step("good, on the CPU, and fast enough", GOOD, ("host",), USABLE, kv_types=("f16",)),
+            Step("good and slow: the fastest, all on the GPU", GOOD, ("devices",), order="speed"),
             Step("a little worse, but all on the GPU", NOTICEABLE, ("devices",)),
             Step("good and slow: the fastest, partly on the GPU", GOOD, ("experts", "split"), order="speed"),
             Step("good and slow: the fastest, on the CPU", GOOD, ("host",), kv_types=("f16",), order="speed"),
