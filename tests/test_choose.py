@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmrun.memory.placement import place_layers
 from llmrun.planning.choose import Choice, Ground, choose
-from llmrun.planning.policy import POLICIES, PREFERENCES, Prefer
+from llmrun.planning.policy import ANYWHERE, POLICIES, PREFERENCES, Prefer
 from llmrun.planning.quality import CLASSES, LOSS, loss_by_bits, loss_class, loss_of
 from llmrun.planning.room import Room
 from tests.judge_cases import Case, draw
@@ -71,6 +71,8 @@ def place_of(choice: Choice, case: Case, prefer: Prefer) -> tuple[object, ...]:
     return (
         *(POLICIES[prefer].steps.index(step), leads),
         *(choice.offer.loss, choice.offer.bpw, choice.offer.quant),
+        ANYWHERE.index(choice.row.where),
+        -settings.n_ubatch if choice.row.where in ("experts", "split") and step.order != "speed" else 0,
         *(-(settings.n_gpu_layers or 0), settings.cpu_experts),
         *(kv_types.index(settings.type_k), -settings.n_ubatch, not settings.repack, -settings.n_ctx),
         *(len(devices), devices, [-count for count in settings.tensor_split or ()]),

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.candidates import (
-    BATCHES_DEVICE,
     Row,
     considered,
     contexts,
@@ -96,7 +95,11 @@ def _in_order(step: Step, offers: Sequence[Offer], ground: Ground) -> Iterator[R
     if step.order == "speed":
         speeds = [(_speed(row, step, ground) or 0.0, row) for row in found]
         return (row for _, row in sorted(speeds, key=lambda pair: -pair[0]))
-    return (row for row in found if not step.speed or (_speed(row, step, ground) or step.speed) >= step.speed)
+    return (row for row in found if not step.speed or _is_fast_enough(_speed(row, step, ground), step))
+
+
+def _is_fast_enough(speed: float | None, step: Step) -> bool:
+    return speed is None or speed >= step.speed
 
 
 def _may_fit(offer: Offer, step: Step, ground: Ground) -> Callable[[Row], bool]:
@@ -117,7 +120,7 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
     All are looked at: what is computed in can be less with a longer context or larger batches.
     """
     least = least_settings(row, step, ground.constraints, ground.names, ground.base)
-    ways = [replace(least, n_ubatch=size) for size in BATCHES_DEVICE] if row.n_gpu_layers else [least]
+    ways = [replace(least, n_ubatch=size) for size in row.batches]
     if row.offer.repacks and not row.n_gpu_layers:
         ways.insert(0, replace(least, repack=True))
     options = (

@@ -4,7 +4,8 @@ Policy is an order, not a score. The first step that has settings which fit deci
 what the step names first, and then always alike:
 
 1. the variant, by loss, and of each the placement: most layers on devices; of a model with experts, as few of those as
-   possible on the host, and layers follow only when all experts are there. Or both together, by predicted speed;
+   possible on the host, and layers follow only when all experts are there; large batches before small ones where a part
+   stays on the host. Or both together, by predicted speed;
 2. the KV type, in the order of the step;
 3. large batches where there are devices;
 4. repacked weights, where they pay;

@@ -56,9 +56,10 @@ def step_down(
 
 def _rows_from(offer: Offer, settings: RunSettings, ground: Ground, skip: int) -> tuple[Row, ...]:
     """Return the placements from that of the settings on, without the first `skip` of them."""
-    rows = rows_of(offer, ground.constraints, len(ground.names))
-    here = Row(offer, settings.n_gpu_layers or 0, settings.cpu_experts)
-    return rows[rows.index(here) + skip :] if here in rows else rows
+    rows = rows_of(offer, ground.constraints, len(ground.names), each_batch=False)
+    places = [(row.n_gpu_layers, row.cpu_experts) for row in rows]
+    here = (settings.n_gpu_layers or 0, settings.cpu_experts)
+    return rows[places.index(here) + skip :] if here in places else rows
 
 
 def _fewer_layers(offer: Offer, settings: RunSettings, ground: Ground) -> Iterator[RunSettings]:
