@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.folders import answers_folder
@@ -19,8 +20,11 @@ from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
+from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import Threads, choose_threads, usual_threads
 from llmrun.local import locate, variants_of
+from llmrun.margins import HOST, pool_name, read_margins, remember_margins
+from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
@@ -88,7 +92,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
     from llmrun.footprints import Footprints, machine_of
     from llmrun.hardware.cpu import read_repack_rows
 
-    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows())
+    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
     wished = constraints.devices
     try:
         found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
@@ -141,6 +145,11 @@ def open_footprints(
         yield Footprints(header, find_site(standby, wished, header, usual_threads()).machine, standby, answers)
 
 
+def available_memory() -> int:
+    """Return the bytes of RAM that can be had now."""
+    return read_host_memory().available
+
+
 def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
     """Return the bytes available on the host, and those free on each device with memory of its own."""
     from llmrun.footprints import machine_of
@@ -157,10 +166,14 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close."""
+    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+
+    record: remembers how fast an answer was beside what was predicted for it.
+    """
 
     engine: Engine
     plan: Plan
+    record: Callable[[Usage], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +214,21 @@ def start(
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
-        return Started(engine, loaded)
+        remember_margins(_margins(engine, loaded, site))
+        return Started(engine, loaded, planner.recorder(loaded))
+
+
+def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:
+    """Return what a load took of each pool, as far as the system tells; a server of a CPU says that nothing was."""
+    seen: dict[str, Margin] = {}
+    resident = read_resident(engine.pid)
+    if resident is not None:
+        seen[HOST] = Margin(plan.forecast.pools[0].used.total, resident.total)
+    before = {device.id: device for device in site.devices if not device.unified and device.backend != "RPC"}
+    used = [pool for pool in plan.forecast.pools[1:] if pool.id in before]
+    free = {info.id: info.free for info in engine.devices()} if used else {}
+    for pool in used:
+        device = before[pool.id]
+        if device.free is not None and pool.id in free:
+            seen[pool_name(device)] = Margin(pool.used.total, max(0, device.free - free[pool.id]))
+    return seen

@@ -121,7 +121,7 @@ def judge(case: Case) -> Judged:
 
 def refusal(case: Case, ended: Ended) -> str:
     """Judge a refusal: do its numbers say that it does not fit, and is it so?"""
-    told = re.search(r"needs ([0-9.]+ [KMG]?i?B) of RAM .* ([0-9.]+ [KMG]?i?B) is free", ended.err)
+    told = re.search(r"needs ([0-9.,]+ [KMG]?i?B) of RAM .* ([0-9.,]+ [KMG]?i?B) is free", ended.err)
     if told is None:
         return f"FAILED: refused without numbers: {last_line(ended.err)}"
     least = run(replace(case, limit=_GENEROUS, n_ctx=case.n_ctx or 512, kv_type=case.kv_type or "q4_0"))
