@@ -118,14 +118,16 @@ class Planner:
     def after(self, plan: Plan, failure: Failure, exhausted: Collection[Kind] = ()) -> tuple[Kind, Plan] | None:
         """Return the plan to try after one failed to load, and what there is less of in it; None where none is left."""
         settings = plan.settings
-        pools = {pool.id: pool.used for pool in plan.forecast.pools}
+        failed = next(pool for pool in plan.forecast.pools if pool.id == failure.pool)
+        # what devices take of the host's memory is held against the host's room too
+        planned = replace(failed.used, overhead=failed.used.overhead + failed.shared)
         self._ground = replace(
             self._ground,
-            room=room_after(self._ground.room, self._ground.names, failure, pools[failure.pool]),
+            room=room_after(self._ground.room, self._ground.names, failure, planned),
         )
         offers = [one.offer for one in self._stock.values()]
         offer = self._stock[plan.quant].offer
-        found = step_down(offer, settings, offers, self._ground, self._policy, exhausted)
+        found = step_down(offer, settings, offers, self._ground, exhausted)
         if found is None:
             return None
         kind, choice = found
