@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from llmrun.engine.client import Engine
+from llmrun.engine.refusal import has_lost_a_server
 from llmrun.engine.standby import Standby
 from llmrun.errors import InsufficientMemoryError, WorkerDiedError
 from llmrun.planner import Planner
@@ -29,7 +30,8 @@ def load_plan(
 ) -> tuple[Engine, Plan]:
     """Load a plan and return the engine, the caller's to close, with the plan that was loaded in the end.
 
-    on_step gets one line for each step down. fixed: take none. Raises what the last attempt raised.
+    on_step gets one line for each step down. fixed: take none. Raises what the last attempt raised; where memory was
+    refused, with whose and how much.
     """
     tries: Counter[Kind] = Counter()
     while True:
@@ -42,8 +44,10 @@ def load_plan(
             failure = failure_of(error, plan)
             exhausted = [kind for kind, count in tries.items() if count >= _MOST_TRIES]
             found = None if fixed or failure is None else planner.after(plan, failure, exhausted)
-            if found is None or failure is None:
+            if failure is None:
                 raise
+            if found is None:
+                raise _told(error, failure) from error
             kind, less = found
             tries[kind] += 1
             if on_step is not None:
@@ -55,36 +59,50 @@ def load_plan(
 
 
 def failure_of(error: InsufficientMemoryError | WorkerDiedError, plan: Plan) -> Failure | None:
-    """Return what an error of loading says about memory; None where it says nothing about it."""
+    """Return what an error of loading says about memory; None where it says nothing about it.
+
+    A device whose server is gone is not asked for less: devices of servers are there because they were named, without
+    them the wish is another one, and llama.cpp aborts where it cannot reach them.
+    """
     known = {pool.id for pool in plan.forecast.pools}
     if error.refusal is not None:
         pool = error.refusal.device or "host"
         return Failure(pool if pool in known else "host", error.refusal.what, error.refusal.bytes_asked)
     if isinstance(error, InsufficientMemoryError) or error.signal == _SIGKILL:
         return Failure("host")  # the kernel kills for the host's memory
-    devices = plan.settings.devices or ()
-    return Failure(devices[0]) if devices else None  # a driver, most likely
+    devices = plan.settings.devices
+    if not devices or has_lost_a_server(error.log):
+        return None
+    return Failure(devices[0])  # a driver, most likely
+
+
+def _told(error: InsufficientMemoryError | WorkerDiedError, failure: Failure) -> InsufficientMemoryError:
+    message = f"{_lack(failure)}: {error.message}"
+    return InsufficientMemoryError(message, error.hint, error.refusal)
 
 
 def _line(failure: Failure, kind: Kind, plan: Plan, less: Plan) -> str:
+    changes = [f"{less.quant} in place of {plan.quant}"] if kind == "variant" else []
+    changes += _changes(plan, less)
+    return f"{_lack(failure)}: trying {' and '.join(changes)}"
+
+
+def _lack(failure: Failure) -> str:
     where = "RAM" if failure.pool == "host" else failure.pool
+    names = {"weights": " for weights", "kv_cache": " for the KV cache", "compute": " for computing"}
     asked = "did not suffice" if failure.asked is None else f"did not give {format_bytes(failure.asked)}"
-    return f"{where} {asked}{_for(failure)}: {_change(kind, plan, less)}"
+    return f"{where} {asked}{'' if failure.part is None else names[failure.part]}"
 
 
-def _for(failure: Failure) -> str:
-    names = {"weights": "weights", "kv_cache": "the KV cache", "compute": "computing"}
-    return "" if failure.part is None else f" for {names[failure.part]}"
-
-
-def _change(kind: Kind, plan: Plan, less: Plan) -> str:
+def _changes(plan: Plan, less: Plan) -> list[str]:
     old, new = plan.settings, less.settings
-    if kind == "layers":
-        if new.cpu_experts != old.cpu_experts:
-            return f"trying with the experts of {new.cpu_experts} layers in RAM"
-        return f"trying {new.n_gpu_layers} layers on the GPU in place of {old.n_gpu_layers}"
-    if kind == "kv_type":
-        return f"trying a KV cache of {new.type_k} in place of {old.type_k}"
-    if kind == "context":
-        return f"trying a context of {less.forecast.n_ctx_each:,} tokens in place of {plan.forecast.n_ctx_each:,}"
-    return f"trying {less.quant} in place of {plan.quant}"
+    changes = []
+    if new.n_gpu_layers != old.n_gpu_layers:
+        changes.append(f"{new.n_gpu_layers} layers on {', '.join(old.devices or ())} in place of {old.n_gpu_layers}")
+    elif new.cpu_experts != old.cpu_experts:
+        changes.append(f"the experts of {new.cpu_experts} layers in RAM")
+    if new.type_k != old.type_k:
+        changes.append(f"a KV cache of {new.type_k} in place of {old.type_k}")
+    if less.forecast.n_ctx_each != plan.forecast.n_ctx_each:
+        changes.append(f"a context of {less.forecast.n_ctx_each:,} tokens in place of {plan.forecast.n_ctx_each:,}")
+    return changes

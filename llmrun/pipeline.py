@@ -8,74 +8,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, GGUFError, LLMRunError, NotFoundError
+from llmrun.errors import EngineError, LLMRunError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.purpose import check_writes_text
-from llmrun.gguf.source import check_file, read_model_header, split_paths
+from llmrun.gguf.source import read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
+from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import Threads, choose_threads, usual_threads
+from llmrun.local import locate, variants_of
+from llmrun.margins import HOST, pool_name, read_margins, remember_margins
+from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.reference import GUIDE_QUANTS, GuideRef, ModelRef
+from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
 from llmrun.site import Site, site_of
-from llmrun.variant import ModelFile, Variant
+from llmrun.variant import Variant
 
 if TYPE_CHECKING:
     from llmrun.footprints import Footprints
     from llmrun.planner import Planner
     from llmrun.planning.plan_file import SavedPlan
-
-
-def locate(ref: ModelRef) -> Path:
-    """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
-    path = embedded_file(ref.quant or GUIDE_QUANTS[0]) if isinstance(ref, GuideRef) else _expand(ref.path)
-    check_file(path)
-    return path
-
-
-def _expand(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise NotFoundError(f"there is no home directory for {path}", "give the whole path") from error
+    from llmrun.speeds import Speeds
 
 
 def inspect(ref: ModelRef) -> tuple[Path, ModelSummary]:
     """Return where a model's file is and what it says; raises NotFoundError or GGUFError."""
     path = locate(ref)
     return path, summarize(read_model_header(path))
-
-
-def _read_writing_model(path: Path) -> GGUFHeader:
-    header = read_model_header(path)
-    try:
-        check_writes_text(header)
-    except GGUFError as error:
-        raise GGUFError(f"{path} cannot chat: {error.message}", error.hint) from error
-    return header
-
-
-def variants_of(ref: ModelRef) -> tuple[tuple[Variant, GGUFHeader], ...]:
-    """Return the variants a reference leaves open, each with its header; raises NotFoundError or GGUFError."""
-    if isinstance(ref, GuideRef) and ref.quant is None:
-        return tuple(_variant(embedded_file(quant), quant) for quant in GUIDE_QUANTS)
-    return (_variant(locate(ref), ref.quant if isinstance(ref, GuideRef) else None),)
-
-
-def _variant(path: Path, quant: str | None) -> tuple[Variant, GGUFHeader]:
-    header = _read_writing_model(path)
-    summary = summarize(header)
-    label = quant or summary.quant or summary.mix[0].type
-    files = tuple(ModelFile(part.name, part.stat().st_size, part) for part in split_paths(path))
-    return Variant(label, files), header
 
 
 def plan(
@@ -126,7 +92,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
     from llmrun.footprints import Footprints, machine_of
     from llmrun.hardware.cpu import read_repack_rows
 
-    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows())
+    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
     wished = constraints.devices
     try:
         found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
@@ -148,16 +114,20 @@ def make_planner(
     constraints: Constraints,
     wish: PlanWish,
     standby: Standby | None,
+    speeds: Speeds | None = None,
 ) -> Planner:
-    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone."""
+    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone.
+
+    speeds: the machine's, None is what is known of it.
+    """
     from llmrun.planner import Planner  # here, because `--help` need not wait for it
     from llmrun.speeds import Speeds, open_speeds
     from llmrun.stock import stocked
 
-    speeds = open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
+    known = speeds or (open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode))
     answers = answers_folder()
-    stock = [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
-    return Planner(stock, site, speeds, constraints, wish)
+    stock = [stocked(variant, header, site, known, standby, answers) for variant, header in variants]
+    return Planner(stock, site, known, constraints, wish)
 
 
 @contextlib.contextmanager
@@ -173,6 +143,11 @@ def open_footprints(
     with Standby() as standby:
         wished = Constraints(devices=None if devices is None else tuple(devices))
         yield Footprints(header, find_site(standby, wished, header, usual_threads()).machine, standby, answers)
+
+
+def available_memory() -> int:
+    """Return the bytes of RAM that can be had now."""
+    return read_host_memory().available
 
 
 def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
@@ -191,10 +166,14 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close."""
+    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+
+    record: remembers how fast an answer was beside what was predicted for it.
+    """
 
     engine: Engine
     plan: Plan
+    record: Callable[[Usage], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,4 +214,21 @@ def start(
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
-        return Started(engine, loaded)
+        remember_margins(_margins(engine, loaded, site))
+        return Started(engine, loaded, planner.recorder(loaded))
+
+
+def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:
+    """Return what a load took of each pool, as far as the system tells; a server of a CPU says that nothing was."""
+    seen: dict[str, Margin] = {}
+    resident = read_resident(engine.pid)
+    if resident is not None:
+        seen[HOST] = Margin(plan.forecast.pools[0].used.total, resident.total)
+    before = {device.id: device for device in site.devices if not device.unified and device.backend != "RPC"}
+    used = [pool for pool in plan.forecast.pools[1:] if pool.id in before]
+    free = {info.id: info.free for info in engine.devices()} if used else {}
+    for pool in used:
+        device = before[pool.id]
+        if device.free is not None and pool.id in free:
+            seen[pool_name(device)] = Margin(pool.used.total, max(0, device.free - free[pool.id]))
+    return seen

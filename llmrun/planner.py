@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from llmrun.engine.protocol import Usage
 from llmrun.errors import EngineError, UsageError
+from llmrun.hardware.device import Device
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
-from llmrun.memory.placement import place_layers
+from llmrun.memory.placement import Placement, place_layers
 from llmrun.planning.better import next_better, runners_up
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.failure import Failure, room_after
@@ -31,6 +33,7 @@ from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.stock import Stocked
 
+_LEAST_CONTEXT = 512  # tokens
 _MOST_CORRECTIONS = 6  # of the arithmetic by the engine; the first one has nearly always been enough
 
 
@@ -64,12 +67,33 @@ class Planner:
         """Return the variant of a plan."""
         return self._stock[plan.quant]
 
+    def recorder(self, plan: Plan) -> Callable[[Usage], None]:
+        """Return what remembers how fast an answer was beside what was predicted for it."""
+        work, settings = self.variant(plan).work, plan.settings
+        if work is None:
+            return lambda _: None
+        placement, devices = self._placed(settings, self.variant(plan).offer.sizes.n_layer)
+        return lambda usage: self._speeds.record(work, settings, placement, devices, usage)
+
+    def _placed(self, settings: RunSettings, n_layer: int) -> tuple[Placement, list[Device]]:
+        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
+        split = settings.tensor_split or (1.0,) * len(devices)
+        return place_layers(n_layer, settings.n_gpu_layers, split), devices
+
     def plan(self) -> Plan:
         """Return the plan; raises InsufficientMemoryError with the nearest that works, EngineError for --exact."""
         choice, source, offers = self._settled(self._ground)
         if choice is None:
+            self._let_the_engine_refuse(offers)
             raise refusal_of(offers, self._ground, self._policy)
         return self._plan_of(choice, source, offers)
+
+    def _let_the_engine_refuse(self, offers: Sequence[Offer]) -> None:
+        """Raise what the engine says of the model, where it takes none of the variants with the least settings."""
+        least = replace(self._ground.base, n_ctx=_LEAST_CONTEXT, devices=(), n_gpu_layers=0)
+        if self._site.here and all(offer.footprint(least) is None for offer in offers):
+            for one in self._stock.values():
+                one.footprints.exact(least)
 
     def replayed(self, saved: SavedPlan) -> Plan:
         """Return a saved plan as it is; raises UsageError for another model's, InsufficientMemoryError without room."""
@@ -94,14 +118,16 @@ class Planner:
     def after(self, plan: Plan, failure: Failure, exhausted: Collection[Kind] = ()) -> tuple[Kind, Plan] | None:
         """Return the plan to try after one failed to load, and what there is less of in it; None where none is left."""
         settings = plan.settings
-        pools = {pool.id: pool.used for pool in plan.forecast.pools}
+        failed = next(pool for pool in plan.forecast.pools if pool.id == failure.pool)
+        # what devices take of the host's memory is held against the host's room too
+        planned = replace(failed.used, overhead=failed.used.overhead + failed.shared)
         self._ground = replace(
             self._ground,
-            room=room_after(self._ground.room, self._ground.names, failure, pools[failure.pool]),
+            room=room_after(self._ground.room, self._ground.names, failure, planned),
         )
         offers = [one.offer for one in self._stock.values()]
         offer = self._stock[plan.quant].offer
-        found = step_down(offer, settings, offers, self._ground, self._policy, exhausted)
+        found = step_down(offer, settings, offers, self._ground, exhausted)
         if found is None:
             return None
         kind, choice = found
@@ -166,11 +192,8 @@ class Planner:
     def _speed(self, choice: Choice, stocked: Stocked) -> Speed | None:
         if stocked.work is None:
             return None
-        settings = choice.settings
-        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
-        split = settings.tensor_split or (1.0,) * len(devices)
-        placement = place_layers(choice.offer.sizes.n_layer, settings.n_gpu_layers, split)
-        return self._speeds.predict(stocked.work, settings, placement, devices)
+        placement, devices = self._placed(choice.settings, choice.offer.sizes.n_layer)
+        return self._speeds.predict(stocked.work, choice.settings, placement, devices)
 
     def _forecast(self, choice: Choice, source: Source, stocked: Stocked) -> Forecast:
         settings, n_ctx_train = choice.settings, choice.offer.n_ctx_train

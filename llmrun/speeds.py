@@ -26,6 +26,9 @@ from llmrun.planning.speed import Speed, needs, predict
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.settings import RunSettings
 
+# A cost whose measurements vary by more than itself was measured beside other work, where llama.cpp's threads wait for
+# each other (0.2 tokens a second were predicted so on a machine that does 4): what is usual is nearer then.
+_WILD = 1.0
 # Tokens of an answer, and of a prompt, below which the first step's own costs and the clock tell more than the model:
 # the last token of an answer is drawn and not read, and a prompt is read in steps that begin small.
 _FEWEST_WRITTEN, _FEWEST_READ = 32, 128
@@ -87,6 +90,10 @@ class Speeds:
         """Return how fast it will be, by all that is known; None where even tables know nothing."""
         speed = self._uncalibrated(work, settings, placement, devices)
         return None if speed is None else self._calibration(work, settings, placement, devices).apply(speed)
+
+    def known(self, settings: RunSettings) -> Rates:
+        """Return the host's costs that were measured here with these threads, batch size and layout, and no others."""
+        return self._known(settings, ())
 
     def is_measured(self, work: ModelWork, settings: RunSettings) -> bool:
         """Whether all of the host's costs that a model depends on were measured here."""
@@ -191,7 +198,7 @@ class Speeds:
     def _known(self, settings: RunSettings, devices: tuple[str, ...]) -> Rates:
         if self._measurements is None:
             return Rates()
-        return self._measurements.known(replace(settings, devices=devices))
+        return self._measurements.known(replace(settings, devices=devices)).steady(_WILD)
 
 
 def open_speeds(n_threads: int, measure: Measurer = lambda _: None, folder: Path | None = None) -> Speeds:

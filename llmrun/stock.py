@@ -14,10 +14,12 @@ from llmrun.errors import UnknownArchitectureError
 from llmrun.footprints import Footprints
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.summary import ModelSummary, summarize
+from llmrun.memory.estimate import vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.offer import Offer
 from llmrun.planning.pace import Pace
 from llmrun.planning.quality import loss_of
+from llmrun.planning.rates import Rates
 from llmrun.planning.repacking import repacking_pays
 from llmrun.planning.sizes import LayerSizes, layer_sizes, tensor_sizes
 from llmrun.planning.work import ModelWork, model_work
@@ -58,15 +60,15 @@ def stocked(
     """
     summary = summarize(header)
     footprints = Footprints(header, site.machine, standby, answers)
-    work = _work(header)
+    work, sizes = _work(header), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,
         loss=loss_of(variant.quant, summary.bpw, header.architecture),
         bpw=summary.bpw,
         n_ctx_train=header.uint(header.arch("context_length")),
-        sizes=_sizes(header, footprints),
+        sizes=sizes,
         footprint=_asked(footprints),
-        decode=_decode(work, footprints, site, speeds),
+        decode=_decode(work, sizes.n_layer, site, speeds),
         repacks=bool(site.repack_rows) and work is not None and _repacks(work, site, speeds),
     )
     return Stocked(variant, header, summary, footprints, work, offer)
@@ -81,7 +83,7 @@ def _work(header: GGUFHeader) -> ModelWork | None:
 
 def _sizes(header: GGUFHeader, footprints: Footprints) -> LayerSizes:
     try:
-        return layer_sizes(footprints.estimator.shape)
+        return layer_sizes(footprints.estimator.shape, vocabulary_counts(header), len(header.tensors))
     except UnknownArchitectureError:
         return tensor_sizes(header)
 
@@ -101,7 +103,7 @@ def _asked(footprints: Footprints) -> Callable[[RunSettings], Footprint | None]:
     return ask
 
 
-def _decode(work: ModelWork | None, footprints: Footprints, site: Site, speeds: Speeds) -> Decode:
+def _decode(work: ModelWork | None, n_layer: int, site: Site, speeds: Speeds) -> Decode:
     if work is None:
         return lambda _: None
     paces: dict[bool, Pace] = {}
@@ -110,7 +112,6 @@ def _decode(work: ModelWork | None, footprints: Footprints, site: Site, speeds: 
         threads = _with_threads(settings, site)
         if settings.repack not in paces:
             devices = {device.id: speeds.device_rates(device) for device in site.devices}
-            n_layer = footprints.estimator.shape.n_layer
             paces[settings.repack] = Pace(work, n_layer, speeds.host_rates(threads), devices)
         return paces[settings.repack].decode(settings)
 
@@ -123,8 +124,13 @@ def _with_threads(settings: RunSettings, site: Site) -> RunSettings:
 
 def _repacks(work: ModelWork, site: Site, speeds: Speeds) -> bool:
     plain, repacked = (_with_threads(RunSettings(repack=repack), site) for repack in (False, True))
-    measured = [speeds.host_rates(way) if speeds.is_measured(work, way) else None for way in (plain, repacked)]
-    return repacking_pays(work, plain, measured[0], measured[1])
+    types = {product.type for product in work.products()} & set(site.repack_rows)
+    known = [speeds.known(way).matrices for way in (plain, repacked)]
+    if not types or not all(types <= set(matrices) for matrices in known):
+        return bool(types) and repacking_pays(work, plain, None, None)
+    as_is = speeds.host_rates(plain)
+    changed = Rates(matrices={name: known[1][name] for name in types})
+    return repacking_pays(work, plain, as_is, as_is.merged(changed))
 
 
 def all_offers(stock: Sequence[Stocked]) -> tuple[Offer, ...]:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+# Labels as people put them into file names: Q4_K_M, IQ4_XS, UD-Q4_K_XL, BF16, MXFP4_MOE ...
+_LABEL = re.compile(
+    r"(?:^|[-._ ])((?:UD-)?"
+    r"(?:I?Q[1-8]_(?:[0-9]|K|NL|XX?S|S|M)(?:_(?:XXL|XL|L|M|S))?|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))(?=$|[-._ ])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +40,9 @@ class Variant:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+
+def quant_in_name(name: str) -> str | None:
+    """Return the quantization a file's name tells, the last where there are several; None where it tells none."""
+    found = _LABEL.findall(name.upper())
+    return found[-1] if found else None

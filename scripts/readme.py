@@ -18,15 +18,20 @@ from pathlib import Path
 from llmrun import errors
 from llmrun.chat.commands import help_text
 from llmrun.cli.estimating import EstimateWish, estimate_text
-from llmrun.cli.planning import forecast_text
+from llmrun.cli.plan_text import plan_text
+from llmrun.engine.standby import Standby
 from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.parse import parse_header
-from llmrun.gguf.summary import summarize
 from llmrun.hardware.host_memory import HostMemory
-from llmrun.pipeline import forecast_with, open_footprints
-from llmrun.settings import Constraints, settings_for
+from llmrun.hardware.threads import Threads
+from llmrun.pipeline import make_planner
+from llmrun.planning.plan import PlanWish
+from llmrun.planning.policy import ANYWHERE, POLICIES, Step
+from llmrun.settings import Constraints
+from llmrun.site import Site
+from llmrun.speeds import Speeds
+from llmrun.variant import ModelFile, Variant
+from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
-from scripts.architectures.write import ghost
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -71,23 +76,51 @@ def _session() -> str:
     return _fenced("\n".join(["$ scripts/chat", *turns]))
 
 
-_LAPTOP = HostMemory(total=16 << 30, available=12 << 30)
+_LAPTOP = Site(HostMemory(total=16 << 30, available=12 << 30), Threads(4, 4, "4 physical cores: 4 threads"))
 
 
 def _plan() -> str:
-    """The plan of a published 8B shape on a laptop without a GPU: the engine is asked, the laptop is made up."""
-    header = parse_header(ghost(MODELS["llama-3.1-8b"], "Q4_K_M", tokenizer=True)[0])
-    assert isinstance(header, GGUFHeader)
-    settings = settings_for(Constraints(n_ctx=16384, devices=()), 4, header.uint("llama.context_length"))
-    with open_footprints(header, (), _LAPTOP) as footprints:
-        forecast = forecast_with(footprints, header, settings, _LAPTOP, "engine")
-    text = forecast_text("llama-3.1-8b-Q4_K_M.gguf", summarize(header), forecast)
-    return _fenced(f"$ llmrun plan ./llama-3.1-8b-Q4_K_M.gguf --ctx 16384\n{text}")
+    """A plan of a published 8B shape in twenty quantizations on a laptop without a GPU, which is made up."""
+    stock = [_variant("llama-3.1-8b", quant) for quant in QUANTS]
+    with Standby() as standby:
+        planner = make_planner(stock, _LAPTOP, Constraints(), PlanWish(), standby, Speeds(None, 4))
+        plan = planner.plan()
+        text = plan_text("llama-3.1-8b", planner.variant(plan).summary, plan)
+    return _fenced(f"$ llmrun plan ./llama-3.1-8b/\n{text}")
+
+
+def _variant(name: str, quant: str) -> tuple[Variant, GGUFHeader]:
+    header = quantized(MODELS[name], quant)
+    return Variant(quant, (ModelFile(f"{name}-{quant}.gguf", header.file_size, Path(f"{name}-{quant}.gguf")),)), header
+
+
+def _policies() -> str:
+    """What is preferred to what, as `planning.policy` has it."""
+    lines = []
+    for name, policy in POLICIES.items():
+        lines += [f"\n`--prefer {name}`: {policy.summary}.\n"]
+        lines += ["| | the step | loss at most | where | tokens/s | context | KV cache | tried by |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [f"| {index} {_step_row(step)}" for index, step in enumerate(policy.steps, 1)]
+    return "\n".join(lines).strip()
+
+
+_WHERE = {"devices": "GPU", "experts": "GPU, experts in RAM", "split": "GPU and CPU", "host": "CPU"}
+
+
+def _step_row(step: Step) -> str:
+    where = "anywhere" if step.where == ANYWHERE else ", ".join(_WHERE[place] for place in step.where)
+    longest, shortest = step.contexts[0], step.contexts[-1]
+    contexts = f"{shortest:,}" if longest == shortest else f"{shortest:,} and up"
+    return (
+        f"| {step.why} | {step.loss.name} | {where} | {f'{step.speed:g}' if step.speed else ''} | {contexts} | "
+        f"{', '.join(step.kv_types)} | {step.order} |"
+    )
 
 
 def _estimate() -> str:
     """The table of formulas for the usual question."""
-    text = estimate_text(EstimateWish("7b", method="all"), _LAPTOP.available)
+    text = estimate_text(EstimateWish("7b", method="all"), _LAPTOP.memory.available)
     first, _, rest = text.partition("\n\n")
     rules = rest[rest.index("Rules of thumb") :].split("Why they differ")[0].rstrip()
     return _fenced(f"$ llmrun estimate --params 7b\n{first}\n…\n{rules}\n…")
@@ -114,6 +147,7 @@ _PIECES: dict[str, Callable[[], str]] = {
     "llmrun plan --help": lambda: _help("plan"),
     "llmrun estimate --help": lambda: _help("estimate"),
     "plan": _plan,
+    "policies": _policies,
     "estimate": _estimate,
     "session": _session,
     "/help": lambda: _fenced(help_text()),

@@ -39,9 +39,10 @@ class Step:
 POLICIES: dict[str, tuple[tuple[Step, ...], float]] = {
     "balanced": (
         (
-            Step(GOOD, ("devices",)),
+            Step(GOOD, ("devices",), speed=USABLE),
             Step(GOOD, ("experts", "split"), speed=USABLE),
             Step(GOOD, ("host",), ("f16",), speed=USABLE),
+            Step(GOOD, ("devices",), leads="speed"),
             Step(NOTICEABLE, ("devices",)),
             Step(GOOD, ("experts", "split"), leads="speed"),
             Step(GOOD, ("host",), ("f16",), leads="speed"),
@@ -207,11 +208,15 @@ def _key(
     """Return what the settings are sorted by: the smaller, the better; what stands earlier counts for all."""
     leading = {"loss": 0.0, "speed": -(speed or 0.0), "context": float(-n_ctx)}[step.leads]
     names, counts = spread
+    # a model that is partly on the host is slow with small batches: rather one layer less on the devices
+    large_first = row.where in ("experts", "split") and step.leads != "speed"
     return (
         leading,
         row.variant.loss,
         row.variant.bpw,
         row.variant.quant,
+        ("devices", "experts", "split", "host").index(row.where),
+        -n_ubatch if large_first else 0,
         -row.n_gpu_layers,
         row.cpu_experts,
         kv_type,

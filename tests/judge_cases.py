@@ -21,11 +21,11 @@ from scripts.architectures.quants import bits_per_weight, quantized
 _EXPERTS = Decoder("qwen3moe", 2, 256, 512, 4, 2, 64, 512, 8192, n_expert=10, n_expert_used=2, n_ff_exp=512)
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
-        "llama, 2 layers": Decoder("llama", 2, 512, 1024, 8, 2, 64, 1024, 32768),
-        "llama, 4 layers": Decoder("llama", 4, 256, 512, 4, 2, 64, 512, 16384),
+        "llama, 2 layers": Decoder("llama", 2, 512, 1024, 8, 2, 64, 1024, 16384),
+        "llama, 4 layers": Decoder("llama", 4, 256, 512, 4, 2, 64, 512, 8192),
         "llama, 5 layers": Decoder("llama", 5, 256, 512, 4, 2, 64, 512, 8192),
         "odd rows, tied": Decoder("qwen2", 3, 320, 576, 5, 1, 64, 1024, 5000, tied=True),
-        "gemma3, windows": Decoder("gemma3", 4, 256, 512, 4, 1, 64, 1024, 16384, True, n_swa=512, swa_pattern=2),
+        "gemma3, windows": Decoder("gemma3", 4, 256, 512, 4, 1, 64, 1024, 8192, True, n_swa=512, swa_pattern=2),
         "experts everywhere": _EXPERTS,
         "experts but in the first": replace(
             *(_EXPERTS,),
@@ -35,13 +35,12 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             n_layer_dense=1,
             extra=(("rope.dimension_count", 32), ("expert_gating_func", 2)),
         ),
-        "hybrid": DeltaNet("qwen35", 4, 256, 512, 2, 1, 256, 512, 2, 4, tied=True, n_ctx_train=12000),
+        "hybrid": DeltaNet("qwen35", 4, 256, 512, 2, 1, 256, 512, 2, 4, tied=True, n_ctx_train=9000),
     }
 )
 # Nats, of this table's own making: in every class there is something, and two are alike.
 LOSSES: Mapping[str, float] = MappingProxyType(
-    {"F16": 0.0006, "Q8_0": 0.001, "Q5_K_S": 0.02, "Q5_0": 0.02, "Q4_K_M": 0.03, "Q4_0": 0.07, "Q3_K_S": 0.1}
-    | {"Q2_K": 0.3, "IQ1_M": 1.4}
+    {"Q8_0": 0.001, "Q5_0": 0.02, "Q5_K_S": 0.02, "Q4_0": 0.07, "IQ1_M": 1.4, "F16": 0.0006}
 )
 T = TypeVar("T")
 _CARD, _OTHER_CARD = (Device(f"CUDA{index}", "CUDA", "a card", None, None) for index in range(2))
@@ -65,7 +64,7 @@ _REPACKED = MappingProxyType({"Q4_0": 8, "Q4_K": 8})
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A model in a quantization; what it takes is worked out once."""
+    """A model in a quantization; what it takes is worked out once, for all devices of a kind."""
 
     quant: str
     bpw: float
@@ -74,8 +73,11 @@ class File:
 
     def footprint(self, settings: RunSettings) -> Footprint:
         if settings not in self.known:
-            machine = Machine(tuple(DEVICES[name] for name in settings.devices or ()), _REPACKED)
-            self.known[settings] = self.estimator.estimate(settings, machine).footprint
+            devices = tuple(DEVICES[name] for name in settings.devices or ())
+            alike = replace(settings, devices=tuple(device.backend for device in devices))
+            if alike not in self.known:
+                self.known[alike] = self.estimator.estimate(settings, Machine(devices, _REPACKED)).footprint
+            self.known[settings] = self.known[alike]
         return self.known[settings]
 
 
@@ -124,10 +126,12 @@ def draw(number: int) -> Case:
     """Return the case of this number, always the same."""
     random = Random(number)
     shape = random.choice(list(SHAPES))
-    quants = random.sample(list(LOSSES), random.choice((2, 3, 4)))
+    quants = random.sample(list(LOSSES), random.choice((2, 2, 3, 4)))
     files = tuple(file_of(shape, quant) for quant in quants)
-    devices = random.choice(MACHINES)
-    fixed = _constraints(random, files[0].estimator.shape.n_layer)
+    # three devices and many layers are ten thousand ways to spread them, and the judge sorts all
+    n_layer = files[0].estimator.shape.n_layer
+    devices = random.choice([names for names in MACHINES if len(names) < 3 or n_layer < 4])
+    fixed = _constraints(random, n_layer)
     host, rooms = _capacities(random, files, devices, fixed)
     trained = files[0].estimator.shape.n_ctx_train
     return Case(
@@ -151,10 +155,10 @@ def _constraints(random: Random, n_layer: int) -> Constraints:
         return random.choice(options) if random.random() < 0.15 else None
 
     return Constraints(
-        n_ctx=perhaps((512, 3000, 8192, 200_000)),
+        n_ctx=perhaps((512, 3000, 8192, 100_000)),
         n_gpu_layers=perhaps(range(n_layer + 2)),
         type_kv=perhaps(("f16", "q8_0", "q4_0")),
-        parallel=perhaps((1, 2, 4)),
+        parallel=perhaps((1, 2)),
     )
 
 

@@ -203,7 +203,7 @@ def test_every_kv_type_answers(llmrun: Run, kv_type: str) -> None:
 def test_a_context_no_memory_can_hold_is_refused_with_a_smaller_one(llmrun: Run) -> None:
     done = llmrun("run", "guide", "hi", "--ctx", "16777216")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "hint: try a smaller one: --ctx 2048" in done.stderr
+    assert "hint: `--ctx 2048` fits" in done.stderr
 
 
 def test_verbose_shows_the_engines_log_and_where_the_time_went(llmrun: Run) -> None:

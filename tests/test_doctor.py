@@ -43,13 +43,15 @@ def test_hardware_tells_of_this_machine(llmrun: Program) -> None:
     done = llmrun("hardware")
     assert done.returncode == 0, done.stderr
     names = [line[:12].strip() for line in done.stdout.splitlines() if line[:1] != " "]
-    assert names[:4] == ["memory", "processor", "threads", "devices"]
+    assert names[:5] == ["memory", "processor", "threads", "bandwidth", "devices"]
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_hardwares_json_has_a_contract_on_its_keys(llmrun: Program) -> None:
     told = json.loads(llmrun("hardware", "--json").stdout)
-    assert list(told) == ["host", "devices", "gpus", "nvidia", "engine", "engine_trouble", "bandwidth", "notes"]
+    measured = ["bandwidth", "bandwidth_spread", "multiply_adds"]
+    assert list(told) == ["host", "devices", "gpus", "nvidia", "engine", "engine_trouble", *measured, "notes"]
+    assert [told[name] for name in measured] == [None] * 3
     assert list(told["host"]) == ["memory", "cpu", "threads", "on_battery", "notes"]
     assert list(told["engine"]) == ["version", "folder", "backends", "system_info", "gpu_offload"]
     assert told["engine_trouble"] is None
@@ -65,6 +67,7 @@ def test_what_is_there_and_what_can_be_used_are_told_apart() -> None:
         "              cores: 8 physical, 16 logical",
         "              avx, avx2, bmi2, f16c, fma, pni, ssse3",
         "threads       8 physical cores: 8 threads",
+        "bandwidth     not measured yet: `llmrun hardware --measure` does it",
         "devices       CUDA0: NVIDIA GeForce RTX 4090, 24.0 GiB, of it 23.0 GiB free",
         "other GPUs    AlderLake-S GT1, shares the host's memory: the engine does not use",
         "              it (`llmrun doctor`)",

@@ -19,6 +19,7 @@ FLOORS = (
         "reference",
         "sampling",
         "settings",
+        "variant",
         "gguf.header",
         "gguf.types",
         "hardware.device",
@@ -32,7 +33,7 @@ FLOORS = (
     ),
     ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
     ("embedded", "folders", "gguf.source", "hardware", "worker", "engine", "doctor"),
-    ("footprints", "measurements", "speeds", "pipeline"),
+    ("footprints", "measurements", "speeds", "local", "margins", "site", "stock", "planner", "loading", "pipeline"),
     ("console", "chat", "cli"),
 )
 # Who may import a package from outside; every other module may not.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.cli.hardware import Survey, hardware_figures, look_at_machine
+from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceList
 from llmrun.errors import NotFoundError, UsageError
 from llmrun.hardware.cpu import CpuInfo
@@ -101,7 +102,8 @@ def test_a_profile_is_read_back_to_the_machine_it_was_written_of(machine: Hardwa
 
 
 def test_this_machines_profile_is_this_machine(tmp_path: Path) -> None:
-    survey = look_at_machine()
+    with Engine() as engine:
+        survey = look_at_machine(engine)
     path = tmp_path / "this.json"
     path.write_text(json.dumps(hardware_figures(survey)), "utf-8")
     assert parse_machine(str(path)) == survey.hardware

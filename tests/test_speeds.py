@@ -273,3 +273,13 @@ def test_recording_fails_no_run(tmp_path: Path) -> None:
     assert isinstance(unknown, GGUFHeader)
     answer_recorder(unknown, SETTINGS, (), speeds_in(tmp_path / "here"))(LONG)
     assert not (tmp_path / "here").exists()
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_believed() -> None:
+    calm, wild = Cost(1e-9, 0.1), Cost(1e-6, 2.8)
+    matrices = {"Q8_0": MatrixCost(calm, calm, calm, calm, calm), "Q4_K": MatrixCost(wild, calm, calm, calm, calm)}
+    attention = {"f16": AttentionCost(calm, calm, wild), "q8_0": AttentionCost(wild, calm, calm)}
+    rates = Rates(None, matrices, {"Q4_K": matrices["Q4_K"]}, attention).steady(1.0)
+    assert set(rates.matrices) == {"Q8_0"}
+    assert set(rates.experts) == {"Q4_K"}
+    assert set(rates.attention) == {"q8_0"}

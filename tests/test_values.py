@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from llmrun.errors import UsageError
 from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, format_reference, parse_reference
 from llmrun.sampling import Sampling, SamplingWish, choose_sampling
-from llmrun.settings import Constraints, RunSettings, settings_for
 
 
 @pytest.mark.parametrize(
@@ -22,9 +21,9 @@ def test_a_path_is_known_by_its_looks(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "quant"), [("guide", "Q8_0"), ("Guide", "Q8_0"), ("guide:F16", "F16"), ("guide:q4_k_m", "Q4_K_M")]
+    ("text", "quant"), [("guide", None), ("Guide", None), ("guide:F16", "F16"), ("guide:q4_k_m", "Q4_K_M")]
 )
-def test_guide_can_be_had_in_each_quantization(text: str, quant: str) -> None:
+def test_guide_can_be_had_in_each_quantization_or_any(text: str, quant: str | None) -> None:
     assert parse_reference(text) == GuideRef(quant)
 
 
@@ -50,7 +49,7 @@ def test_a_question_in_the_models_place_is_put_right() -> None:
 
 
 REFERENCES = st.one_of(
-    st.sampled_from(GUIDE_QUANTS).map(GuideRef),
+    st.sampled_from((None, *GUIDE_QUANTS)).map(GuideRef),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(
         lambda t: LocalRef(Path(t))
     ),
@@ -81,14 +80,3 @@ def test_the_user_wins_over_the_model_and_the_model_over_our_defaults() -> None:
 def test_what_the_user_said_is_never_changed(wish: SamplingWish) -> None:
     sampling, _ = choose_sampling(wish, {"general.sampling.temp": 0.7})
     assert (sampling.temperature, sampling.top_k, sampling.seed) == (wish.temperature, wish.top_k, wish.seed)
-
-
-def test_settings_carry_what_the_user_fixed() -> None:
-    settings = settings_for(Constraints(n_ctx=5000, n_gpu_layers=3, type_kv="q8_0", n_threads=7), n_threads=2)
-    assert settings == RunSettings(
-        n_ctx=5000, n_gpu_layers=3, type_k="q8_0", type_v="q8_0", n_threads=7, n_threads_batch=7
-    )
-
-
-def test_without_a_wish_the_threads_are_those_of_the_machine() -> None:
-    assert settings_for(Constraints(), n_threads=5) == RunSettings(n_threads=5, n_threads_batch=5)

@@ -11,20 +11,24 @@ from llmrun.doctor.report import plain
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceInfo, DeviceList
 from llmrun.errors import EngineError
+from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
 from llmrun.hardware.hardware import Hardware
-from llmrun.hardware.threads import usual_threads
+from llmrun.hardware.threads import Threads, usual_threads
 from llmrun.planning.rates import Needs
 from llmrun.settings import RunSettings
-from llmrun.speeds import Throughput, open_speeds
-from llmrun.units import format_bytes, format_count
+from llmrun.speeds import Speeds, Throughput, open_speeds
+from llmrun.units import format_bytes
 
 _WIDTH = 80
 _NAME = 12  # columns of a row's name
-# What a host is measured with: the plainest type, and the one most files are in.
+_STEADY = 0.2  # half of the middle half of the times a step took, as a part: more is other work's
+# What a host is measured with: the plainest type, and the one most files are in; and the two that most files are in of
+# those that the processor may prefer in a layout of its own, either way.
 _MEASURED = Needs(frozenset({"Q8_0", "Q4_K"}), frozenset(), frozenset({"f16"}))
+_REPACKED = frozenset({"Q4_K", "Q4_0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,16 @@ def run_hardware(*, measure: bool, remeasure: bool, as_json: bool, quiet: bool) 
     """Show the machine; an engine that does not start is told of, and an error only where it was to be measured."""
     console = Console(quiet=quiet)
     with Engine() as engine:
+        speeds = _open_speeds(engine, console)  # while the worker starts
         survey = look_at_machine(engine)
-        throughput = _throughput(engine, survey, console, measure=measure or remeasure, remeasure=remeasure)
+        now, usual = map(_settings, (survey.hardware.host.threads, usual_threads()))
+        throughput = None if remeasure else speeds.throughput(usual) or speeds.throughput(now)
+        if remeasure or (measure and throughput is None):
+            if now != usual:
+                console.say("note: other work keeps processors busy: `--remeasure` when it is over")
+            _measure(speeds, now, remeasure=remeasure)
+            console.clear_status()
+            throughput = speeds.throughput(now)
     survey = replace(survey, throughput=throughput)
     if as_json:
         console.data(hardware_figures(survey))
@@ -63,24 +75,23 @@ def look_at_machine(engine: Engine) -> Survey:
     return Survey(detect(told.devices), told, trouble)
 
 
-def _throughput(
-    engine: Engine, survey: Survey, console: Console, *, measure: bool, remeasure: bool
-) -> Throughput | None:
-    """Return how fast the host is with the threads it uses while nothing else runs; measured only where wished."""
-    threads = usual_threads()
-    settings = RunSettings(n_threads=threads.decode, n_threads_batch=threads.batch)
-
+def _open_speeds(engine: Engine, console: Console) -> Speeds:
     def show(fraction: float) -> bool:
         console.status(f"measuring: {fraction:.0%}")
         return True
 
-    speeds = open_speeds(threads.decode, lambda question: engine.measure(question, show))
-    if measure:
-        if survey.hardware.host.threads.decode < threads.decode:
-            console.say("note: other work keeps processors busy: `--remeasure` when it is over")
-        speeds.measure_needs(_MEASURED, settings, remeasure=remeasure)
-        console.clear_status()
-    return speeds.throughput(settings)
+    return open_speeds(usual_threads().decode, lambda question: engine.measure(question, show))
+
+
+def _measure(speeds: Speeds, settings: RunSettings, *, remeasure: bool) -> None:
+    both = _REPACKED & set(read_repack_rows())
+    wanted = replace(_MEASURED, matrices=_MEASURED.matrices | both)
+    if speeds.measure_needs(wanted, settings, remeasure=remeasure) and both:
+        speeds.measure_needs(Needs(both), replace(settings, repack=True), remeasure=remeasure)
+
+
+def _settings(threads: Threads) -> RunSettings:
+    return RunSettings(n_threads=threads.decode, n_threads_batch=threads.batch)
 
 
 def hardware_figures(survey: Survey) -> dict[str, object]:
@@ -157,14 +168,17 @@ def _bandwidth_lines(throughput: Throughput | None) -> list[str]:
         return ["not measured yet: `llmrun hardware --measure` does it"]
     size, reach = format_bytes(int(throughput.bandwidth)), throughput.bandwidth_spread / 2
     of = f"{_count(throughput.n_threads)} and {throughput.bandwidth_type}"
-    return [f"{size} of weights a second ± {reach:.0%}, with {of}"]
+    lines = [f"{size} of weights a second ± {reach:.0%}, with {of}"]
+    if reach > _STEADY:
+        lines.append("unsteady: `llmrun hardware --remeasure` when nothing else runs")
+    return lines
 
 
 def _computing_lines(throughput: Throughput | None) -> list[str]:
     if throughput is None:
         return []
     of = f"{_count(throughput.n_threads_batch)} and {throughput.multiply_type}"
-    return [f"{format_count(int(throughput.multiply_adds))} multiply-adds a second, with {of}"]
+    return [f"{throughput.multiply_adds / 1e9:.1f} billion multiply-adds a second, with {of}"]
 
 
 def _count(n_threads: int) -> str:

@@ -19,11 +19,12 @@ _PARTS = (("weights", "█"), ("kv_cache", "▓"), ("compute", "▒"), ("overhea
 _SHARED, _FREE, _RESERVE, _LACKING = "+", "·", "|", "!"
 _WORDS = {"weights": "weights", "kv_cache": "KV cache", "compute": "compute", "overhead": "overhead"}
 _PLACES: dict[Where, str] = {
-    "devices": "on the GPU",
-    "experts": "on the GPU, some experts in RAM",
-    "split": "partly on the GPU",
-    "host": "on the CPU",
+    "devices": "GPU",
+    "experts": "GPU, experts in RAM",
+    "split": "GPU and CPU",
+    "host": "CPU",
 }
+_LABEL = 18  # columns of a quantization's label; a file's name stands for one where labels do not tell them apart
 # What people ask about first; the others are told where they are not as always
 _TOLD = ("variant", "n_gpu_layers", "n_ctx", "type_k")
 _NAMES = {
@@ -85,7 +86,7 @@ def _speed_line(plan: Plan) -> str:
     if speed is None:
         return "how fast it will be is not known"
     band = f"±{speed.decode_error:.0%}"
-    known = band if plan.measured else f"{band}: nothing was measured there"
+    known = band if plan.measured else f"{band}, not measured"
     return f"about {_rate(speed.decode)} tokens a second writing, {_rate(speed.prefill)} reading ({known})"
 
 
@@ -160,7 +161,7 @@ def _wrapped(line: str, indent: int) -> list[str]:
 
 
 def _better_line(better: Better) -> str:
-    what = f"  {better.quant} {_PLACES[better.where]}"
+    what = f"  {_cut(better.quant)} on {_PLACES[better.where]}"
     if not better.lacking:
         speed = "too slow" if better.decode is None else f"{_rate(better.decode)} tokens a second"
         return f"{what}: it would fit, at {speed}"
@@ -170,11 +171,15 @@ def _better_line(better: Better) -> str:
 
 
 def _runner_line(runner: RunnerUp) -> str:
-    speed = "" if runner.decode is None else f"{_rate(runner.decode):>6} tokens/s"
-    return (
-        f"  {runner.quant:<10} {_PLACES[runner.where]:<32}{runner.n_ctx:>8,} tokens {format_bytes(runner.total):>10}"
-        f"{speed}"
-    )
+    speed = "" if runner.decode is None else f"{_rate(runner.decode):>8} t/s"
+    label = _cut(runner.quant)
+    place, total = _PLACES[runner.where], format_bytes(runner.total)
+    return f"  {label:<{_LABEL}} {place:<20}{runner.n_ctx:>8,} tokens{total:>11}{speed}"
+
+
+def _cut(label: str) -> str:
+    """Return a label, of a long one its end, which is where files differ."""
+    return label if len(label) <= _LABEL else f"…{label[1 - _LABEL :]}"
 
 
 def _verdict(plan: Plan) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from llmrun import pipeline
@@ -11,12 +10,14 @@ from llmrun.chat.answering import stream_answer
 from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
+from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.talk import AnswerSettings, Talk
-from llmrun.cli.wishes import check_gpu_wishes
+from llmrun.cli.wishes import check_gpu_wishes, check_replay
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
+from llmrun.local import check_here
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
@@ -47,16 +48,17 @@ def run_chat(wish: Wish) -> None:
     """Talk until the user leaves, or the pipe ends."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     typed = sys.stdin is not None and sys.stdin.isatty()
-    start = _starter(wish, console)
-    engine = start()
+    model = _Model(wish, console)
+    engine = model.start()
     talk = Talk(
         engine,
-        start,
+        model.start,
         _answer_settings(wish, _info(engine)),
         console,
         Conversation(clean_text(wish.system) if wish.system else None),
         as_json=wish.json,
         forgiving=typed,
+        on_answer=model.answered,
     )
     try:
         if typed:
@@ -73,9 +75,10 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     """Answer one question, from the command line, a pipe, or both."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     reference = parse_reference(wish.model)  # before standard input is waited for: a typo is answered at once
-    pipeline.locate(reference)
+    check_here(reference)
     question = _question(prompt)
-    with _starter(wish, console)() as engine:
+    model = _Model(wish, console)
+    with model.start() as engine:
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
@@ -94,6 +97,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
                 }
             )
         _tell_times(engine, answered.usage, console)
+        model.answered(answered.usage)
     if answered.finish_reason == "cancelled":
         raise KeyboardInterrupt
     note = ending_note(answered.finish_reason)
@@ -109,26 +113,42 @@ def _question(prompt: str | None) -> str:
     return clean_text("\n\n".join(parts))
 
 
-def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
-    """Return a function that starts the wished engine, telling about it."""
-    reference = parse_reference(wish.model)
-    check_gpu_wishes(wish.constraints, wish.plan)
+class _Model:
+    """The wished model: started, and started again where its engine died, with what is to be done after each answer."""
 
-    def start() -> Engine:
+    def __init__(self, wish: Wish, console: Console) -> None:
+        """Raises UsageError for wishes that exclude each other."""
+        self._wish, self._console = wish, console
+        self._reference = parse_reference(wish.model)
+        check_gpu_wishes(wish.constraints, wish.plan)
+        check_replay(wish.constraints, wish.replay)
+        self._started: pipeline.Started | None = None
+        self._watch: MemoryWatch | None = None
+
+    def start(self) -> Engine:
+        """Plan and load it, telling about it; the engine is the caller's to close."""
+        wish, console = self._wish, self._console
         listener = pipeline.Listener(
             log=console.log if wish.verbose else None,
             planned=lambda plan: _tell_plan(plan, wish.constraints, console),
             progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
             step=console.say,
         )
-        started = pipeline.start(reference, wish.constraints, wish.plan, listener, wish.replay)
-        engine = started.engine
+        started = pipeline.start(self._reference, wish.constraints, wish.plan, listener, wish.replay)
         console.clear_status()
-        if notice := _info(engine).notice:
+        if notice := _info(started.engine).notice:
             console.say(f"note: {notice}")
-        return engine
+        self._started = started
+        self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
+        return started.engine
 
-    return start
+    def answered(self, usage: Usage) -> None:
+        """Remember how fast an answer was, and say so, once, where memory is short."""
+        assert self._started is not None
+        assert self._watch is not None
+        self._started.record(usage)
+        if (note := self._watch.look()) is not None:
+            self._console.say(f"note: {note}")
 
 
 def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrun.errors import NotFoundError, UsageError
@@ -65,6 +65,12 @@ def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
         raise UsageError("--require-gpu and --device none exclude each other")
     if wish.require_gpu and constraints.n_gpu_layers == 0:
         raise UsageError("--require-gpu and --gpu-layers 0 exclude each other")
+
+
+def check_replay(constraints: Constraints, replay: SavedPlan | None) -> None:
+    """Raise UsageError where a plan is to be run as it is, and otherwise; its devices have to be named again."""
+    if replay is not None and replace(constraints, devices=None, device_limits=()) != Constraints():
+        raise UsageError("a plan from --plan is run as it is, without --ctx, --gpu-layers, --kv-type and --threads")
 
 
 def plan_wish(

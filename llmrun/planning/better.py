@@ -33,7 +33,7 @@ def _same_but_all_on_devices(choice: Choice, ground: Ground) -> Iterator[Better]
 
 def _of(offer: Offer, choice: Choice, ground: Ground) -> Iterator[Better]:
     """Yield what a variant lacks in its best placement, with the choice's context and KV type."""
-    row = rows_of(offer, ground.constraints, len(ground.names))[0]
+    row = rows_of(offer, ground.constraints, len(ground.names), each_batch=False)[0]
     settings = replace(
         choice.settings,
         n_gpu_layers=row.n_gpu_layers,

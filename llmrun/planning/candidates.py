@@ -18,11 +18,15 @@ BATCHES_DEVICE = (512, 128)  # a GPU reads prompts faster in larger steps
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A variant with a placement: so many layers on devices, and the experts of so many on the host."""
+    """A variant with a placement: so many layers on devices, and the experts of so many on the host.
+
+    batches: sizes of a step to try, the best first.
+    """
 
     offer: Offer
     n_gpu_layers: int
     cpu_experts: int = 0
+    batches: tuple[int, ...] = BATCHES_DEVICE
 
     @property
     def where(self) -> Where:
@@ -41,23 +45,32 @@ def considered(offers: Sequence[Offer], policy: Policy) -> tuple[Offer, ...]:
     return tuple(sorted(within, key=lambda offer: (offer.loss, offer.bpw, offer.quant)))
 
 
-def rows_of(offer: Offer, constraints: Constraints, n_devices: int) -> tuple[Row, ...]:
-    """Return a variant's placements, the best first."""
-    sizes = offer.sizes
-    everything = sizes.n_layer + 1
-    if n_devices == 0:
-        return (Row(offer, 0),)
-    with_experts = [index + 1 for index, size in enumerate(sizes.experts) if size]
+def rows_of(offer: Offer, constraints: Constraints, n_devices: int, *, each_batch: bool = True) -> tuple[Row, ...]:
+    """Return a variant's placements, the best first.
+
+    each_batch: where a part stays on the host all large batches come before all small ones: what stays there is sent to
+    a device for each batch of a prompt, and four times as often for small ones, which a layer more there does not make
+    good. Else each row has both.
+    """
+    everything = offer.sizes.n_layer + 1
     fixed = constraints.n_gpu_layers
-    most = everything if fixed is None else min(fixed, everything)
+    most = 0 if n_devices == 0 else everything if fixed is None else min(fixed, everything)
+    on_host = Row(offer, 0, batches=(BATCH_HOST,))
     if most == 0:
-        return (Row(offer, 0),)
-    rows = [Row(offer, most), *(Row(offer, most, count) for count in with_experts)]
-    if fixed is None:
-        kept = with_experts[-1] if with_experts else 0
-        rows += [Row(offer, count, kept) for count in range(most - 1, 0, -1)]
-        rows.append(Row(offer, 0))
-    return tuple(rows)
+        return (on_host,)
+    with_experts = [index + 1 for index, size in enumerate(offer.sizes.experts) if size]
+    first = [Row(offer, most)]
+    some_experts = [Row(offer, most, count) for count in with_experts]
+    kept = with_experts[-1] if with_experts else 0
+    fewer = [Row(offer, count, kept) for count in range(most - 1, 0, -1)] if fixed is None else []
+    if most < everything:  # then all of these are splits, and of one kind
+        first, some_experts = [], [*first, *some_experts]
+    if not each_batch:
+        return (*first, *some_experts, *fewer, *([on_host] if fixed is None else []))
+    partly = [
+        replace(row, batches=(size,)) for rows in (some_experts, fewer) for size in BATCHES_DEVICE for row in rows
+    ]
+    return (*first, *partly, *([on_host] if fixed is None else []))
 
 
 def least_settings(
@@ -111,4 +124,5 @@ def parts(step: Step, offers: Sequence[Offer], constraints: Constraints) -> Iter
 def rows(step: Step, offer: Offer, constraints: Constraints, n_devices: int) -> Iterator[Row]:
     """Yield what a step has of a variant, by the placement; nothing where it loses too much."""
     if offer.loss <= step.loss.most and contexts(step, constraints, offer):
-        yield from (row for row in rows_of(offer, constraints, n_devices) if row.where in step.where)
+        found = rows_of(offer, constraints, n_devices, each_batch=step.order != "speed")
+        yield from (row for row in found if row.where in step.where)

@@ -109,17 +109,3 @@ def context_table(
         ContextRow(n_ctx, {kv_type: cell(n_ctx, kv_type) for kv_type in kv_types})
         for n_ctx in table_contexts(n_ctx_train, wished)
     )
-
-
-def what_fits(forecast: Forecast) -> tuple[int, str] | None:
-    """Return a context and KV type that fit, None where none does.
-
-    The same context with a smaller KV type first; then the longest that fits, with the best type.
-    """
-    found = [
-        (row.n_ctx, kv_type)
-        for kv_type in _TABLE_KV_TYPES
-        for row in reversed(forecast.contexts)
-        if (cell := row.cells.get(kv_type)) is not None and cell.fits
-    ]
-    return next((pair for pair in found if pair[0] == forecast.n_ctx_each), found[0] if found else None)

@@ -46,7 +46,7 @@ _Attempt = tuple[Row, RunSettings, tuple[int, ...], Footprint]
 def _attempts(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Iterator[_Attempt]:
     """Yield each variant's placements at their ends, all on devices and none, with the least of all else."""
     for offer in considered(offers, policy):
-        rows = rows_of(offer, ground.constraints, len(ground.names))
+        rows = rows_of(offer, ground.constraints, len(ground.names), each_batch=False)
         for row in dict.fromkeys((rows[0], rows[-1])):
             settings = least_settings(row, _SMALLEST, ground.constraints, ground.names, ground.base)
             footprint = offer.footprint(settings)

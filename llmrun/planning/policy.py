@@ -4,7 +4,8 @@ Policy is an order, not a score. The first step that has settings which fit deci
 what the step names first, and then always alike:
 
 1. the variant, by loss, and of each the placement: most layers on devices; of a model with experts, as few of those as
-   possible on the host, and layers follow only when all experts are there. Or both together, by predicted speed;
+   possible on the host, and layers follow only when all experts are there; large batches before small ones where a part
+   stays on the host. Or both together, by predicted speed;
 2. the KV type, in the order of the step;
 3. large batches where there are devices;
 4. repacked weights, where they pay;
@@ -84,10 +85,11 @@ POLICIES: dict[Prefer, Policy] = {
     "balanced": Policy(
         "a good quantization on the GPU, else the best that is fast enough",
         (
-            Step("good, and all on the GPU", GOOD, ("devices",)),
+            Step("good, all on the GPU, and fast enough", GOOD, ("devices",), USABLE),
             Step("good, partly on the GPU, and fast enough", GOOD, ("experts", "split"), USABLE),
             # a quantized KV cache makes a CPU read prompts four times slower
             Step("good, on the CPU, and fast enough", GOOD, ("host",), USABLE, kv_types=("f16",)),
+            Step("good and slow: the fastest, all on the GPU", GOOD, ("devices",), order="speed"),
             Step("a little worse, but all on the GPU", NOTICEABLE, ("devices",)),
             Step("good and slow: the fastest, partly on the GPU", GOOD, ("experts", "split"), order="speed"),
             Step("good and slow: the fastest, on the CPU", GOOD, ("host",), kv_types=("f16",), order="speed"),

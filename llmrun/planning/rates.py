@@ -86,6 +86,15 @@ class Rates:
         """Return what attention costs with a type of KV cache, None where that is unknown."""
         return self.attention.get(type_name) or self.attention.get(ANY_TYPE)
 
+    def steady(self, most: float) -> Rates:
+        """Return what was measured calmly: types whose main costs vary by no more than this, as Cost.spread has it."""
+        return Rates(
+            self.base,
+            {name: cost for name, cost in self.matrices.items() if max(cost.read.spread, cost.multiply.spread) <= most},
+            {name: cost for name, cost in self.experts.items() if cost.multiply.spread <= most},
+            {name: cost for name, cost in self.attention.items() if cost.prefill.spread <= most},
+        )
+
     def merged(self, other: Rates) -> Rates:
         """Return what either knows; of what both know, the other's."""
         return replace(

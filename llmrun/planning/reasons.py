@@ -67,7 +67,7 @@ def _variant(choice: Choice, *, only_variant: bool) -> Told:
     word = loss_class(choice.offer.loss).name
     if only_variant:
         return "USER", f"as you said ({word})"
-    return ("SPEED" if choice.step.order == "speed" else "MEMORY"), f"{word}: {choice.step.why}"
+    return ("SPEED" if choice.step.order == "speed" else "MEMORY"), choice.step.why
 
 
 def _context(choice: Choice, ground: Ground, policy: Policy) -> Told:

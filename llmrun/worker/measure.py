@@ -47,6 +47,7 @@ _DEPTH, _CACHE_DEPTH = 1024, 256  # tokens in the cache where attention is measu
 _BUDGET, _FEWEST, _MOST = 0.5, 4, 40
 _AT_ONCE = 4
 _PATIENCE, _CALM = 2.0, 0.1  # seconds, while the middle half of the times reaches further than this part of them
+_LONGEST = 8.0  # seconds, after which two times are enough: threads collapse where cores are busy
 _CANCELLED = 2  # llama_decode's status
 
 
@@ -204,6 +205,8 @@ class _Meter:
             seconds = time.perf_counter() - started
             if rounds >= _FEWEST and seconds > _BUDGET and (seconds > _PATIENCE or max(map(spread, times)) < _CALM):
                 break
+            if rounds >= 2 and seconds > _LONGEST:
+                break
             for (context, _, n_tokens), taken in zip(steps, times, strict=True):
                 context.forget()
                 count = _AT_ONCE if n_tokens == 1 else 1
@@ -238,6 +241,8 @@ class _Meter:
         """Time steps of n_tokens, each after the same n_past; the first is not counted: it warms up."""
         times: list[float] = []
         while len(times) <= _FEWEST or (sum(times) < _BUDGET and len(times) < _MOST):
+            if len(times) >= 2 and sum(times) > _LONGEST:
+                break
             context.keep(n_past)
             times.append(self._step(context, n_tokens, n_past))
         return times[1:]
