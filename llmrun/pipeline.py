@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, LLMRunError
+from llmrun.errors import EngineError, LLMRunError, UsageError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
@@ -54,7 +54,11 @@ def plan(
     """
     variants = variants_of(ref)
     with Standby() as standby:
-        site = find_site(standby, constraints, variants[0][1], usual_threads()) if on is None else site_of(on)
+        site = (
+            find_site(standby, constraints, variants[0][1], usual_threads())
+            if on is None
+            else described_site(on, constraints)
+        )
         planner = make_planner(variants, site, constraints, wish, standby if on is None else None)
         found = _planned(planner, site, wish)
         chosen = planner.variant(found)
@@ -83,6 +87,23 @@ def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | N
     return found
 
 
+def described_site(machine: Hardware, constraints: Constraints) -> Site:
+    """Return another machine with the devices that are wished for; raises UsageError for one it does not have."""
+    site = site_of(machine)
+    wished = constraints.devices
+    by_id = {device.id: device for device in site.devices}
+    if missing := [name for name in wished or () if name not in by_id]:
+        names = ", ".join(by_id) or "none"
+        raise UsageError(f"that machine has no device {missing[0]}: it has {names}", "--device none is the CPU")
+    chosen = site.devices if wished is None else [by_id[name] for name in wished]
+    return _within_limits(site.with_devices(chosen), constraints)
+
+
+def _within_limits(site: Site, constraints: Constraints) -> Site:
+    limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
+    return site.with_devices(limited(site.devices, (DeviceWish(name, limit) for name, limit in limits)))
+
+
 def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
     """Return this machine with the devices that are wished for, or the ones llama.cpp would take by itself.
 
@@ -100,8 +121,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
             with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
                 wished = Footprints(header, bare.machine, standby).default_devices()
         devices = machine_of(found, wished, bare.memory.available, bare.machine).devices
-        limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
-        return bare.with_devices(limited(devices, (DeviceWish(name, limit) for name, limit in limits)))
+        return _within_limits(bare.with_devices(devices), constraints)
     except EngineError:
         if wished:  # they were named: without them this is another question
             raise

@@ -54,6 +54,7 @@ class Planner:
         self._wish = wish
         self._policy = POLICIES[wish.prefer]
         self.reserve: Reserve = site.reserve(wish.reserve_host, wish.reserve_device)
+        self._failed: set[str] = set()
         own = constraints.n_threads
         self._ground = Ground(
             tuple(device.id for device in site.devices),
@@ -123,8 +124,11 @@ class Planner:
         planned = replace(failed.used, overhead=failed.used.overhead + failed.shared)
         self._ground = replace(
             self._ground,
-            room=room_after(self._ground.room, self._ground.names, failure, planned),
+            room=room_after(
+                *(self._ground.room, self._ground.names, failure, planned), again=failure.pool in self._failed
+            ),
         )
+        self._failed.add(failure.pool)
         offers = [one.offer for one in self._stock.values()]
         offer = self._stock[plan.quant].offer
         found = step_down(offer, settings, offers, self._ground, exhausted)

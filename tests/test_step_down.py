@@ -49,7 +49,7 @@ def steps_down(case: Case, index: int, part: Part | None) -> list[Step]:
     tries: Counter[Kind] = Counter()
     while choice is not None:
         failure = failing(choice, index, part)
-        room = room_after(ground.room, ground.names, failure, planned(choice, failure.pool))
+        room = room_after(ground.room, ground.names, failure, planned(choice, failure.pool), again=bool(steps))
         ground = replace(ground, room=room)
         exhausted = [kind for kind, count in tries.items() if count >= 2]
         found = step_down(choice.offer, choice.settings, offers, ground, exhausted)
@@ -123,24 +123,27 @@ USED = MemoryBreakdown(weights=100 * MIB, kv_cache=30 * MIB, compute=10 * MIB, o
 
 
 @pytest.mark.parametrize(
-    ("part", "asked", "known"),
+    ("part", "asked", "known", "known_again"),
     [
-        ("weights", 100 * MIB, 104 * MIB - 1),
-        ("weights", 60 * MIB, 64 * MIB - 1),  # one of several buffers
-        ("kv_cache", 30 * MIB, 134 * MIB - 1),
-        ("compute", 10 * MIB, 144 * MIB - 1),
-        ("compute", 900 * MIB, 144 * MIB - 1),  # more than planned: the plan is too much all the same
-        (None, None, 144 * MIB * 9 // 10),
+        ("weights", 100 * MIB, 79 * MIB, 54 * MIB),
+        ("weights", 60 * MIB, 49 * MIB, 34 * MIB),  # one of several buffers
+        ("kv_cache", 40 * MIB, 134 * MIB, 124 * MIB),
+        ("compute", 8 * MIB, 140 * MIB, 138 * MIB),
+        ("compute", 900 * MIB, 144 * MIB - 1, 144 * MIB - 1),  # more than planned: the plan is too much all the same
+        (None, None, 144 * MIB * 9 // 10, 108 * MIB),
     ],
 )
-def test_a_pool_has_less_than_was_taken_and_asked(part: Part | None, asked: int | None, known: int) -> None:
-    for room in (Room(999 * MIB, (999 * MIB,), (False,)), Room(999 * MIB, (None,), (False,))):
-        after = room_after(room, ("CUDA0",), Failure("CUDA0", part, asked), USED)
-        assert after.devices[0] is not None
-        assert abs(after.devices[0] - known) <= 1
-        assert after.devices[0] < USED.total
-        assert after.host == room.host
-        assert room_after(room, ("CUDA0",), Failure("host", part, asked), USED).devices == room.devices
+def test_a_pool_is_asked_for_less_than_it_refused_and_for_much_less_the_next_time(
+    part: Part | None, asked: int | None, known: int, known_again: int
+) -> None:
+    for bound in (999 * MIB, None):
+        room = Room(999 * MIB, (bound,), (False,))
+        for again, expected in ((False, known), (True, known_again)):
+            after = room_after(room, ("CUDA0",), Failure("CUDA0", part, asked), USED, again=again)
+            assert after == Room(999 * MIB, (expected,), (False,))
+            host = room_after(room, ("CUDA0",), Failure("host", part, asked), USED, again=again)
+            assert host == Room(expected, (bound,), (False,))
+            assert expected < USED.total
 
 
 def test_a_room_that_is_known_to_be_smaller_stays_so() -> None:

@@ -12,6 +12,7 @@ from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.cli.planning import loss_notes
 from llmrun.cli.wishes import check_gpu_wishes, check_replay
 from llmrun.console import Console
 from llmrun.engine.client import Engine
@@ -154,6 +155,8 @@ class _Model:
 def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:
     if constraints.n_gpu_layers and plan.where == "host":
         console.say(f"note: --gpu-layers {constraints.n_gpu_layers} has no effect: the engine sees no GPU")
+    for note in loss_notes(plan):
+        console.say(f"note: {note}")
     if plan.from_disk:
         console.say("note: the model is larger than the memory: it is read from disk for every token")
     for reason in plan.reasons:
