@@ -81,7 +81,7 @@ def verdict(ended: Ended, least: int = 1 << 40) -> str:
         (Ended(7, "", "error: it broke", 1.0, MIB, 0), "FAILED: ended with"),
         (Ended(3, "", "error: no room", 1.0, MIB, 0), "FAILED: refused without"),
         (refused(900, 300), "refused: needs 900"),
-        (refused(900, 200), "FAILED: wrong numbers:"),
+        (refused(900, 150), "FAILED: wrong numbers:"),
         (refused(900, 400), "FAILED: wrong numbers:"),
         (refused(200, 300), "FAILED: wrong numbers:"),
         (refused(900, 300, peak=200), "FAILED: refused after"),

@@ -34,8 +34,9 @@ _MIB = 1 << 20
 _SECONDS = 120.0  # after which a run is taken to hang
 _GENEROUS = 6 << 30  # bytes, for what is run without a limit
 _BASE = 150 * _MIB  # about what the program takes without a model; only to draw limits around the need
-# What planning takes of a group in both processes, at most; measured 50 to 72 MiB, without libraries.
-_PLANNING = 96 * _MIB
+# What planning takes of a group in both processes, at most; measured 50 to 72 MiB, and up to 45 of libraries where
+# the group is the first to read them.
+_PLANNING = 144 * _MIB
 # Resident pages of libraries, as memory.overhead has them. With a copy of the engine that nothing else used, the peaks
 # of guide were 45 MiB higher than beside others (129 against 84, 124 against 79), pages read ahead among them.
 _LIBRARIES = 24 * _MIB
