@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.folders import answers_folder
@@ -157,10 +158,14 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close."""
+    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+
+    record: remembers how fast an answer was, so that the next prediction is better; it never fails.
+    """
 
     engine: Engine
     plan: Plan
+    record: Callable[[Usage], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +206,4 @@ def start(
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
-        return Started(engine, loaded)
+        return Started(engine, loaded, planner.recorder(loaded))

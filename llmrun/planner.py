@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from llmrun.engine.protocol import Usage
 from llmrun.errors import EngineError, UsageError
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
@@ -28,7 +29,7 @@ from llmrun.planning.speed import Speed
 from llmrun.planning.step_down import Kind, step_down
 from llmrun.settings import Constraints, RunSettings
 from llmrun.site import Site
-from llmrun.speeds import Speeds
+from llmrun.speeds import Speeds, answer_recorder
 from llmrun.stock import Stocked
 
 _LEAST_CONTEXT = 512  # tokens
@@ -65,6 +66,12 @@ class Planner:
     def variant(self, plan: Plan) -> Stocked:
         """Return the variant of a plan."""
         return self._stock[plan.quant]
+
+    def recorder(self, plan: Plan) -> Callable[[Usage], None]:
+        """Return what remembers each answer of a plan that was loaded beside its prediction; it never fails a run."""
+        settings = plan.settings
+        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
+        return answer_recorder(self.variant(plan).header, settings, devices, self._speeds)
 
     def plan(self) -> Plan:
         """Return the plan; raises InsufficientMemoryError with the nearest that works, EngineError for --exact."""

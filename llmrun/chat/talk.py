@@ -10,7 +10,7 @@ from llmrun.chat.commands import LeaveChat, run_command
 from llmrun.chat.conversation import Conversation
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate
+from llmrun.engine.protocol import Generate, Usage
 from llmrun.errors import ContextOverflowError, LLMRunError
 from llmrun.report import ending_note, usage_figures, usage_lines
 from llmrun.sampling import Sampling
@@ -30,7 +30,10 @@ class AnswerSettings:
 
 @dataclass(slots=True)
 class Talk:
-    """A chat with one model. restart: makes a new engine after the old one died."""
+    """A chat with one model. restart: makes a new engine after the old one died.
+
+    on_answer: gets the figures of each answer when it is over.
+    """
 
     engine: Engine
     restart: Callable[[], Engine]
@@ -40,6 +43,7 @@ class Talk:
     as_json: bool = False
     forgiving: bool = True
     last: Answered | None = None
+    on_answer: Callable[[Usage], None] = lambda _: None
 
     def run(self, messages: Iterable[str]) -> None:
         """Answer messages until they end or the user leaves.
@@ -81,11 +85,15 @@ class Talk:
             self.conversation.take_back()
             raise
         self.conversation.reply(self.last.text)
+        self._show_ending(self.last)
+        self.on_answer(self.last.usage)
+
+    def _show_ending(self, answered: Answered) -> None:
         if self.as_json:
-            self.console.data(_as_data(self.last))
+            self.console.data(_as_data(answered))
             return
         self.console.end_answer()
-        if note := ending_note(self.last.finish_reason):
+        if note := ending_note(answered.finish_reason):
             self.console.notice(f"({note})")
 
     def _answer_what_fits(self) -> Answered:

@@ -12,6 +12,7 @@ from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.chat.watch import MemoryWatch
 from llmrun.cli.wishes import check_gpu_wishes, check_replay
 from llmrun.console import Console
 from llmrun.engine.client import Engine
@@ -49,15 +50,28 @@ def run_chat(wish: Wish) -> None:
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     typed = sys.stdin is not None and sys.stdin.isatty()
     start = _starter(wish, console)
-    engine = start()
+    started = start()
+    watch = MemoryWatch(started.plan.forecast.pools[0].reserve, console.say)
+
+    def restart() -> Engine:
+        nonlocal started
+        started = start()
+        return started.engine
+
+    def after_answer(usage: Usage) -> None:
+        started.record(usage)
+        watch.look()
+
+    engine = started.engine
     talk = Talk(
         engine,
-        start,
+        restart,
         _answer_settings(wish, _info(engine)),
         console,
         Conversation(clean_text(wish.system) if wish.system else None),
         as_json=wish.json,
         forgiving=typed,
+        on_answer=after_answer,
     )
     try:
         if typed:
@@ -76,7 +90,8 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     reference = parse_reference(wish.model)  # before standard input is waited for: a typo is answered at once
     check_here(reference)
     question = _question(prompt)
-    with _starter(wish, console)() as engine:
+    started = _starter(wish, console)()
+    with started.engine as engine:
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
@@ -95,6 +110,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
                 }
             )
         _tell_times(engine, answered.usage, console)
+        started.record(answered.usage)
     if answered.finish_reason == "cancelled":
         raise KeyboardInterrupt
     note = ending_note(answered.finish_reason)
@@ -110,13 +126,13 @@ def _question(prompt: str | None) -> str:
     return clean_text("\n\n".join(parts))
 
 
-def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
+def _starter(wish: Wish, console: Console) -> Callable[[], pipeline.Started]:
     """Return a function that starts the wished engine, telling about it."""
     reference = parse_reference(wish.model)
     check_gpu_wishes(wish.constraints, wish.plan)
     check_replay(wish.constraints, wish.replay)
 
-    def start() -> Engine:
+    def start() -> pipeline.Started:
         listener = pipeline.Listener(
             log=console.log if wish.verbose else None,
             planned=lambda plan: _tell_plan(plan, wish.constraints, console),
@@ -124,11 +140,10 @@ def _starter(wish: Wish, console: Console) -> Callable[[], Engine]:
             step=console.say,
         )
         started = pipeline.start(reference, wish.constraints, wish.plan, listener, wish.replay)
-        engine = started.engine
         console.clear_status()
-        if notice := _info(engine).notice:
+        if notice := _info(started.engine).notice:
             console.say(f"note: {notice}")
-        return engine
+        return started
 
     return start
 
