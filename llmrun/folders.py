@@ -17,3 +17,10 @@ def speed_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "speed"
+
+
+def margins_file() -> Path:
+    """Return where is kept what loads took beside what was planned; losing it costs some MiB of caution."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "margins.jsonl"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, LLMRunError
+from llmrun.errors import EngineError, LLMRunError, UsageError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
@@ -20,8 +20,11 @@ from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
+from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import Threads, choose_threads, usual_threads
 from llmrun.local import locate, variants_of
+from llmrun.margins import HOST, pool_name, read_margins, remember_margins
+from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
@@ -51,7 +54,11 @@ def plan(
     """
     variants = variants_of(ref)
     with Standby() as standby:
-        site = find_site(standby, constraints, variants[0][1], usual_threads()) if on is None else site_of(on)
+        site = (
+            find_site(standby, constraints, variants[0][1], usual_threads())
+            if on is None
+            else described_site(on, constraints)
+        )
         planner = make_planner(variants, site, constraints, wish, standby if on is None else None)
         found = _planned(planner, site, wish)
         chosen = planner.variant(found)
@@ -80,6 +87,23 @@ def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | N
     return found
 
 
+def described_site(machine: Hardware, constraints: Constraints) -> Site:
+    """Return another machine with the devices that are wished for; raises UsageError for one it does not have."""
+    site = site_of(machine)
+    wished = constraints.devices
+    by_id = {device.id: device for device in site.devices}
+    if missing := [name for name in wished or () if name not in by_id]:
+        names = ", ".join(by_id) or "none"
+        raise UsageError(f"that machine has no device {missing[0]}: it has {names}", "--device none is the CPU")
+    chosen = site.devices if wished is None else [by_id[name] for name in wished]
+    return _within_limits(site.with_devices(chosen), constraints)
+
+
+def _within_limits(site: Site, constraints: Constraints) -> Site:
+    limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
+    return site.with_devices(limited(site.devices, (DeviceWish(name, limit) for name, limit in limits)))
+
+
 def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
     """Return this machine with the devices that are wished for, or the ones llama.cpp would take by itself.
 
@@ -89,7 +113,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
     from llmrun.footprints import Footprints, machine_of
     from llmrun.hardware.cpu import read_repack_rows
 
-    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows())
+    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
     wished = constraints.devices
     try:
         found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
@@ -97,8 +121,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
             with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
                 wished = Footprints(header, bare.machine, standby).default_devices()
         devices = machine_of(found, wished, bare.memory.available, bare.machine).devices
-        limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
-        return bare.with_devices(limited(devices, (DeviceWish(name, limit) for name, limit in limits)))
+        return _within_limits(bare.with_devices(devices), constraints)
     except EngineError:
         if wished:  # they were named: without them this is another question
             raise
@@ -142,6 +165,11 @@ def open_footprints(
         yield Footprints(header, find_site(standby, wished, header, usual_threads()).machine, standby, answers)
 
 
+def available_memory() -> int:
+    """Return the bytes of RAM that can be had now."""
+    return read_host_memory().available
+
+
 def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
     """Return the bytes available on the host, and those free on each device with memory of its own."""
     from llmrun.footprints import machine_of
@@ -160,7 +188,7 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 class Started:
     """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
 
-    record: remembers how fast an answer was, so that the next prediction is better; it never fails.
+    record: remembers how fast an answer was beside what was predicted for it.
     """
 
     engine: Engine
@@ -206,4 +234,21 @@ def start(
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
+        remember_margins(_margins(engine, loaded, site))
         return Started(engine, loaded, planner.recorder(loaded))
+
+
+def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:
+    """Return what a load took of each pool, as far as the system tells; a server of a CPU says that nothing was."""
+    seen: dict[str, Margin] = {}
+    resident = read_resident(engine.pid)
+    if resident is not None:
+        seen[HOST] = Margin(plan.forecast.pools[0].used.total, resident.total)
+    before = {device.id: device for device in site.devices if not device.unified and device.backend != "RPC"}
+    used = [pool for pool in plan.forecast.pools[1:] if pool.id in before]
+    free = {info.id: info.free for info in engine.devices()} if used else {}
+    for pool in used:
+        device = before[pool.id]
+        if device.free is not None and pool.id in free:
+            seen[pool_name(device)] = Margin(pool.used.total, max(0, device.free - free[pool.id]))
+    return seen

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from llmrun.engine.protocol import Usage
 from llmrun.errors import EngineError, UsageError
+from llmrun.hardware.device import Device
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
-from llmrun.memory.placement import place_layers
+from llmrun.memory.placement import Placement, place_layers
 from llmrun.planning.better import next_better, runners_up
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.failure import Failure, room_after
@@ -29,7 +30,7 @@ from llmrun.planning.speed import Speed
 from llmrun.planning.step_down import Kind, step_down
 from llmrun.settings import Constraints, RunSettings
 from llmrun.site import Site
-from llmrun.speeds import Speeds, answer_recorder
+from llmrun.speeds import Speeds
 from llmrun.stock import Stocked
 
 _LEAST_CONTEXT = 512  # tokens
@@ -68,10 +69,17 @@ class Planner:
         return self._stock[plan.quant]
 
     def recorder(self, plan: Plan) -> Callable[[Usage], None]:
-        """Return what remembers each answer of a plan that was loaded beside its prediction; it never fails a run."""
-        settings = plan.settings
+        """Return what remembers how fast an answer was beside what was predicted for it."""
+        work, settings = self.variant(plan).work, plan.settings
+        if work is None:
+            return lambda _: None
+        placement, devices = self._placed(settings, self.variant(plan).offer.sizes.n_layer)
+        return lambda usage: self._speeds.record(work, settings, placement, devices, usage)
+
+    def _placed(self, settings: RunSettings, n_layer: int) -> tuple[Placement, list[Device]]:
         devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
-        return answer_recorder(self.variant(plan).header, settings, devices, self._speeds)
+        split = settings.tensor_split or (1.0,) * len(devices)
+        return place_layers(n_layer, settings.n_gpu_layers, split), devices
 
     def plan(self) -> Plan:
         """Return the plan; raises InsufficientMemoryError with the nearest that works, EngineError for --exact."""
@@ -188,11 +196,8 @@ class Planner:
     def _speed(self, choice: Choice, stocked: Stocked) -> Speed | None:
         if stocked.work is None:
             return None
-        settings = choice.settings
-        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
-        split = settings.tensor_split or (1.0,) * len(devices)
-        placement = place_layers(choice.offer.sizes.n_layer, settings.n_gpu_layers, split)
-        return self._speeds.predict(stocked.work, settings, placement, devices)
+        placement, devices = self._placed(choice.settings, choice.offer.sizes.n_layer)
+        return self._speeds.predict(stocked.work, choice.settings, placement, devices)
 
     def _forecast(self, choice: Choice, source: Source, stocked: Stocked) -> Forecast:
         settings, n_ctx_train = choice.settings, choice.offer.n_ctx_train

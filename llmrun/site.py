@@ -9,7 +9,9 @@ from llmrun.hardware.device import Device
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads
+from llmrun.margins import HOST, pool_name
 from llmrun.memory.estimate import Machine
+from llmrun.planning.margins import Margin, adjusted
 from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
 
 
@@ -17,7 +19,8 @@ from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
 class Site:
     """Memory, devices and threads. repack_rows: see memory.estimate.Machine.
 
-    here: whether it is this machine, so that the engine can be asked about it.
+    here: whether it is this machine, so that the engine can be asked about it. seen: what loads took here beside what
+    was planned, by the names of llmrun.margins.
     """
 
     memory: HostMemory
@@ -25,6 +28,7 @@ class Site:
     devices: tuple[Device, ...] = ()
     repack_rows: Mapping[str, int] = field(default_factory=dict)
     here: bool = True
+    seen: Mapping[str, Sequence[Margin]] = field(default_factory=dict)
 
     @property
     def machine(self) -> Machine:
@@ -32,10 +36,17 @@ class Site:
         return Machine(self.devices, self.repack_rows, self.memory.available)
 
     def reserve(self, host: int | None = None, device: int | None = None) -> Reserve:
-        """Return what to leave free; None is what is usual."""
+        """Return what to leave free; None is what is usual, and what loads have taught about it."""
         memory = self.memory
         usual = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
-        return Reserve(usual if host is None else host, DEVICE_RESERVE if device is None else device)
+        if host is None:
+            host = adjusted(usual, self.seen.get(HOST, ()), shrinks=False)
+        if device is not None:
+            return Reserve(host, device)
+        learnt = {
+            one.id: adjusted(DEVICE_RESERVE, self.seen.get(pool_name(one), ()), shrinks=True) for one in self.devices
+        }
+        return Reserve(host, DEVICE_RESERVE, learnt)
 
     def with_devices(self, devices: Sequence[Device]) -> Site:
         """Return the same machine with these devices to be used."""

@@ -14,6 +14,7 @@ from llmrun.errors import UnknownArchitectureError
 from llmrun.footprints import Footprints
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.summary import ModelSummary, summarize
+from llmrun.memory.estimate import vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.offer import Offer
 from llmrun.planning.pace import Pace
@@ -82,7 +83,7 @@ def _work(header: GGUFHeader) -> ModelWork | None:
 
 def _sizes(header: GGUFHeader, footprints: Footprints) -> LayerSizes:
     try:
-        return layer_sizes(footprints.estimator.shape)
+        return layer_sizes(footprints.estimator.shape, vocabulary_counts(header), len(header.tensors))
     except UnknownArchitectureError:
         return tensor_sizes(header)
 

@@ -13,6 +13,7 @@ from statistics import median
 
 import pytest
 
+from llmrun.memory.overhead import device_overhead
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.offer import Offer
 from llmrun.planning.policy import POLICIES, PREFERENCES, Prefer
@@ -53,7 +54,8 @@ def variants_of(case: Case) -> list[Variant]:
 
 def ground_of(case: Case) -> Ground:
     unified = tuple(DEVICES[name].unified for name in case.devices)
-    return Ground(case.devices, Room(case.host, case.rooms, unified), case.fixed)
+    drivers = tuple(device_overhead(DEVICES[name].backend) for name in case.devices)
+    return Ground(case.devices, Room(case.host, case.rooms, unified, drivers), case.fixed)
 
 
 def pools_of(case: Case) -> Pools:

@@ -21,13 +21,14 @@ from llmrun.engine.standby import Standby
 from llmrun.footprints import Footprints, machine_of
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.cpu import read_repack_rows
+from llmrun.hardware.resident import Resident, read_resident
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Machine
 from llmrun.memory.footprint import Estimate, Footprint
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import MODELS, small
 from scripts.architectures.write import write
-from scripts.measuring.system import SLACK, Resident, fill_context, read_resident
+from scripts.measuring.system import SLACK, fill_context
 from tests.conftest import ONE_THREAD, chunks, request
 from tests.lent import Lent, lender, linux_only
 
@@ -281,8 +282,9 @@ def above_plan(path: Path, settings: RunSettings, server: Lent) -> Above:
     return Above(worker - footprint.host.total, after - before - footprint.devices[0].total)
 
 
-def total(found: Resident) -> int:
-    return found.anonymous + found.mapped
+def total(found: Resident | None) -> int:
+    assert found is not None
+    return found.total
 
 
 def check_resident(found: Above) -> None:

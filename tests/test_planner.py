@@ -159,6 +159,29 @@ def test_a_model_larger_than_memory_is_read_from_disk_only_if_allowed() -> None:
     assert replace(found, disk_speed=2 * GIB).decode == pytest.approx(2 * GIB / host.used.mapped, rel=0.1)
 
 
+def test_a_refusal_counts_what_the_card_can_take() -> None:
+    with pytest.raises(InsufficientMemoryError) as caught:
+        planner("llama-3.1-70b", "rtx3060+16GiB", quants="Q4_K_M").plan()
+    assert "of 81 layers on CUDA0" in caught.value.message
+    assert caught.value.hint is not None
+    assert "--allow-disk" in caught.value.hint
+
+
+def test_a_described_machines_devices_can_be_chosen_and_limited(llmrun: Run, folder: Path) -> None:
+    def asked(*devices: str) -> tuple[str, str]:
+        found = json.loads(llmrun("plan", f"{folder}/", "--on", "rtx3060+32GiB", *devices, "--json").stdout)
+        return found["quant"], found["where"]
+
+    assert asked() == ("Q8_0", "devices")
+    assert asked("--device", "none")[1] == "host"
+    assert asked("--device", "CUDA0=7GiB") == ("Q4_K_M", "devices")
+
+
+def test_a_heavy_loss_is_told(llmrun: Run, folder: Path) -> None:
+    done = llmrun("plan", f"{folder}/", "--on", "ram=6GiB,free=5GiB")
+    assert "note: Q2_K loses much of the model" in done.stderr
+
+
 # ---- the reserve
 
 
@@ -314,6 +337,7 @@ def test_a_folder_of_several_models_is_refused(llmrun: Run, tmp_path: Path) -> N
         (("--on", "rtx4091+64GiB"), 2, "rtx4090"),
         (("--on", "rtx4090"), 2, "how much RAM"),
         (("--on", "ram=8GiB", "--exact"), 2, "--exact asks the engine of this machine"),
+        (("--on", "rtx3060+32GiB", "--device", "CUDA1"), 2, "that machine has no device CUDA1: it has CUDA0"),
         (("--reserve", "much"), 2, "much"),
         (("--reserve", "4TiB"), 3, "does not fit"),
         (("--save", "/nowhere/plan.json"), 1, "cannot be written"),

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from llmrun.embedded import embedded_file
+from llmrun.hardware.resident import Resident, parse_smaps_rollup
 from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.memory.overhead import host_overhead
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import write
-from scripts.measuring.system import SLACK, Resident, compare, load_modes, parse_smaps_rollup, plan_holds
+from scripts.measuring.system import SLACK, compare, load_modes, plan_holds
 from tests.conftest import ONE_THREAD
 
 MIB = 1 << 20

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from llmrun.chat.talk import AnswerSettings, Talk
-from llmrun.chat.watch import MemoryWatch
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Message, Usage
@@ -74,16 +73,3 @@ def test_each_answer_that_is_over_is_told_of_and_no_other(talk: Talk) -> None:
     assert len(told) == 2
     assert talk.last
     assert told[-1] == talk.last.usage
-
-
-def test_too_little_memory_is_said_once_and_only_where_it_is_less_than_the_reserve() -> None:
-    left = iter((600 << 20, 512 << 20, 100 << 20, 90 << 20))
-    said: list[str] = []
-    watch = MemoryWatch(512 << 20, said.append, lambda: next(left))
-    counts = []
-    for _ in range(5):
-        watch.look()
-        counts.append(len(said))
-    assert counts == [0, 0, 1, 1, 1]
-    assert said == ["note: only 100.0 MiB of RAM is left, less than the reserve of 512.0 MiB: close other programs"]
-    assert next(left) == 90 << 20  # after it was said, nothing is read any more

@@ -30,10 +30,7 @@ class AnswerSettings:
 
 @dataclass(slots=True)
 class Talk:
-    """A chat with one model. restart: makes a new engine after the old one died.
-
-    on_answer: gets the figures of each answer when it is over.
-    """
+    """A chat with one model. restart: makes a new engine after the old one died; on_answer: hears of each answer."""
 
     engine: Engine
     restart: Callable[[], Engine]
@@ -85,16 +82,13 @@ class Talk:
             self.conversation.take_back()
             raise
         self.conversation.reply(self.last.text)
-        self._show_ending(self.last)
-        self.on_answer(self.last.usage)
-
-    def _show_ending(self, answered: Answered) -> None:
         if self.as_json:
-            self.console.data(_as_data(answered))
-            return
-        self.console.end_answer()
-        if note := ending_note(answered.finish_reason):
-            self.console.notice(f"({note})")
+            self.console.data(_as_data(self.last))
+        else:
+            self.console.end_answer()
+            if note := ending_note(self.last.finish_reason):
+                self.console.notice(f"({note})")
+        self.on_answer(self.last.usage)
 
     def _answer_what_fits(self) -> Answered:
         """Answer; where the conversation has outgrown the context, say so and drop its oldest turns first.

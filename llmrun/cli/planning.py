@@ -18,7 +18,7 @@ from llmrun.planning.forecast import Forecast, Source
 from llmrun.planning.llama_server import llama_server_command
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import format_plan
-from llmrun.planning.quality import loss_class
+from llmrun.planning.quality import NOTICEABLE, loss_class
 from llmrun.reference import parse_reference
 from llmrun.settings import Constraints
 from llmrun.variant import Variant
@@ -62,7 +62,8 @@ def run_plan(request: PlanRequest) -> None:
         _save(request.save, format_plan(plan, variant.size, request.model))
         console.say(f"the plan is in {request.save}: `llmrun chat {request.model} --plan {request.save}` runs it")
     _show(request, summary, variant, plan, console)
-    for note in (*(machine.notes if machine is not None else ()), *_notes(request, plan.forecast)):
+    notes = (*(machine.notes if machine is not None else ()), *_notes(request, plan.forecast), *loss_notes(plan))
+    for note in notes:
         console.say(f"note: {note}")
 
 
@@ -86,6 +87,13 @@ def _show(request: PlanRequest, summary: ModelSummary, variant: Variant, plan: P
         console.data(plan_figures(summary, plan))
     else:
         console.show(plan_text(request.model, summary, plan))
+
+
+def loss_notes(plan: Plan) -> tuple[str, ...]:
+    """Return what to say of a quantization that loses much."""
+    if plan.loss <= NOTICEABLE.most:
+        return ()
+    return (f"{plan.quant} loses much of the model: a smaller model in 4 bits or more answers better",)
 
 
 def _notes(request: PlanRequest, forecast: Forecast) -> Iterator[str]:

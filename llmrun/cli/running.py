@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from llmrun import pipeline
@@ -11,8 +10,9 @@ from llmrun.chat.answering import stream_answer
 from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
+from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.talk import AnswerSettings, Talk
-from llmrun.chat.watch import MemoryWatch
+from llmrun.cli.planning import loss_notes
 from llmrun.cli.wishes import check_gpu_wishes, check_replay
 from llmrun.console import Console
 from llmrun.engine.client import Engine
@@ -49,29 +49,17 @@ def run_chat(wish: Wish) -> None:
     """Talk until the user leaves, or the pipe ends."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     typed = sys.stdin is not None and sys.stdin.isatty()
-    start = _starter(wish, console)
-    started = start()
-    watch = MemoryWatch(started.plan.forecast.pools[0].reserve, console.say)
-
-    def restart() -> Engine:
-        nonlocal started
-        started = start()
-        return started.engine
-
-    def after_answer(usage: Usage) -> None:
-        started.record(usage)
-        watch.look()
-
-    engine = started.engine
+    model = _Model(wish, console)
+    engine = model.start()
     talk = Talk(
         engine,
-        restart,
+        model.start,
         _answer_settings(wish, _info(engine)),
         console,
         Conversation(clean_text(wish.system) if wish.system else None),
         as_json=wish.json,
         forgiving=typed,
-        on_answer=after_answer,
+        on_answer=model.answered,
     )
     try:
         if typed:
@@ -90,8 +78,8 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     reference = parse_reference(wish.model)  # before standard input is waited for: a typo is answered at once
     check_here(reference)
     question = _question(prompt)
-    started = _starter(wish, console)()
-    with started.engine as engine:
+    model = _Model(wish, console)
+    with model.start() as engine:
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
         request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
@@ -110,7 +98,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
                 }
             )
         _tell_times(engine, answered.usage, console)
-        started.record(answered.usage)
+        model.answered(answered.usage)
     if answered.finish_reason == "cancelled":
         raise KeyboardInterrupt
     note = ending_note(answered.finish_reason)
@@ -126,31 +114,49 @@ def _question(prompt: str | None) -> str:
     return clean_text("\n\n".join(parts))
 
 
-def _starter(wish: Wish, console: Console) -> Callable[[], pipeline.Started]:
-    """Return a function that starts the wished engine, telling about it."""
-    reference = parse_reference(wish.model)
-    check_gpu_wishes(wish.constraints, wish.plan)
-    check_replay(wish.constraints, wish.replay)
+class _Model:
+    """The wished model: started, and started again where its engine died, with what is to be done after each answer."""
 
-    def start() -> pipeline.Started:
+    def __init__(self, wish: Wish, console: Console) -> None:
+        """Raises UsageError for wishes that exclude each other."""
+        self._wish, self._console = wish, console
+        self._reference = parse_reference(wish.model)
+        check_gpu_wishes(wish.constraints, wish.plan)
+        check_replay(wish.constraints, wish.replay)
+        self._started: pipeline.Started | None = None
+        self._watch: MemoryWatch | None = None
+
+    def start(self) -> Engine:
+        """Plan and load it, telling about it; the engine is the caller's to close."""
+        wish, console = self._wish, self._console
         listener = pipeline.Listener(
             log=console.log if wish.verbose else None,
             planned=lambda plan: _tell_plan(plan, wish.constraints, console),
             progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
             step=console.say,
         )
-        started = pipeline.start(reference, wish.constraints, wish.plan, listener, wish.replay)
+        started = pipeline.start(self._reference, wish.constraints, wish.plan, listener, wish.replay)
         console.clear_status()
         if notice := _info(started.engine).notice:
             console.say(f"note: {notice}")
-        return started
+        self._started = started
+        self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
+        return started.engine
 
-    return start
+    def answered(self, usage: Usage) -> None:
+        """Remember how fast an answer was, and say so, once, where memory is short."""
+        assert self._started is not None
+        assert self._watch is not None
+        self._started.record(usage)
+        if (note := self._watch.look()) is not None:
+            self._console.say(f"note: {note}")
 
 
 def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:
     if constraints.n_gpu_layers and plan.where == "host":
         console.say(f"note: --gpu-layers {constraints.n_gpu_layers} has no effect: the engine sees no GPU")
+    for note in loss_notes(plan):
+        console.say(f"note: {note}")
     if plan.from_disk:
         console.say("note: the model is larger than the memory: it is read from disk for every token")
     for reason in plan.reasons:

@@ -107,7 +107,14 @@ def _may_fit(offer: Offer, step: Step, ground: Ground) -> Callable[[Row], bool]:
     some = Row(offer, 1 if ground.names else 0)
     least = least_settings(some, step, ground.constraints, ground.names, ground.base)
     ways = [replace(least, type_k=name, type_v=name) for name in kv_types(step, ground.constraints)]
-    return lambda row: any(_within_reach(row, way, ground.room) for way in ways)
+    known: dict[int, list[range]] = {}
+
+    def may(row: Row) -> bool:
+        if row.cpu_experts not in known:
+            known[row.cpu_experts] = [_within_reach(offer, way, row.cpu_experts, ground.room) for way in ways]
+        return any(row.n_gpu_layers in numbers for numbers in known[row.cpu_experts])
+
+    return may
 
 
 def _speed(row: Row, step: Step, ground: Ground) -> float | None:
@@ -134,7 +141,7 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
 
 def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:
     """Return the settings with devices and split that fit, None where none do."""
-    if not _within_reach(row, settings, ground.room):
+    if row.n_gpu_layers not in _within_reach(row.offer, settings, row.cpu_experts, ground.room):
         return None
     if row.n_gpu_layers:
         reach = row.offer.sizes.at_least(settings, row.cpu_experts)
@@ -143,13 +150,17 @@ def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | No
     return settings if footprint is not None and ground.room.only(()).holds(footprint) else None
 
 
-def _within_reach(row: Row, settings: RunSettings, room: Room) -> bool:
-    """Whether it might fit, by what is known at once: weights and caches, on all devices together."""
-    reach = row.offer.sizes.at_least(settings, row.cpu_experts)
-    if row.n_gpu_layers > reach.most_layers(room.together):
-        return False
+def _within_reach(offer: Offer, settings: RunSettings, cpu_experts: int, room: Room) -> range:
+    """Return with how many layers on devices it might fit, by what is known at once: weights and caches.
+
+    All devices are taken together; what is on one that shares the host's memory is the host's too.
+    """
+    reach = offer.sizes.at_least(settings, cpu_experts)
+    most = reach.most_layers(room.together)
     if room.from_disk:
-        return True
-    if any(room.unified):  # what is on such a device is the host's too
-        return room.separate is None or reach.total <= room.host + room.separate
-    return reach.on_host(row.n_gpu_layers) <= room.host
+        return range(most + 1)
+    if any(room.unified):
+        separate = room.separate
+        fits = separate is None or reach.total <= room.host + separate
+        return range(most + 1) if fits else range(0)
+    return range(reach.fewest_layers(room.host), most + 1)

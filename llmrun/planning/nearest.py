@@ -25,7 +25,15 @@ def refusal_of(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Insuf
     if nearest is None:
         return InsufficientMemoryError("the engine refuses these settings for every quantization there is", hint)
     row, settings, lacking, footprint = nearest
-    return InsufficientMemoryError(_message(row, settings, lacking, footprint, ground, len(offers)), hint or _LAST)
+    message = _message(row, settings, lacking, footprint, ground, len(offers))
+    return InsufficientMemoryError(
+        message, hint or (_LAST if ground.allow_disk else _from_disk(offers, ground, policy))
+    )
+
+
+def _from_disk(offers: Sequence[Offer], ground: Ground, policy: Policy) -> str:
+    found = choose(offers, replace(ground, allow_disk=True), policy)
+    return _LAST if found is None else f"{_LAST}; --allow-disk reads it from disk again and again, which is slow"
 
 
 def does_not_fit(forecast: Forecast) -> InsufficientMemoryError:
@@ -39,20 +47,33 @@ def does_not_fit(forecast: Forecast) -> InsufficientMemoryError:
     )
 
 
+_ABOUT = 2  # layers fewer than weights and caches have room for: what is computed in needs some
 _LAST = "close other programs, or choose a smaller model or quantization"
 _Attempt = tuple[Row, RunSettings, tuple[int, ...], Footprint]
 
 
 def _attempts(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Iterator[_Attempt]:
-    """Yield each variant's placements at their ends, all on devices and none, with the least of all else."""
+    """Yield each variant's placements that come nearest, with the least of all else.
+
+    All on devices, none, and in between about as many layers as devices have room for, by that room.
+    """
     for offer in considered(offers, policy):
         rows = rows_of(offer, ground.constraints, len(ground.names), each_batch=False)
-        for row in dict.fromkeys((rows[0], rows[-1])):
+        least = least_settings(rows[0], _SMALLEST, ground.constraints, ground.names, ground.base)
+        most = offer.sizes.at_least(least, rows[0].cpu_experts).most_layers(ground.room.together)
+        between = [row for row in rows if most - _ABOUT <= row.n_gpu_layers <= most and row.where == "split"]
+        for row in dict.fromkeys((rows[0], *between, rows[-1])):
             settings = least_settings(row, _SMALLEST, ground.constraints, ground.names, ground.base)
+            settings = replace(settings, tensor_split=_by_room(ground) if len(settings.devices or ()) > 1 else None)
             footprint = offer.footprint(settings)
             if footprint is not None:
                 room = ground.room if row.n_gpu_layers else ground.room.only(())
                 yield row, settings, room.lacking(footprint), footprint
+
+
+def _by_room(ground: Ground) -> tuple[float, ...] | None:
+    parts = tuple(float(size or 0) for size in ground.room.for_layers)
+    return parts if any(parts) else None
 
 
 def _message(
@@ -65,9 +86,10 @@ def _message(
     free = ground.room.host if place == 0 else ground.room.devices[place - 1] or 0
     which = f"the smallest quantization, {row.offer.quant}," if n_offers > 1 else row.offer.quant
     n_ctx = (settings.n_ctx or 0) // settings.n_seq_max
+    on_devices = f" with {row.n_gpu_layers} of {row.offer.sizes.n_layer + 1} layers on {', '.join(names[1:])}"
     return (
-        f"it does not fit: {which} needs {format_bytes(needed)} of {names[place]} at {n_ctx:,} tokens with a KV cache "
-        f"of {settings.type_k}, and {format_bytes(free)} is free beside the reserve"
+        f"it does not fit: {which} needs {format_bytes(needed)} of {names[place]}{on_devices if names[1:] else ''} at "
+        f"{n_ctx:,} tokens with a KV cache of {settings.type_k}, and {format_bytes(free)} is free beside the reserve"
     )
 
 

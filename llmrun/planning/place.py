@@ -50,7 +50,8 @@ def spread(settings: RunSettings, names: Sequence[str], reach: Reach, room: Room
 
 def _split_that_fits(settings: RunSettings, reach: Reach, room: Room, ask: Asked) -> RunSettings | None:
     assert settings.n_gpu_layers
-    split = _fullest((), settings.n_gpu_layers, reach, room.devices)
+    rooms = room.for_layers
+    split = _fullest((), settings.n_gpu_layers, reach, rooms)
     while split is not None:
         tried = replace(settings, tensor_split=tuple(map(float, split)) if len(split) > 1 else None)
         footprint = ask(tried)
@@ -61,7 +62,7 @@ def _split_that_fits(settings: RunSettings, reach: Reach, room: Room, ask: Asked
             return tried
         if not any(devices):
             return None  # what the host needs is not changed by moving layers from one device to another
-        split = _less(split, next(index for index, lack in enumerate(devices) if lack), reach, room.devices)
+        split = _less(split, next(index for index, lack in enumerate(devices) if lack), reach, rooms)
     return None
 
 

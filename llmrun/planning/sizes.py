@@ -6,7 +6,7 @@ At the least: weights, caches and states, which are exact; what is computed in c
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,9 +15,11 @@ from itertools import accumulate
 from llmrun.gguf.header import GGUFHeader
 from llmrun.memory.cache import layer_cache_size
 from llmrun.memory.context import context_shape
+from llmrun.memory.overhead import host_overhead
 from llmrun.memory.shape import ModelShape
 from llmrun.settings import RunSettings
 
+_F32 = 4  # bytes; of a logit
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")  # see llmrun.memory.shape
 
@@ -26,14 +28,15 @@ _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")  # see llmrun.m
 class LayerSizes:
     """Bytes of each layer's weights without and with experts, of the output where it is on a device, of all weights.
 
-    remembered: each layer's cache and state with given settings; None where that is not known.
+    remembered: each layer's cache and state with given settings, and besides what the host needs whatever lies where;
+    None where that is not known.
     """
 
     dense: tuple[int, ...]
     experts: tuple[int, ...]
     output: int
     total: int
-    remembered: Callable[[RunSettings], tuple[int, ...]] | None = None
+    remembered: Callable[[RunSettings], tuple[tuple[int, ...], int]] | None = None
     _known: dict[tuple[int | str | None, ...], Reach] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -49,13 +52,13 @@ class LayerSizes:
         return self._known[key]
 
     def _reach(self, settings: RunSettings, cpu_experts: int) -> Reach:
-        kept = self.remembered(settings) if self.remembered is not None else (0,) * self.n_layer
+        kept, besides = self.remembered(settings) if self.remembered is not None else ((0,) * self.n_layer, 0)
         layers = [
             dense + memory + (experts if index >= cpu_experts else 0)
             for index, (dense, experts, memory) in enumerate(zip(self.dense, self.experts, kept, strict=True))
         ]
         upward = (0, self.output, *(self.output + below for below in accumulate(reversed(layers))))
-        return Reach(upward, self.total + sum(kept))
+        return Reach(upward, self.total + sum(kept) + besides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +74,17 @@ class Reach:
             return len(self.on_devices) - 1
         return bisect_right(self.on_devices, capacity) - 1
 
-    def on_host(self, n_gpu_layers: int) -> int:
-        """Return what stays on the host at the least."""
-        return max(0, self.total - self.on_devices[n_gpu_layers])
+    def fewest_layers(self, host: int) -> int:
+        """Return how many layers devices have to hold, so that a host with so many bytes could have the rest."""
+        return bisect_left(self.on_devices, self.total - host)
 
     def between(self, first: int, count: int, n_gpu_layers: int) -> int:
         """Return what `count` of the layers on devices take, from the `first` of them on; the output is the last."""
         return self.on_devices[n_gpu_layers - first] - self.on_devices[n_gpu_layers - first - count]
 
 
-def layer_sizes(shape: ModelShape) -> LayerSizes:
-    """Return the sizes of a model whose architecture is known."""
+def layer_sizes(shape: ModelShape, vocabulary: tuple[int, int] = (0, 0), n_tensors: int = 0) -> LayerSizes:
+    """Return the sizes of a model whose architecture is known. vocabulary: numbers of tokens and merges."""
     caches = [layer.cache for layer in shape.layers]
     kinds = list(dict.fromkeys(caches))
     places = [kinds.index(cache) for cache in caches]
@@ -93,9 +96,11 @@ def layer_sizes(shape: ModelShape) -> LayerSizes:
         each = [0 if kind is None else layer_cache_size(kind, context, shape.n_swa, type_k, type_v) for kind in kinds]
         return tuple(each[place] + layer.state * n_seq_max for place, layer in zip(places, shape.layers, strict=True))
 
-    def remembered(settings: RunSettings) -> tuple[int, ...]:
+    def remembered(settings: RunSettings) -> tuple[tuple[int, ...], int]:
         n_ctx = settings.n_ctx or shape.n_ctx_train
-        return of_context(n_ctx, settings.n_seq_max, settings.n_ubatch, settings.type_k, settings.type_v)
+        layers = of_context(n_ctx, settings.n_seq_max, settings.n_ubatch, settings.type_k, settings.type_v)
+        logits = settings.n_seq_max * shape.n_vocab * _F32
+        return layers, host_overhead(*vocabulary, n_ctx, n_tensors=n_tensors).total + logits
 
     return LayerSizes(
         dense=tuple(layer.weights.size for layer in shape.layers),

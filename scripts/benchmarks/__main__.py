@@ -15,6 +15,7 @@ from scripts.benchmarks.choose import measure_choose
 from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
 from scripts.benchmarks.header import measure_header
+from scripts.benchmarks.pressure import measure_pressure
 from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
@@ -29,6 +30,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "header": measure_header,
     "dry-run": measure_dry_run,
     "speed": measure_speed,
+    "pressure": measure_pressure,
     "choose": measure_choose,
 }
 

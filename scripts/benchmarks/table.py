@@ -32,6 +32,8 @@ class Row:
         """How far the middle half of the ratios reaches, as a part of the median."""
         ratios = sorted(a / b for a, b in zip(self.ours, self.theirs, strict=True))
         quarter = len(ratios) // 4
+        if not self.ratio:
+            return 0.0
         return (ratios[-1 - quarter] - ratios[quarter]) / self.ratio
 
     @property

@@ -7,7 +7,6 @@ own, and what is pages of files. Linux only: nowhere else does the system tell t
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, Generate, Message
 from llmrun.gguf.source import read_model_header
+from llmrun.hardware.resident import Resident, read_resident
 from llmrun.hardware.threads import count_threads
 from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.pipeline import open_footprints
@@ -31,14 +31,6 @@ SYNTHETIC = ("qwen3-0.6b", "llama-3.2-1b")
 N_CTX = 4096  # of the synthetic ones
 _ANSWER = 4  # tokens
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Resident:
-    """Bytes of a process that are in memory: its own, and pages of files."""
-
-    anonymous: int
-    mapped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +54,6 @@ def plan_holds(found: Resident, plan: MemoryBreakdown) -> bool:
     return anonymous and abs(found.mapped - plan.mapped) <= SLACK
 
 
-def parse_smaps_rollup(text: str) -> Resident:
-    """Return what /proc/PID/smaps_rollup says; /proc/PID/status has the same figures, but some pages late."""
-    kib = {name: int(size) for name, size in re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE)}
-    return Resident(kib["Anonymous"] << 10, (kib["Rss"] - kib["Anonymous"]) << 10)
-
-
-def read_resident(pid: int) -> Resident:
-    """Return a process's resident memory now."""
-    return parse_smaps_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
-
-
 def load_modes(settings: RunSettings) -> list[RunSettings]:
     """Return the settings with the file mapped and not, and with weights repacked and not."""
     return [
@@ -91,6 +72,7 @@ def compare(path: Path, settings: RunSettings) -> Comparison:
         engine.load(path, settings)
         n_tokens = fill_context(engine)
         found = read_resident(engine.pid)
+    assert found is not None
     return Comparison(found, n_tokens, exact.host, None if arithmetic is None else arithmetic.host)
 
 

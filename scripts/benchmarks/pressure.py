@@ -1,0 +1,177 @@
+"""Never out of memory: `llmrun run` in control groups of random limits, which answers, or refuses before it loads.
+
+A case is a model, what the command line fixes, and a limit around what it would need. What may not be: a process killed
+by the kernel, one that hangs, any other end. And a refusal has to be right: the same model is run again without a
+limit, with the least that the flags allow, and what that really takes at its peak must be more than 90 % of what the
+refusal had beside the reserve. That peak is the group's own figure, the pages of the model's file in it: they are
+dropped from the page cache before each run, so that each is charged for them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmrun.embedded import embedded_file
+from llmrun.planning.pools import host_reserve
+from llmrun.units import format_bytes
+from scripts.architectures.shapes import MODELS
+from scripts.architectures.write import write
+from scripts.benchmarks.groups import Ended, NoGroupError, limited_group
+from scripts.benchmarks.table import Row
+
+N_CASES = 200
+_MIB = 1 << 20
+_SECONDS = 120.0  # after which a run is taken to hang
+_GENEROUS = 6 << 30  # bytes, for what is run without a limit
+_BASE = 150 * _MIB  # about what the program takes without a model; only to draw limits around the need
+_SPARE = 0.9  # of what was free beside the reserve: what would have fitted into that may not be refused
+_SHAPES = ("qwen3-0.6b", "llama-3.2-1b")
+_QUANTS = ("Q4_K_M", "Q8_0")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is run, and the group's limit, bytes. kv: bytes that a token of context takes, about."""
+
+    name: str
+    path: Path
+    n_ctx: int | None
+    kv_type: str | None
+    limit: int
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the command line says of how it runs."""
+        ctx = () if self.n_ctx is None else ("--ctx", str(self.n_ctx))
+        return (*ctx, *(() if self.kv_type is None else ("--kv-type", self.kv_type)))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A case, its run, and what to say of it; verdict begins with FAILED for what may not be."""
+
+    case: Case
+    ended: Ended
+    verdict: str
+
+
+def measure_pressure(folder: Path) -> list[Row]:
+    """Run LLMRUN_BENCH_CASES cases, print each, and return a row for each bar."""
+    n_cases = int(os.environ.get("LLMRUN_BENCH_CASES", N_CASES))
+    first = int(os.environ.get("LLMRUN_BENCH_FIRST", "0"))
+    judged = []
+    print(f"{'case':>4} {'model':<20}{'flags':<30}{'limit':>11}{'peak':>11}  verdict")
+    for number in range(first, first + n_cases):
+        found = judge(draw(number, models(folder)))
+        judged.append(found)
+        print(f"{number:>4} {line(found)}", flush=True)
+    counts = Counter(found.verdict.split(":")[0].split(" ")[0] for found in judged)
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+    kills = sum(found.ended.kills for found in judged)
+    hangs = sum(found.ended.code is None for found in judged)
+    bars = (("killed", kills), ("hung", hangs), ("otherwise wrong", counts["FAILED"]))
+    return [
+        Row(f"pressure, {what}, of {n_cases}", "cases", (float(count),), (1.0,), 0.0, at_least=False)
+        for what, count in bars
+    ]
+
+
+def models(folder: Path) -> tuple[tuple[str, Path], ...]:
+    """Return the models to draw from; those that are made are made once."""
+    guide = [(f"guide {quant}", embedded_file(quant)) for quant in ("Q4_K_M", "Q8_0", "F16")]
+    made = [(f"{shape} {quant}", folder / f"{shape}-{quant}.gguf") for shape in _SHAPES for quant in _QUANTS]
+    for (_, path), (shape, quant) in zip(made, ((s, q) for s in _SHAPES for q in _QUANTS), strict=True):
+        if not path.exists():
+            write(path, MODELS[shape], quant)
+    return (*guide, *made)
+
+
+def draw(number: int, known: tuple[tuple[str, Path], ...]) -> Case:
+    """Return a case, the same for a number at any time."""
+    rng = random.Random(number)
+    name, path = rng.choice(known)
+    n_ctx = rng.choice((None, None, 512, 4096, 16384, 32768))
+    kv_type = rng.choice((None, None, "f16", "q8_0"))
+    size = path.stat().st_size
+    each = {"guide": 5 << 10, "qwen3-0.6b": 112 << 10, "llama-3.2-1b": 32 << 10}[name.split()[0]]
+    need = _BASE + size + (n_ctx or 2048) * each
+    return Case(name, path, n_ctx, kv_type, int(need * 2 ** rng.uniform(-1, 1)))
+
+
+def judge(case: Case) -> Judged:
+    """Run a case, and say what came of it."""
+    ended = run(case)
+    if ended.kills or ended.code is None:
+        return Judged(case, ended, f"FAILED: {'killed' if ended.kills else 'hung'}: {last_line(ended.err)}")
+    if ended.code == 0 and ended.out.strip():
+        steps = sum("trying" in told for told in ended.err.splitlines())
+        return Judged(case, ended, "answered" + (f" after {steps} steps down" if steps else ""))
+    if ended.code == 3 and not ended.out:
+        return Judged(case, ended, refusal(case, ended))
+    return Judged(case, ended, f"FAILED: ended with {ended.code}: {last_line(ended.err)}")
+
+
+def refusal(case: Case, ended: Ended) -> str:
+    """Judge a refusal: do its numbers say that it does not fit, and is it so?"""
+    told = re.search(r"needs ([0-9.,]+ [KMG]?i?B) of RAM .* ([0-9.,]+ [KMG]?i?B) is free", ended.err)
+    if told is None:
+        return f"FAILED: refused without numbers: {last_line(ended.err)}"
+    least = run(replace(case, limit=_GENEROUS, n_ctx=case.n_ctx or 512, kv_type=case.kv_type or "q4_0"))
+    room = case.limit - host_reserve(case.limit, case.limit)
+    if least.code != 0:
+        return f"FAILED: without a limit it ended with {least.code}: {last_line(least.err)}"
+    if least.peak <= _SPARE * room:
+        return f"FAILED: refused, and takes {format_bytes(least.peak)} of {format_bytes(room)}"
+    return f"refused: needs {told[1]}, free {told[2]}; really {format_bytes(least.peak)}"
+
+
+def run(case: Case) -> Ended:
+    """Run the program in a group with the case's limit, on an empty page cache as far as the model is concerned."""
+    drop(case.path)
+    command = [sys.executable, "-P", "-m", "llmrun.cli.main", "run", str(case.path), "what is a KV cache?"]
+    options = ["-n", "8", "-t", "1", "--temp", "0", "--device", "none", *case.flags]
+    with tempfile.TemporaryDirectory() as home, limited_group("pressure", case.limit) as group:
+        return group.run([*command, *options], environment(home), _SECONDS)
+
+
+def environment(home: str) -> Mapping[str, str]:
+    """Return a new user's environment: nothing is remembered from one case to the next."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMRUN_", "XDG_"))}
+    return kept | {"HOME": home, "COLUMNS": "80", "OMP_WAIT_POLICY": "passive", "NO_COLOR": "1"}
+
+
+def drop(path: Path) -> None:
+    """Have the system forget the pages of a file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def last_line(text: str) -> str:
+    """Return the error of what a program said, else its last line."""
+    lines = text.strip().splitlines()
+    return next((told for told in lines if told.startswith("error:")), lines[-1] if lines else "it said nothing")
+
+
+def line(found: Judged) -> str:
+    """Return a case as a row."""
+    case, ended = found.case, found.ended
+    sizes = f"{format_bytes(case.limit):>11}{format_bytes(ended.peak):>11}"
+    return f"{case.name:<20}{' '.join(case.flags):<30}{sizes}  {found.verdict}"
+
+
+def can_be_run() -> Iterator[str]:
+    """Yield why not, where no group can be made."""
+    try:
+        with limited_group("try", _GENEROUS):
+            pass
+    except NoGroupError as error:
+        yield str(error)
