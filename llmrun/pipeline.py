@@ -192,8 +192,12 @@ def start(
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
-        remember_margins(_margins(engine, loaded, site))
-        return Started(engine, loaded, planner.recorder(loaded))
+        try:
+            remember_margins(_margins(engine, loaded, site))
+            return Started(engine, loaded, planner.recorder(loaded))
+        except BaseException:
+            engine.close()
+            raise
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:
