@@ -76,9 +76,10 @@ def _variant(path: Path, header: GGUFHeader) -> Found:
 
 def _files_in(folder: Path) -> tuple[Path, ...]:
     """Return a folder's GGUF files in order, of those in several parts the first; nothing for what is no folder."""
-    if not folder.is_dir():
+    try:
+        files = [path for path in sorted(folder.glob("*.gguf")) if path.is_file()] if folder.is_dir() else []
+    except OSError:  # a name the system will not take, a folder that may not be read: who opens it says so
         return ()
-    files = (path for path in sorted(folder.glob("*.gguf")) if path.is_file())
     return tuple(path for path in files if split_paths(path)[0] == path)
 
 

@@ -11,24 +11,23 @@ from typing import TYPE_CHECKING
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, LLMRunError, UsageError
+from llmrun.errors import EngineError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.hardware.device import Device
-from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.resident import read_resident
-from llmrun.hardware.threads import Threads, choose_threads, usual_threads
+from llmrun.hardware.threads import choose_threads, usual_threads
 from llmrun.local import locate, variants_of
-from llmrun.margins import HOST, pool_name, read_margins, remember_margins
+from llmrun.margins import HOST, pool_name, remember_margins
 from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
-from llmrun.site import Site, site_of
+from llmrun.site import Site, described_site, find_site
 from llmrun.variant import Variant
 
 if TYPE_CHECKING:
@@ -85,47 +84,6 @@ def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | N
 
         return replace(found, disk_speed=read_disk_speed(planner.variant(found).variant.path))
     return found
-
-
-def described_site(machine: Hardware, constraints: Constraints) -> Site:
-    """Return another machine with the devices that are wished for; raises UsageError for one it does not have."""
-    site = site_of(machine)
-    wished = constraints.devices
-    by_id = {device.id: device for device in site.devices}
-    if missing := [name for name in wished or () if name not in by_id]:
-        names = ", ".join(by_id) or "none"
-        raise UsageError(f"that machine has no device {missing[0]}: it has {names}", "--device none is the CPU")
-    chosen = site.devices if wished is None else [by_id[name] for name in wished]
-    return _within_limits(site.with_devices(chosen), constraints)
-
-
-def _within_limits(site: Site, constraints: Constraints) -> Site:
-    limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
-    return site.with_devices(limited(site.devices, (DeviceWish(name, limit) for name, limit in limits)))
-
-
-def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
-    """Return this machine with the devices that are wished for, or the ones llama.cpp would take by itself.
-
-    Without an engine there are none. Raises UsageError for a device that is not there or named twice, EngineError for
-    one that cannot be reached.
-    """
-    from llmrun.footprints import Footprints, machine_of
-    from llmrun.hardware.cpu import read_repack_rows
-
-    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
-    wished = constraints.devices
-    try:
-        found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
-        if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
-            with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
-                wished = Footprints(header, bare.machine, standby).default_devices()
-        devices = machine_of(found, wished, bare.memory.available, bare.machine).devices
-        return _within_limits(bare.with_devices(devices), constraints)
-    except EngineError:
-        if wished:  # they were named: without them this is another question
-            raise
-        return bare
 
 
 def make_planner(
@@ -234,8 +192,12 @@ def start(
         if listener.planned is not None:
             listener.planned(plan)
         engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
-        remember_margins(_margins(engine, loaded, site))
-        return Started(engine, loaded, planner.recorder(loaded))
+        try:
+            remember_margins(_margins(engine, loaded, site))
+            return Started(engine, loaded, planner.recorder(loaded))
+        except BaseException:
+            engine.close()
+            raise
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from llmrun.engine.standby import Standby
+from llmrun.errors import EngineError, LLMRunError, UsageError
+from llmrun.footprints import Footprints, machine_of
+from llmrun.gguf.header import GGUFHeader
+from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.device import Device
+from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.hardware import Hardware
-from llmrun.hardware.host_memory import HostMemory
+from llmrun.hardware.host_memory import HostMemory, read_host_memory
 from llmrun.hardware.threads import Threads
-from llmrun.margins import HOST, pool_name
+from llmrun.margins import HOST, pool_name, read_margins
 from llmrun.memory.estimate import Machine
 from llmrun.planning.margins import Margin, adjusted
 from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
+from llmrun.settings import Constraints
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +64,41 @@ class Site:
 def site_of(hardware: Hardware) -> Site:
     """Return a machine that was described; what its processor repacks is not known, so nothing is."""
     return Site(hardware.host.memory, hardware.host.threads, hardware.devices, here=False)
+
+
+def described_site(machine: Hardware, constraints: Constraints) -> Site:
+    """Return another machine with the devices that are wished for; raises UsageError for one it does not have."""
+    site = site_of(machine)
+    wished = constraints.devices
+    by_id = {device.id: device for device in site.devices}
+    if missing := [name for name in wished or () if name not in by_id]:
+        names = ", ".join(by_id) or "none"
+        raise UsageError(f"that machine has no device {missing[0]}: it has {names}", "--device none is the CPU")
+    chosen = site.devices if wished is None else [by_id[name] for name in wished]
+    return _within_limits(site.with_devices(chosen), constraints)
+
+
+def _within_limits(site: Site, constraints: Constraints) -> Site:
+    limits = zip(constraints.devices or (), constraints.device_limits, strict=False)
+    return site.with_devices(limited(site.devices, (DeviceWish(name, limit) for name, limit in limits)))
+
+
+def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
+    """Return this machine with the devices that are wished for, or the ones llama.cpp would take by itself.
+
+    Without an engine there are none. Raises UsageError for a device that is not there or named twice, EngineError for
+    one that cannot be reached.
+    """
+    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
+    wished = constraints.devices
+    try:
+        found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
+        if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
+            with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
+                wished = Footprints(header, bare.machine, standby).default_devices()
+        devices = machine_of(found, wished, bare.memory.available, bare.machine).devices
+        return _within_limits(bare.with_devices(devices), constraints)
+    except EngineError:
+        if wished:  # they were named: without them this is another question
+            raise
+        return bare

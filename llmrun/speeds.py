@@ -5,25 +5,22 @@ Knows nothing of what is chosen from the answers. Measures nothing unless it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrun.engine.protocol import Usage
-from llmrun.errors import LLMRunError
 from llmrun.folders import speed_folder
-from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.device import Device
 from llmrun.hardware.fingerprint import read_fingerprint
 from llmrun.measurements import Measurements, Measurer
-from llmrun.memory.attention import n_layer_of
-from llmrun.memory.placement import Placement, place_layers
+from llmrun.memory.placement import Placement
 from llmrun.planning.calibration import Calibration, Run, calibrate
 from llmrun.planning.device_speeds import default_device_rates, device_rates
 from llmrun.planning.host_speeds import completed, default_host_rates
 from llmrun.planning.rates import Needs, Rates
 from llmrun.planning.speed import Speed, needs, predict
-from llmrun.planning.work import ModelWork, model_work
+from llmrun.planning.work import ModelWork
 from llmrun.settings import RunSettings
 
 # A cost whose measurements vary by more than itself was measured beside other work, where llama.cpp's threads wait for
@@ -207,25 +204,6 @@ def open_speeds(n_threads: int, measure: Measurer = lambda _: None, folder: Path
     measure: `Engine.measure`, for whoever wants to measure. folder: None is the user's.
     """
     return Speeds(Measurements(measure, read_fingerprint(), folder or speed_folder()), n_threads)
-
-
-def answer_recorder(
-    header: GGUFHeader, settings: RunSettings, devices: Sequence[Device] = (), speeds: Speeds | None = None
-) -> Callable[[Usage], None]:
-    """Return what remembers each real answer of a loaded model beside what was predicted for it; it never fails a run.
-
-    settings: as loaded; devices: those its layers may be on, in order. Best made while the engine starts: it takes some
-    milliseconds, and recording an answer then hardly one.
-    """
-    try:
-        work = model_work(header)
-    except LLMRunError:  # an architecture that only the engine knows
-        return lambda _: None
-    known = speeds or open_speeds(settings.n_threads)
-    split = settings.tensor_split or tuple(float(device.free or 0) for device in devices)
-    split = split if any(split) else tuple(1.0 for _ in devices)
-    placement = place_layers(n_layer_of(header)[0], settings.n_gpu_layers, split)
-    return lambda usage: known.record(work, settings, placement, devices, usage)
 
 
 def _way(settings: RunSettings, devices: tuple[str, ...]) -> _Way:

@@ -54,8 +54,10 @@ def test_a_mistyped_file_name_gets_the_nearest_one(llmrun: Run, tiny_model: Path
     refused(llmrun("run", str(tiny_model.parent / "tinny.gguf"), "hi"), 5, f"did you mean `{tiny_model}`?")
 
 
-def test_a_directory(llmrun: Run, tiny_model: Path) -> None:
-    refused(llmrun("run", str(tiny_model.parent), "hi"), 5, "is a directory", str(tiny_model))
+def test_a_directory_with_no_model_in_it(llmrun: Run, tmp_path: Path) -> None:
+    refused(llmrun("run", str(tmp_path), "hi"), 5, "is a directory")
+    (tmp_path / "m.gguf").write_bytes(b"")
+    refused(llmrun("run", str(tmp_path), "hi"), 6, "is empty")
 
 
 def test_an_empty_file(llmrun: Run, tmp_path: Path) -> None:

@@ -284,3 +284,28 @@ def test_the_version_is_the_packages(llmrun: Run) -> None:
     from llmrun import __version__
 
     assert llmrun("--version").stdout == f"llmrun {__version__}\n"
+
+
+def recorded(home: Path) -> list[Path]:
+    """The files in which answers were remembered."""
+    return list((home / ".cache" / "llmrun" / "speed").glob("*.runs"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the cache is elsewhere")
+def test_an_answer_is_remembered_beside_its_prediction(llmrun: Run, tmp_path: Path) -> None:
+    long = ("run", "guide", "what is a kv cache and what is vram and what is a context and how large is it?" * 12)
+    assert llmrun(*long, "-n", "64").returncode == 0
+    (path,) = recorded(tmp_path)
+    (line,) = path.read_text().splitlines()
+    run = json.loads(line)
+    assert (run["prefill"] or run["decode"]) > 0
+    assert llmrun("chat", "guide", stdin=long[2] + "\n").returncode == 0
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the cache is elsewhere")
+def test_a_cache_that_cannot_be_written_fails_no_run(llmrun: Run, tmp_path: Path) -> None:
+    (tmp_path / ".cache").write_text("no folder: also root cannot write into it")
+    done = llmrun("run", "guide", "what is a kv cache and what is vram and what is a context?" * 16)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout

@@ -21,7 +21,7 @@ from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, MatrixCost, Ne
 from llmrun.planning.speed import predict
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.settings import RunSettings
-from llmrun.speeds import Speeds, answer_recorder
+from llmrun.speeds import Speeds
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import ghost
 
@@ -257,22 +257,11 @@ def test_how_far_tables_miss_says_nothing_of_what_was_measured(tmp_path: Path) -
     assert decode_of(speeds) == decode_of(alone)
 
 
-def test_a_recorder_remembers_the_answers_of_the_model_it_was_made_for(tmp_path: Path) -> None:
-    measurements = Measurements(Meter(), HERE, tmp_path)
-    record = answer_recorder(header_of(), SETTINGS, (), Speeds(measurements, 2))
-    record(LONG)
-    record(LONG)
-    assert [run.decode for run in measurements.runs(SETTINGS)] == [25.0, 25.0]
-
-
 def test_recording_fails_no_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     unwritable = Speeds(Measurements(Meter(), HERE, tmp_path / "file"), 2)
-    answer_recorder(header_of(), SETTINGS, (CARD,), unwritable)(LONG)
-    unknown = parse_header(ghost(replace(MODELS["qwen3-0.6b"], architecture="hovercraft"), "Q8_0")[0])
-    assert isinstance(unknown, GGUFHeader)
-    answer_recorder(unknown, SETTINGS, (), speeds_in(tmp_path / "here"))(LONG)
-    assert not (tmp_path / "here").exists()
+    unwritable.record(WORK, SETTINGS, ON_HOST, (), LONG)
+    assert (tmp_path / "file").read_text() == "no folder"
 
 
 def test_what_was_measured_on_a_busy_machine_is_not_believed() -> None:

@@ -13,7 +13,7 @@ import pytest
 from llmrun.chat.talk import AnswerSettings, Talk
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Message
+from llmrun.engine.protocol import Message, Usage
 from tests.conftest import GREEDY, ONE_THREAD
 
 
@@ -64,3 +64,12 @@ def test_the_chat_goes_on_after_the_engine_has_died(talk: Talk) -> None:
         "what is vram",
         "what is a kv cache",
     ]
+
+
+def test_each_answer_that_is_over_is_told_of_and_no_other(talk: Talk) -> None:
+    told: list[Usage] = []
+    talk.on_answer = told.append
+    talk.run(["what is vram", "x1" * 3000, "/help", "what is a kv cache"])
+    assert len(told) == 2
+    assert talk.last
+    assert told[-1] == talk.last.usage

@@ -10,7 +10,7 @@ from llmrun.units import format_bytes
 
 @dataclass(slots=True)
 class MemoryWatch:
-    """Looks at what is available. reserve: bytes that were to be left free; read: tells what is, some 100 µs."""
+    """Looks at what is available. reserve: bytes that were to be left free; read: tells how many are."""
 
     reserve: int
     read: Callable[[], int]
