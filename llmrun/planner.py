@@ -112,9 +112,11 @@ class Planner:
         choice = Choice(stocked.offer, saved.settings, footprint, Step("as the plan says"))
         told, source = self._ask(choice)
         plan = self._plan_of(choice if told is None else replace(choice, footprint=told), source, (stocked.offer,))
-        if not plan.forecast.fits:
+        if plan.forecast.fits:
+            return plan
+        if not self._wish.allow_disk:
             raise does_not_fit(plan.forecast)
-        return plan
+        return replace(plan, from_disk=True)
 
     def after(self, plan: Plan, failure: Failure, exhausted: Collection[Kind] = ()) -> tuple[Kind, Plan] | None:
         """Return the plan to try after one failed to load, and what there is less of in it; None where none is left."""

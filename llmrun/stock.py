@@ -5,7 +5,7 @@ Knows nothing of what is chosen among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,8 +131,3 @@ def _repacks(work: ModelWork, site: Site, speeds: Speeds) -> bool:
     as_is = speeds.host_rates(plain)
     changed = Rates(matrices={name: known[1][name] for name in types})
     return repacking_pays(work, plain, as_is, as_is.merged(changed))
-
-
-def all_offers(stock: Sequence[Stocked]) -> tuple[Offer, ...]:
-    """Return the offers of a stock."""
-    return tuple(one.offer for one in stock)

@@ -22,20 +22,27 @@ from llmrun.settings import KV_TYPES, LOAD_MODES, RunSettings
 
 Run = Callable[..., CompletedProcess[str]]
 
-SETTINGS = st.builds(
-    RunSettings,
-    n_ctx=st.none() | st.integers(1, 1 << 20),
-    n_seq_max=st.integers(1, 256),
-    n_ubatch=st.sampled_from((128, 512)),
-    type_k=st.sampled_from(KV_TYPES),
-    flash_attn=st.none() | st.booleans(),
-    devices=st.none() | st.lists(st.sampled_from(("CUDA0", "rpc:127.0.0.1:50052"))).map(tuple),
-    n_gpu_layers=st.none() | st.integers(0, 100),
-    tensor_split=st.none() | st.lists(st.integers(1, 50).map(float), min_size=1, max_size=4).map(tuple),
-    load_mode=st.sampled_from(LOAD_MODES),
-    repack=st.booleans(),
-    n_threads=st.integers(1, 512),
-)
+NAMES = ("CUDA0", "CUDA1", "rpc:127.0.0.1:50052")
+
+
+@st.composite
+def settings_of(draw: st.DrawFn) -> RunSettings:
+    """Settings as plans have them: devices are named, and a split has a part for each."""
+    devices = tuple(draw(st.lists(st.sampled_from(NAMES), unique=True)))
+    parts = st.lists(st.integers(1, 50).map(float), min_size=len(devices), max_size=len(devices)).map(tuple)
+    return RunSettings(
+        n_ctx=draw(st.integers(1, 1 << 20)),
+        n_seq_max=draw(st.integers(1, 256)),
+        n_ubatch=draw(st.sampled_from((128, 512))),
+        type_k=draw(st.sampled_from(KV_TYPES)),
+        flash_attn=draw(st.none() | st.booleans()),
+        devices=devices,
+        n_gpu_layers=draw(st.integers(0, 100)),
+        tensor_split=draw(st.none() | parts) if devices else None,
+        load_mode=draw(st.sampled_from(LOAD_MODES)),
+        repack=draw(st.booleans()),
+        n_threads=draw(st.integers(1, 512)),
+    )
 
 
 def plan_with(settings: RunSettings) -> Plan:
@@ -44,14 +51,14 @@ def plan_with(settings: RunSettings) -> Plan:
     return Plan("Q4_K_M", 0.03, "balanced", "good", "host", forecast, None, measured=False, reasons=reasons)
 
 
-@given(SETTINGS, st.integers(1, 1 << 50))
+@given(settings_of(), st.integers(1, 1 << 50))
 def test_a_plan_is_read_as_it_was_written(settings: RunSettings, size: int) -> None:
     assert parse_plan(format_plan(plan_with(settings), size, "guide")) == SavedPlan("Q4_K_M", size, settings)
 
 
 def content(**changes: Any) -> str:
     """A plan's file in which some things are otherwise; settings are merged."""
-    whole = json.loads(format_plan(plan_with(RunSettings(n_ctx=512, devices=())), 5, "guide"))
+    whole = json.loads(format_plan(plan_with(RunSettings(n_ctx=512, devices=(), n_gpu_layers=0)), 5, "guide"))
     whole["settings"] |= changes.pop("settings", {})
     return json.dumps(whole | changes)
 
@@ -72,6 +79,8 @@ def content(**changes: Any) -> str:
         (content(settings={"repack": 1}), "1 for repack"),
         (content(settings={"repack": None}), "None for repack"),
         (content(settings={"devices": [1]}), "for devices"),
+        (content(settings={"devices": None}), "None for devices"),
+        (content(settings={"tensor_split": [1, 2], "devices": ["CUDA0"]}), "in 2, for 1 devices"),
         (content(settings={"tensor_split": [0, 0]}), "for tensor_split"),
         (content(settings={"load_mode": "mapped"}), "'mapped' for load_mode"),
     ],

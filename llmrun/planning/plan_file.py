@@ -64,7 +64,12 @@ def _settings(values: dict[str, Any]) -> RunSettings:
     for name, value in made.items():
         if not _is_possible(name, value):
             raise UsageError(f"the plan has {value!r} for {name}, which cannot be")
-    return RunSettings(**made)  # type: ignore[arg-type]
+    settings = RunSettings(**made)  # type: ignore[arg-type]
+    if settings.n_ctx is None or settings.devices is None or settings.n_gpu_layers is None:
+        raise UsageError("the plan lacks its n_ctx, devices or n_gpu_layers", _HINT)
+    if settings.tensor_split is not None and len(settings.tensor_split) != len(settings.devices):
+        raise UsageError(f"the plan splits layers in {len(settings.tensor_split)}, for {len(settings.devices)} devices")
+    return settings
 
 
 _RANGES = {
@@ -79,7 +84,7 @@ _RANGES = {
     "n_threads_batch": (1, MAX_THREADS),
 }
 _FLAGS = frozenset({"kv_unified", "swa_full", "offload_kqv", "repack"})
-_OPTIONAL = frozenset({"n_ctx", "flash_attn", "devices", "tensor_split", "n_gpu_layers"})
+_OPTIONAL = frozenset({"flash_attn", "tensor_split"})  # a plan leaves nothing else open
 
 
 def _is_possible(name: str, value: Any) -> bool:
