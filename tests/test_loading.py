@@ -51,6 +51,11 @@ def server() -> Iterator[Lent]:
         yield lend()
 
 
+def workers() -> list[psutil.Process]:
+    """Running workers: those of this test, and of fixtures that last for the session."""
+    return [child for child in psutil.Process().children() if "llmrun.worker" in child.cmdline()]
+
+
 @dataclass
 class Heard:
     """What was told of a load. at: does something at a line of the engine's log, once, while the worker is held."""
@@ -67,7 +72,7 @@ class Heard:
         if self.at is None or not self.plans or self.line not in line:
             return
         strike, self.at = self.at, None
-        (worker,) = [child for child in psutil.Process().children() if "llmrun.worker" in child.cmdline()]
+        worker = max(workers(), key=lambda child: child.create_time())
         os.kill(worker.pid, signal.SIGSTOP)
         strike(worker)
         os.kill(worker.pid, signal.SIGCONT)
@@ -153,9 +158,10 @@ def test_a_worker_killed_in_a_load_is_followed_by_one_that_takes_less(large_mode
 
 
 def test_a_server_that_is_gone_is_told_of_and_not_asked_again(server: Lent, large_model: Path) -> None:
+    before = {worker.pid for worker in workers()}
     heard = Heard(at=lambda _: server.end())
     with pytest.raises(WorkerDiedError) as caught:
         load(large_model, heard, devices=(server.id,))
     assert heard.steps == []
     assert caught.value.hint == "a device of another process or machine is gone: is its server still running?"
-    assert not [child for child in psutil.Process().children() if "llmrun.worker" in child.cmdline()]
+    assert {worker.pid for worker in workers()} <= before

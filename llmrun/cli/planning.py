@@ -101,6 +101,8 @@ def _notes(request: PlanRequest, forecast: Forecast) -> Iterator[str]:
     asked = request.wish.source is None and request.on is None
     if asked and forecast.source == "arithmetic" and forecast.engine_trouble:
         yield f"the engine could not be asked, so this is arithmetic: {one_line(forecast.engine_trouble)}"
+    if request.constraints.n_gpu_layers and len(forecast.pools) == 1:
+        yield "--gpu-layers has no effect: the engine sees no GPU"
     if forecast.n_ctx_each > forecast.n_ctx_train:
         yield (
             f"a context of {forecast.n_ctx_each:,} tokens is more than the {forecast.n_ctx_train:,} the model was "
