@@ -138,7 +138,8 @@ def refusal(case: Case, ended: Ended, run_case: Callable[[Case], Ended]) -> str:
     # little but the program runs in the group, and the machine around it has plenty
     room = case.limit - host_reserve(case.limit, case.limit, outside=case.limit + _GENEROUS)
     needed, free = (int(float(told[n].replace(",", "")) * _UNITS[told[n + 1]]) for n in (1, 3))
-    if not room - _PLANNING <= free <= max(0, room) * 1.01 or needed < free:  # told with three digits
+    rounding = [_UNITS[told[n + 1]] // 20 for n in (1, 3)]  # told with one decimal
+    if not room - _PLANNING - rounding[1] <= free <= max(0, room) + rounding[1] or needed + rounding[0] < free:
         return f"FAILED: wrong numbers: {last_line(ended.err)}"
     if ended.peak > _PLANNING:
         return f"FAILED: refused after it took {format_bytes(ended.peak)}"
