@@ -76,8 +76,13 @@ class Planner:
         placement, devices = self._placed(settings, self.variant(plan).offer.sizes.n_layer)
         return lambda usage: self._speeds.record(work, settings, placement, devices, usage)
 
+    def _devices(self, settings: RunSettings) -> list[Device]:
+        """Return the devices of settings, in their order: a saved plan may have another than the machine."""
+        by_id = {device.id: device for device in self._site.devices}
+        return [by_id[name] for name in settings.devices or ()]
+
     def _placed(self, settings: RunSettings, n_layer: int) -> tuple[Placement, list[Device]]:
-        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
+        devices = self._devices(settings)
         split = settings.tensor_split or (1.0,) * len(devices)
         return place_layers(n_layer, settings.n_gpu_layers, split), devices
 
@@ -177,7 +182,7 @@ class Planner:
     def _plan_of(self, choice: Choice, source: Source, offers: tuple[Offer, ...]) -> Plan:
         stocked = self._stock[choice.offer.quant]
         speed = self._speed(choice, stocked)
-        here = self._site.here and stocked.work is not None
+        work = stocked.work if self._site.here else None
         return Plan(
             quant=choice.offer.quant,
             loss=choice.offer.loss,
@@ -186,7 +191,7 @@ class Planner:
             where=choice.row.where,
             forecast=self._forecast(choice, source, stocked),
             speed=speed,
-            measured=here and stocked.work is not None and self._speeds.is_measured(stocked.work, choice.settings),
+            measured=work is not None and self._speeds.is_measured(work, choice.settings),
             reasons=reasons_of(
                 choice, self._ground, self._policy, self._site.threads.reason, only_variant=len(self._stock) == 1
             ),
@@ -228,7 +233,7 @@ class Planner:
     def pools(self, settings: RunSettings, footprint: Footprint) -> tuple[Pool, ...]:
         """Return what a footprint takes of each pool of this machine, the devices those of the settings."""
         memory = self._site.memory
-        devices = [device for device in self._site.devices if device.id in (settings.devices or ())]
+        devices = self._devices(settings)
         return make_pools(footprint, memory.total, memory.available, devices, self.reserve)
 
 
