@@ -3,6 +3,11 @@
     LLMRunError                 exit  HTTP
     ├── UsageError                 2   400   what was asked for makes no sense
     ├── InsufficientMemoryError    3   507   it would not fit, or the allocation was refused
+    ├── HubError                   4   502   the Hub, or a download from it, failed
+    │   ├── UnreachableError       4   503   it gave no answer
+    │   ├── GatedError             4   403   the owner gives the model to those who asked for it
+    │   ├── ChecksumError          4   502   what came is not what the Hub says it should be
+    │   └── DiskFullError          4   507   there is no room for the file
     ├── NotFoundError              5   404   no such file or model
     ├── GGUFError                  6   422   the file is not what it should be, or not supported
     │   └── UnknownArchitectureError  6  422   our arithmetic does not know this architecture
@@ -62,6 +67,35 @@ class InsufficientMemoryError(LLMRunError):
     def __init__(self, message: str, hint: str | None = None, refusal: Refusal | None = None) -> None:
         super().__init__(message, hint)
         self.refusal = refusal
+
+
+class HubError(LLMRunError):
+    """The Hugging Face Hub, or a download from it, failed."""
+
+    exit_code = 4
+    http_status = 502
+
+
+class UnreachableError(HubError):
+    """The Hub gave no answer: it is down, the network is, or we are to be offline."""
+
+    http_status = 503
+
+
+class GatedError(HubError):
+    """The model is only for those whom its owner lets have it."""
+
+    http_status = 403
+
+
+class ChecksumError(HubError):
+    """The bytes that came are not those the Hub says the file has."""
+
+
+class DiskFullError(HubError):
+    """There is no room for a file where it is to lie."""
+
+    http_status = 507
 
 
 class NotFoundError(LLMRunError):

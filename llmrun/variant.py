@@ -15,12 +15,21 @@ _LABEL = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file in a repository of the Hub, at one commit (40 hexadecimal digits); path is the one in the repository."""
+
+    repo_id: str
+    commit: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file of a model, bytes; sha256 where somebody told it."""
+    """A file of a model, bytes; sha256 where somebody told it. name: in a repository the path in it."""
 
     name: str
     size: int
-    origin: Path
+    origin: RemoteFile | Path
     sha256: str | None = None
 
 
@@ -33,8 +42,15 @@ class Variant:
 
     @property
     def path(self) -> Path:
-        """The file to hand to the engine, which finds the others by their names."""
-        return self.files[0].origin
+        """The file to hand to the engine, which finds the others by their names; only of a variant that is here."""
+        origin = self.files[0].origin
+        assert isinstance(origin, Path), "it has to be fetched first"
+        return origin
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its files lie on this machine."""
+        return all(isinstance(file.origin, Path) for file in self.files)
 
     @property
     def size(self) -> int:

@@ -32,13 +32,16 @@ FLOORS = (
         "engine.refusal",
     ),
     ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
-    ("embedded", "folders", "gguf.source", "hardware", "worker", "engine", "doctor"),
+    ("embedded", "folders", "gguf.source", "hardware", "hub", "worker", "engine", "doctor"),
     ("footprints", "measurements", "speeds", "local", "margins", "site", "stock", "planner", "loading", "pipeline"),
     ("console", "chat", "cli"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
     "llama_cpp": ("worker",),
+    "filelock": ("hub",),
+    "httpx2": ("hub",),
+    "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "msgspec": ("engine.protocol", "hardware.profile"),
     "psutil": ("hardware",),
@@ -157,7 +160,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"llama_cpp", "huggingface_hub", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio"}
+HEAVY = {"llama_cpp", "huggingface_hub", "httpx2", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio"}
 
 
 def test_help_loads_nothing_heavy() -> None:
