@@ -33,7 +33,21 @@ FLOORS = (
     ),
     ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
     ("embedded", "folders", "gguf.source", "hardware", "hub", "worker", "engine", "doctor"),
-    ("footprints", "measurements", "speeds", "local", "margins", "site", "stock", "planner", "loading", "pipeline"),
+    (
+        "footprints",
+        "measurements",
+        "speeds",
+        "local",
+        "margins",
+        "site",
+        "stock",
+        "planner",
+        "loading",
+        "remote",
+        "survey",
+        "models",
+        "pipeline",
+    ),
     ("console", "chat", "cli"),
 )
 # Who may import a package from outside; every other module may not.
