@@ -1,0 +1,71 @@
+"""Folders of models as the programs that own them make them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMIT = "1" * 40
+LATER = "2" * 40
+REPO = "acme/tiny-GGUF"
+Q4, Q8 = "tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"
+
+
+def content(name: str, size: int = 1000) -> bytes:
+    """Bytes that begin as a model does, and are another's for every name."""
+    return b"GGUF" + name.encode() + bytes(size - 4 - len(name.encode()))
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class HubCache:
+    """A cache as huggingface_hub and llmrun make it; without links as on Windows."""
+
+    folder: Path
+    links: bool = True
+
+    def repo(self, repo_id: str = REPO) -> Path:
+        return self.folder / f"models--{repo_id.replace('/', '--')}"
+
+    def add(self, repo_id: str, files: Mapping[str, bytes], commit: str = COMMIT, ref: str | None = "main") -> None:
+        """Put files into the snapshot of a commit, and let a ref name it."""
+        for name, data in files.items():
+            path = self.repo(repo_id) / "snapshots" / commit / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blob = self.blob(repo_id, data) if self.links else path
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            blob.write_bytes(data)
+            if self.links:
+                path.symlink_to(Path(*[".."] * (2 + name.count("/")), "blobs", blob.name))
+        if ref is not None:
+            self.point(repo_id, ref, commit)
+
+    def point(self, repo_id: str, ref: str, commit: str) -> None:
+        path = self.repo(repo_id) / "refs" / ref
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit)
+
+    def blob(self, repo_id: str, data: bytes) -> Path:
+        return self.repo(repo_id) / "blobs" / sha256(data)
+
+    def partial(self, repo_id: str, name: str, data: bytes) -> Path:
+        path = self.repo(repo_id) / "blobs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def remember(self, repo_id: str, files: Mapping[str, bytes], commit: str = COMMIT) -> None:
+        """Write the listing that huggingface_hub keeps of a commit."""
+        path = self.repo(repo_id) / "trees" / f"{commit}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = {
+            name: {"size": len(data), "blob_id": "0" * 40, "lfs_sha256": sha256(data), "lfs_size": len(data)}
+            for name, data in files.items()
+        }
+        path.write_text(json.dumps({"format_version": 1, "files": entries}))
