@@ -69,3 +69,49 @@ class HubCache:
             for name, data in files.items()
         }
         path.write_text(json.dumps({"format_version": 1, "files": entries}))
+
+
+@dataclass(frozen=True, slots=True)
+class Ollama:
+    """Ollama's folder of models."""
+
+    folder: Path
+
+    def blob(self, data: bytes) -> Path:
+        path = self.folder / "blobs" / f"sha256-{sha256(data)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    def add(self, name: str, layers: Mapping[str, bytes], described: Mapping[str, object] | None = None) -> Path:
+        """Put layers into blobs and their manifest where a name of four parts says."""
+        told = [self.layer(kind, self.blob(data).name, len(data)) for kind, data in layers.items()]
+        config = json.dumps(described or {"model_format": "gguf", "file_type": "Q4_K_M"}).encode()
+        return self.write(name, self.manifest(told, self.blob(config).name))
+
+    def write(self, name: str, manifest: Mapping[str, object]) -> Path:
+        path = self.folder / "manifests" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(manifest))
+        return path
+
+    @staticmethod
+    def layer(kind: str, digest: str, size: int) -> dict[str, object]:
+        return {"mediaType": f"application/vnd.ollama.image.{kind}", "digest": digest.replace("-", ":"), "size": size}
+
+    @staticmethod
+    def manifest(layers: list[dict[str, object]], config: str) -> dict[str, object]:
+        docker = "application/vnd.docker"
+        return {
+            "schemaVersion": 2,
+            "mediaType": f"{docker}.distribution.manifest.v2+json",
+            "config": {"mediaType": f"{docker}.container.image.v1+json", "digest": config.replace("-", ":"), "size": 1},
+            "layers": layers,
+        }
+
+
+def write_files(folder: Path, *names: str) -> None:
+    """Make files that begin as models do."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content(Path(name).name))

@@ -16,11 +16,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrun.hub.tree_cache import TreeFile, read_tree
+from llmrun.reading import read_within, walk
 from llmrun.variant import ModelFile
 
 _REPO_FOLDER = re.compile(r"models--(?P<id>[\w.-]+)", re.ASCII)
@@ -30,7 +31,6 @@ _PARTIAL = (".incomplete", ".downloadInProgress")
 _MAGIC = b"GGUF"
 _MAX_REF_BYTES = 256  # a commit has 40
 _MAX_REPO_ID = 96  # as the Hub's client has it
-_MAX_DEPTH = 32  # of folders in a snapshot; published ones have two
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,20 +190,6 @@ def _look_into(folder: Path, repo_id: str) -> CachedRepo | None:
     )
 
 
-def walk(folder: Path, within: str = "") -> Iterator[tuple[Path, str]]:
-    """Yield all files and links under a folder with their names from there, in order; no link is followed."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:  # not there, or not to be read
-        return
-    for entry in entries:
-        name = within + entry.name
-        if not entry.is_dir(follow_symlinks=False):
-            yield Path(entry.path), name
-        elif name.count("/") < _MAX_DEPTH:
-            yield from walk(Path(entry.path), f"{name}/")
-
-
 def _read_snapshots(folder: Path, notes: list[str]) -> list[Snapshot]:
     """Return the snapshots, of those without a GGUF file too; what is odd goes to notes."""
     snapshots: list[Snapshot] = []
@@ -254,16 +240,9 @@ def _last_used(snapshot: Snapshot) -> float:
 
 
 def _read_refs(folder: Path) -> dict[str, str]:
-    refs = {}
-    for path, name in walk(folder):
-        try:
-            with path.open("rb") as file:
-                commit = file.read(_MAX_REF_BYTES).decode("ascii", "replace").strip()
-        except OSError:
-            continue
-        if _COMMIT.fullmatch(commit):
-            refs[name] = commit
-    return refs
+    found = ((name, read_within(path, _MAX_REF_BYTES) or b"") for path, name in walk(folder))
+    commits = ((name, content.decode("ascii", "replace").strip()) for name, content in found)
+    return {name: commit for name, commit in commits if _COMMIT.fullmatch(commit)}
 
 
 def _read_partials(folder: Path, paths: Sequence[Path]) -> tuple[Partial, ...]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmrun.reading import read_within
+
 _MAX_BYTES = 16 << 20  # of one listing: 100,000 files take this much, and no GGUF repository has 1,000
 _VERSION = 1
 
@@ -25,13 +27,8 @@ class TreeFile:
 
 def read_tree(repo_folder: Path, commit: str) -> Mapping[str, TreeFile]:
     """Return the large files of a commit by their names; nothing where nothing is remembered, or not legibly."""
-    path = repo_folder / "trees" / f"{commit}.json"
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError:
-        return {}
-    return {file.name: file for file in parse_tree(content)} if len(content) <= _MAX_BYTES else {}
+    content = read_within(repo_folder / "trees" / f"{commit}.json", _MAX_BYTES)
+    return {file.name: file for file in parse_tree(content)} if content else {}
 
 
 def parse_tree(content: bytes) -> tuple[TreeFile, ...]:
