@@ -16,7 +16,9 @@ PACKAGE = ROOT / "llmrun"
 FLOORS = (
     ("errors", "units"),
     (
+        "quant",
         "reference",
+        "repo_path",
         "sampling",
         "settings",
         "variant",
@@ -43,7 +45,7 @@ FLOORS = (
         "memory",
         "planning",
     ),
-    ("embedded", "folders", "gguf.source", "hardware", "hub", "worker", "engine", "doctor"),
+    ("embedded", "folders", "reading", "gguf.source", "hardware", "hub", "shelf", "worker", "engine", "doctor"),
     (
         "footprints",
         "measurements",
