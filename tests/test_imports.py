@@ -16,7 +16,9 @@ PACKAGE = ROOT / "llmrun"
 FLOORS = (
     ("errors", "units"),
     (
+        "quant",
         "reference",
+        "repo_path",
         "sampling",
         "settings",
         "variant",
