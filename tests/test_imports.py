@@ -34,7 +34,7 @@ FLOORS = (
         "engine.refusal",
     ),
     ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
-    ("embedded", "folders", "gguf.source", "hardware", "hub", "worker", "engine", "doctor"),
+    ("catalog", "embedded", "folders", "gguf.source", "hardware", "hub", "worker", "engine", "doctor"),
     ("footprints", "measurements", "speeds", "local", "margins", "site", "stock", "planner", "loading", "pipeline"),
     ("console", "chat", "cli"),
 )
