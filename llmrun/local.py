@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from llmrun.catalog import resolve
 from llmrun.embedded import embedded_file
 from llmrun.errors import GGUFError, NotFoundError, UsageError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.purpose import check_writes_text
 from llmrun.gguf.source import check_file, read_model_header, split_paths
 from llmrun.gguf.summary import summarize
-from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, format_reference
+from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, NameRef, format_reference
 from llmrun.variant import ModelFile, Variant, quant_in_name
 
 Found = tuple[Variant, GGUFHeader]
@@ -37,9 +38,14 @@ def check_here(ref: ModelRef) -> None:
 
 
 def _here(ref: ModelRef) -> LocalRef | GuideRef:
-    """Return a reference to what is here; raises UsageError for what would have to be fetched first."""
+    """Return a reference to what is here; raises UsageError for what would have to be fetched first.
+
+    NotFoundError for a short name that nobody knows.
+    """
     if isinstance(ref, LocalRef | GuideRef):
         return ref
+    if isinstance(ref, NameRef):
+        ref = resolve(ref)  # a slip is answered with the nearest names
     raise UsageError(
         f"{format_reference(ref)} is not on this machine, and models cannot be fetched yet",
         "download the .gguf file with your browser, and give its path: `llmrun chat ./FILE.gguf`",

@@ -203,6 +203,15 @@ FILES = st.from_regex(r"([A-Za-z0-9_]{4,9}/)?[A-Za-z0-9_@. -]{0,9}[A-Za-z0-9_]{4
     lambda path: why_unsafe(path) is None
 )
 NAMES = st.from_regex(r"[a-z0-9]{1,5}(-[a-z]{1,5})?(:[a-z0-9]{1,4})?", fullmatch=True)
+
+
+def _is_sayable(ref: NameRef) -> bool:
+    """Behind a name without a size only a label is a quantization: `qwen3:8b` is a size; no size is a label."""
+    family, _, size = ref.name.partition(":")
+    label = ref.quant and parse_label(ref.quant)
+    return family != GUIDE and not parse_label(size) and bool(size or ref.quant is None or label)
+
+
 REFERENCES = st.one_of(
     st.sampled_from((None, *GUIDE_QUANTS)).map(GuideRef),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(
@@ -210,7 +219,7 @@ REFERENCES = st.one_of(
     ),
     st.builds(HubRef, REPOS, REVISIONS, QUANTS),
     st.builds(HubRef, REPOS, REVISIONS, st.none(), FILES),
-    st.builds(NameRef, NAMES.filter(lambda name: name.split(":")[0] != GUIDE and not parse_label(name[-4:])), QUANTS),
+    st.builds(NameRef, NAMES, QUANTS).filter(_is_sayable),
     st.builds(ShelfRef, st.sampled_from(["ollama", "lmstudio"]), st.builds("{}/{}:{}".format, WORD, WORD, WORD)),
 )
 
