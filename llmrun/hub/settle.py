@@ -36,6 +36,8 @@ def held(place: Place, waiting: Callable[[int], None]) -> Iterator[None]:
             waiting(_size_of(place.part))
     try:
         yield
+        if place.blob is None:  # a folder of the user's: whoever waits finds the file there, whichever lock it gets
+            place.lock.unlink(missing_ok=True)
     finally:
         lock.release()
 
@@ -55,9 +57,9 @@ def take_over(place: Place) -> None:
 
 
 def settle(place: Place, part: Part) -> None:
-    """Give a part that is right its name, surely on the disk; the part is closed."""
+    """Give a part that is right its name, surely on the disk, and clear away what is of no use now."""
     part.sync()
-    part.close()
+    part.close()  # Windows renames no open file
     target = place.blob or place.final
     target.parent.mkdir(parents=True, exist_ok=True)
     place.part.replace(target)
