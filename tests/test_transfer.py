@@ -126,66 +126,66 @@ def test_a_path_is_written_into_an_address_so_that_it_stays_a_path() -> None:
 # what it means
 
 
-def explained(status: int, has_token: bool = False, **headers: str) -> LLMRunError:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return refused(status, named, Asked("https://hub", "acme/tiny", "t.gguf", has_token))
+NO_FILE = {"x-error-code": "EntryNotFound"}
+NO_REVISION = {"x-error-code": "RevisionNotFound"}
+NO_REPOSITORY = {"x-error-code": "RepoNotFound"}
+GATED = {"x-error-code": "GatedRepo"}
+BAD_TOKEN = {"x-error-message": "Invalid credentials in Authorization header"}
 
 
-def test_each_refusal_says_what_to_do() -> None:
-    found = {
-        "gated": explained(401, x_error_code="GatedRepo"),
-        "not given": explained(403, True, x_error_code="GatedRepo"),
-        "bad token": explained(401, True, x_error_message="Invalid credentials in Authorization header"),
-        "no repository": explained(401, x_error_code="RepoNotFound"),
-        "no repository for us": explained(404, True, x_error_code="RepoNotFound"),
-        "no revision": explained(404, x_error_code="RevisionNotFound"),
-        "no file": explained(404, x_error_code="EntryNotFound"),
-        "forbidden": explained(403),
-        "too often": explained(429, retry_after="55"),
-        "too often for us": explained(429, True),
-        "broken": explained(500),
-    }
-    assert {what: (type(error), error.message, error.hint) for what, error in found.items()} == {
-        "gated": (
-            GatedError,
+@pytest.mark.parametrize(
+    ("status", "headers", "has_token", "kind", "message", "hint"),
+    [
+        (
+            *(401, GATED, False, GatedError),
             "acme/tiny is gated: its owner gives it to those who ask, and no token says who asks",
             "ask for it at https://hub/acme/tiny, then set HF_TOKEN or run `hf auth login`",
         ),
-        "not given": (
-            GatedError,
+        (
+            *(403, GATED, True, GatedError),
             "acme/tiny is gated: its owner has not given it to the owner of this token",
             "ask for it at https://hub/acme/tiny",
         ),
-        "bad token": (
-            HubError,
+        (
+            *(401, BAD_TOKEN, True, HubError),
             "hub does not know the token that was sent along",
             "set HF_TOKEN to a valid one or run `hf auth login`; public models need none: unset HF_TOKEN",
         ),
-        "no repository": (
-            NotFoundError,
+        (
+            *(401, NO_REPOSITORY, False, NotFoundError),
             "acme/tiny does not exist on the Hub, or is private",
             "`llmrun search WORDS` finds models; a private one needs HF_TOKEN or `hf auth login`",
         ),
-        "no repository for us": (
-            NotFoundError,
+        (
+            *(404, NO_REPOSITORY, True, NotFoundError),
             "acme/tiny does not exist on the Hub, or this token may not see it",
             "`llmrun search WORDS` finds models",
         ),
-        "no revision": (NotFoundError, "acme/tiny has no such revision", "see https://hub/acme/tiny/commits/main"),
-        "no file": (NotFoundError, "acme/tiny has no file t.gguf", "see https://hub/acme/tiny"),
-        "forbidden": (GatedError, "hub does not give t.gguf of acme/tiny to us (403)", "see https://hub/acme/tiny"),
-        "too often": (
-            HubError,
+        (
+            *(404, NO_REVISION, False, NotFoundError),
+            "acme/tiny has no such revision",
+            "see https://hub/acme/tiny/commits/main",
+        ),
+        (404, NO_FILE, False, NotFoundError, "acme/tiny has no file t.gguf", "see https://hub/acme/tiny"),
+        (403, {}, False, GatedError, "hub does not give t.gguf of acme/tiny to us (403)", "see https://hub/acme/tiny"),
+        (
+            *(429, {"retry-after": "55"}, False, HubError),
             "hub was asked too often (429): it asks for a pause of 55 s",
             "wait, or set HF_TOKEN: more is given to those who do",
         ),
-        "too often for us": (
-            HubError,
+        (
+            *(429, {}, True, HubError),
             "hub was asked too often (429): it asks for a pause of a while",
             "wait, and type the same again",
         ),
-        "broken": (HubError, "hub answered 500 when asked for t.gguf of acme/tiny", "try again later"),
-    }
+        (500, {}, False, HubError, "hub answered 500 when asked for t.gguf of acme/tiny", "try again later"),
+    ],
+)
+def test_each_refusal_says_what_to_do(
+    status: int, headers: dict[str, str], has_token: bool, kind: type[LLMRunError], message: str, hint: str
+) -> None:
+    error = refused(status, headers, Asked("https://hub", "acme/tiny", "t.gguf", has_token))
+    assert (type(error), error.message, error.hint) == (kind, message, hint)
 
 
 def test_who_gives_up_says_what_is_kept() -> None:
