@@ -121,17 +121,18 @@ class _Fetching:
 
     def _put(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
         """Have the file lie in its place, by what is here where that will do; its lock is held."""
-        if self._wish.local_dir is not None and place.final.exists():
-            self._check_present(file, place, checksum)
-            return
-        if place.blob is not None and is_whole(place.blob, file.size):
+        if self._wish.local_dir is not None:
+            if place.final.exists():
+                self._check_present(file, place, checksum)
+                return
+            if (cached := self._cached(file)) is not None and copy_from(cached, place):
+                return
+        elif place.blob is not None and is_whole(place.blob, file.size):
             link(place)
-        if is_whole(place.final, file.size):
             return
-        if self._wish.local_dir is not None and (cached := self._cached(file)) is not None:
-            copy_from(cached, place)
-        if not place.final.exists():
-            self._transfer(file, place, source, checksum)
+        elif is_whole(place.final, file.size):  # another process brought it, while its lock was waited for
+            return
+        self._transfer(file, place, source, checksum)
 
     def _transfer(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
         take_over(place)

@@ -83,13 +83,15 @@ def link(place: Place) -> None:
         place.blob.replace(place.final)
 
 
-def copy_from(path: Path, place: Place) -> None:
-    """Have a file of the cache under a name elsewhere: by a second name for the same bytes, else as the part."""
+def copy_from(path: Path, place: Place) -> bool:
+    """Return whether a file of the cache got a second name elsewhere; if not, its bytes were copied, as a part."""
     place.final.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path.resolve(), place.final)
     except OSError:  # another disk, or a file system without
         shutil.copyfile(path, place.part)
+        return False
+    return True
 
 
 def remember_revision(repo_id: str, revision: str, commit: str, folder: Path) -> None:

@@ -93,7 +93,7 @@ def _wait(
             if is_told and status in LATER:  # who asks waits by itself, longer than people do
                 raise SetbackError(f"{host} answered {status}", unreachable=True) from None
             if is_told or seconds <= SLOW_SECONDS:
-                raise SetbackError(f"{host} has not answered for {seconds:.0f} s", unreachable=True) from None
+                raise SetbackError(f"{host} sent nothing for {seconds:.0f} s", unreachable=True) from None
             slow(host)
             limit, is_told = seconds - SLOW_SECONDS, True
 
