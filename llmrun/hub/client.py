@@ -39,13 +39,13 @@ class Hub:
     token: str | None = None
     answer_seconds: float = ANSWER_SECONDS
 
-    def request(self, method: str, url: str, start: int = 0) -> httpx2.Request:
-        """Return a request for the bytes from a position on, with the token if it goes to the endpoint."""
+    def request(self, method: str, url: str, start: int = 0, end: int | None = None) -> httpx2.Request:
+        """Return a request for the bytes from start to before end, with the token if it goes to the endpoint."""
         import httpx2
 
         headers = {"accept-encoding": "identity", "user-agent": f"llmrun/{__version__}"}
-        if start:
-            headers["range"] = f"bytes={start}-"
+        if start or end is not None:
+            headers["range"] = f"bytes={start}-{'' if end is None else end - 1}"
         if self.token is not None and is_same_origin(url, self.endpoint):
             headers["authorization"] = f"Bearer {self.token}"
         timeout = httpx2.Timeout(self.answer_seconds, connect=CONNECT_SECONDS)

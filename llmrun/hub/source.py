@@ -70,15 +70,18 @@ class Source:
         self._location = None
 
     @contextlib.contextmanager
-    def opened(self, start: int) -> Iterator[Iterator[bytes]]:
-        """Give the bytes from a position on as they come; raises SetbackError where they do not, or are not its."""
+    def opened(self, start: int, end: int | None = None) -> Iterator[Iterator[bytes]]:
+        """Give the bytes from start to before end as they come, None is the file's end.
+
+        Raises SetbackError where they do not come, or are not the file's.
+        """
         url = self.location().url
-        with setbacks(host_of(url)), contextlib.closing(self._send("GET", url, start)) as answer:
+        with setbacks(host_of(url)), contextlib.closing(self._send("GET", url, start, end)) as answer:
             skipped = self._checked(answer, start)
             yield _after(answer.iter_raw(), skipped)
 
-    def _send(self, method: str, url: str, start: int = 0) -> httpx2.Response:
-        request = self._hub.request(method, url, start if self._takes_ranges else 0)
+    def _send(self, method: str, url: str, start: int = 0, end: int | None = None) -> httpx2.Response:
+        request = self._hub.request(method, url, *((start, end) if self._takes_ranges else (0, None)))
         return answered(
             lambda: self._hub.session.send(request, stream=True, follow_redirects=method == "GET"),
             host_of(url),
