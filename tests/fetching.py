@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
+import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from llmrun.errors import LLMRunError
@@ -20,7 +21,9 @@ from llmrun.hub.client import Hub, new_session
 from llmrun.hub.fetch import FetchListener, FetchWish, fetch
 from llmrun.hub.retries import Retries
 from llmrun.variant import ModelFile, RemoteFile
-from tests.hub_server import HubServer, Repo
+from tests.hub_server.content import of_bytes
+from tests.hub_server.repo import Repo
+from tests.hub_server.server import HubServer
 
 if TYPE_CHECKING:
     import httpx2
@@ -159,10 +162,8 @@ class Bench:
         assert isinstance(file.origin, RemoteFile)
         self.server.clear_log()
         command = [sys.executable, "-P", "-c", _FETCH, NAME, str(file.size), file.origin.commit, SHA256]
-        environment: Mapping[str, str] = self.server.environment(home) | {"HF_HUB_CACHE": str(self.cache)} | variables
-        return subprocess.Popen(
-            command, env=_python() | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        environment = self.server.environment(home) | {"HF_HUB_CACHE": str(self.cache)} | variables
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 _FETCH = f"""
@@ -175,17 +176,21 @@ listener = FetchListener(
     started=lambda _, here: say("started", here),
     waiting=lambda _, here: say("waiting", here),
     progress=lambda _, here: say("progress", here),
-    retrying=lambda _, *why: say("retrying", *why),
+    slow=lambda host: say("slow", host),
     done=lambda _, path: say("done", path),
 )
 fetch([ModelFile(name, int(size), RemoteFile({REPO!r}, commit, name), sha256)], listener=listener)
 """
 
 
-def _python() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+def repository(files: Mapping[str, bytes] = FILES, gated: Literal[False, "auto"] = False) -> Repo:
+    """A repository with these files: a model, and what is written about it."""
+    return Repo(REPO, {name: of_bytes(content) for name, content in files.items()}, gated=gated)
 
 
-def repository() -> Repo:
-    """A model and what is written about it."""
-    return Repo(REPO, files=FILES)
+@contextmanager
+def nobody() -> Iterator[str]:
+    """An address that nobody answers at."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"

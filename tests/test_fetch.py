@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,17 +10,10 @@ import pytest
 from llmrun.errors import ChecksumError, DiskFullError, GatedError, HubError, NotFoundError
 from llmrun.variant import ModelFile, RemoteFile
 from tests.fetching import CONTENT, NAME, REPO, SHA256, Bench, repository
-from tests.hub_server import Fault, HubServer, Repo
+from tests.hub_server.fault import Fault
+from tests.hub_server.server import HubServer
 
 SIZE = len(CONTENT)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with HubServer() as server:
-        server.add(repository())
-        with closing(Bench(server, tmp_path / "cache")) as bench:
-            yield bench
 
 
 def test_a_file_comes_with_two_requests_and_is_told_of(bench: Bench) -> None:
@@ -202,7 +194,7 @@ def test_a_server_that_wants_too_long_a_pause_is_told_of(bench: Bench) -> None:
 def test_wrong_bytes_twice_are_an_error_and_are_not_kept(bench: Bench) -> None:
     other = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     with HubServer() as wrong:  # says what the listing says, and has other bytes
-        wrong.add(Repo(REPO, files={NAME: other}))
+        wrong.add(repository({NAME: other}))
         bench.server.faults.append(Fault(on="cdn", method="GET", path=".", status=302, headers=_way_to(wrong), times=2))
         error = bench.failure()
     assert (type(error), error.message, error.hint) == (
@@ -236,7 +228,7 @@ def _way_to(server: HubServer) -> dict[str, str]:
 )
 def test_a_gated_model_is_said_to_be(tmp_path: Path, token: str | None, message: str, hint: str) -> None:
     with HubServer() as server:
-        server.add(Repo(REPO, files={NAME: CONTENT}, gated="auto"))
+        server.add(repository({NAME: CONTENT}, gated="auto"))
         with closing(Bench(server, tmp_path, token)) as bench:
             error = bench.failure()
         assert (type(error), error.message, error.hint) == (GatedError, message, hint.format(hub=server.url))

@@ -1,53 +1,19 @@
-"""fetch: what lies here, shared with other programs and processes; and who is asked, by which way, with which token."""
+"""fetch: what lies here, in the cache that other programs share and in folders of the user's."""
 
 from __future__ import annotations
 
 import hashlib
-import http.server
 import os
-import signal
-import socket
-import subprocess
-import threading
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
-import filelock
 import pytest
 
 from llmrun.errors import HubError, UnreachableError, UsageError
-from llmrun.hub.client import Hub, new_session
 from llmrun.variant import ModelFile, RemoteFile
-from tests.fetching import CONTENT, NAME, README, REPO, SHA256, Bench, repository
-from tests.hub_server import Fault, HubServer, Repo
+from tests.fetching import CONTENT, NAME, README, REPO, SHA256, Bench, nobody, repository
+from tests.hub_server.fault import Fault
 
 SIZE = len(CONTENT)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with HubServer() as server:
-        server.add(repository())
-        with closing(Bench(server, tmp_path / "cache")) as bench:
-            yield bench
-
-
-@contextmanager
-def nobody() -> Iterator[str]:
-    """An address that nobody answers at."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-
-
-@contextmanager
-def silent() -> Iterator[str]:
-    """An address that takes connections, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 # the cache, shared with the Hub's own client
@@ -64,7 +30,8 @@ def test_the_hubs_own_client_finds_what_was_fetched(bench: Bench) -> None:
     (repo,) = found.repos
     (revision,) = repo.revisions
     assert (found.warnings, repo.repo_id, revision.commit_hash) == ([], REPO, bench.commit)
-    assert (revision.refs, {file.file_name for file in revision.files}) == ({"main"}, {NAME, "README.md"})
+    assert revision.refs == {"main"}
+    assert {file.file_name for file in revision.files} == {NAME, "README.md"}
     assert repo.size_on_disk == SIZE + len(README)
     assert {str(path.readlink()) for path in paths} == {
         f"../../blobs/{SHA256}",
@@ -108,7 +75,7 @@ def test_what_is_not_here_is_not_asked_for_offline(bench: Bench, monkeypatch: py
 
 def test_a_file_of_another_commit_with_the_same_bytes_is_linked(bench: Bench) -> None:
     bench.fetch()
-    bench.server.add(Repo(REPO, files={NAME: CONTENT, "README.md": b"another\n"}))
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
     file = bench.file()
     (path,) = bench.fetch(file)
     assert path.read_bytes() == CONTENT
@@ -146,7 +113,7 @@ def test_a_small_file_is_checked_as_git_does(bench: Bench) -> None:
 
 def test_parts_of_a_model_come_in_their_order(bench: Bench) -> None:
     parts = {f"big-{no:05d}-of-00003.gguf": b"GGUF" + bytes([no]) * 70_000 for no in (1, 2, 3)}
-    bench.server.add(Repo(REPO, files=parts))
+    bench.server.add(repository(parts))
     files = [bench.file(name, content) for name, content in parts.items()]
     paths = bench.fetch(*files)
     assert [path.read_bytes() for path in paths] == list(parts.values())
@@ -158,7 +125,7 @@ def test_parts_of_a_model_come_in_their_order(bench: Bench) -> None:
 def test_a_name_that_leads_elsewhere_is_not_asked_for(bench: Bench, path: str) -> None:
     error = bench.failure(ModelFile(path, SIZE, RemoteFile(REPO, bench.commit, path), SHA256))
     assert isinstance(error, HubError)
-    assert error.message.startswith(f"{REPO} names a file {path!r}, which would lie outside of ")
+    assert error.message.startswith(f"{path!r} of {REPO} is not fetched: it ")
     assert bench.wire == []
 
 
@@ -219,69 +186,6 @@ def test_more_of_ours_is_not_given_up_for_less_of_theirs(bench: Bench) -> None:
     assert bench.wire[1:] == [("cdn", "GET", 206, "bytes=2000000-")]
 
 
-# other processes
-
-
-def lines_until(process: subprocess.Popen[str], word: str) -> list[str]:
-    """What a process says, up to a line that begins with a word."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        if line.startswith(word):
-            return lines
-    raise AssertionError(f"it ended with {process.wait()} after {lines}")
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_download_that_is_killed_goes_on_at_the_very_byte(bench: Bench, tmp_path: Path, number: int) -> None:
-    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", cut=1_500_003))
-    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", hang=True))
-    with bench.start(tmp_path) as process:
-        lines_until(process, "retrying")
-        process.send_signal(number)
-        assert process.wait(20) == -number
-    assert bench.part.read_bytes() == CONTENT[:1_500_003]
-    bench.server.faults.clear()
-    (path,) = bench.fetch()
-    assert path.read_bytes() == CONTENT
-    assert bench.wire[1:] == [("cdn", "GET", 206, "bytes=1500003-")]
-    assert bench.heard.started == [1_500_003]
-
-
-def test_two_processes_at_once_fetch_a_file_once(bench: Bench, tmp_path: Path) -> None:
-    with bench.start(tmp_path) as one, bench.start(tmp_path) as other:
-        told = [lines_until(process, "done")[-1] for process in (one, other)]
-    assert told[0] == told[1]
-    assert Path(told[0].removeprefix("done ")).read_bytes() == CONTENT
-    assert [asked[:3] for asked in bench.wire].count(("cdn", "GET", 200)) == 1
-
-
-def test_who_waits_for_another_process_says_so_and_can_be_interrupted(bench: Bench, tmp_path: Path) -> None:
-    bench.leave(CONTENT[:1000])
-    lock = bench.cache / ".locks" / bench.blobs.parent.name / f"{SHA256}.lock"
-    lock.parent.mkdir(parents=True)
-    with filelock.FileLock(lock), bench.start(tmp_path) as process:
-        assert lines_until(process, "waiting") == ["waiting 1000"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == -signal.SIGINT
-
-
-def test_what_another_process_brought_meanwhile_is_used(bench: Bench, tmp_path: Path) -> None:
-    (path,) = bench.fetch()
-    path.unlink()
-    blob = bench.blobs / SHA256
-    blob.rename(bench.part)
-    lock = bench.cache / ".locks" / bench.blobs.parent.name / f"{SHA256}.lock"
-    with bench.start(tmp_path) as process:
-        with filelock.FileLock(lock):
-            lines_until(process, "waiting")
-            bench.part.rename(blob)
-        assert lines_until(process, "done")[-1] == f"done {path}"
-    assert path.read_bytes() == CONTENT
-    assert [asked for asked in bench.wire if asked[0] == "cdn"] == []
-
-
 # a folder of the user's
 
 
@@ -324,84 +228,3 @@ def test_another_file_of_that_name_is_the_users(bench: Bench, tmp_path: Path) ->
         "move it away, or name another folder",
     )
     assert (tmp_path / NAME).read_bytes() == b"GGUF" + bytes(SIZE - 4)
-
-
-# who is asked
-
-
-def test_a_token_goes_to_the_hub_and_to_nobody_else(bench: Bench) -> None:
-    bench.token = "hf_good"
-    with HubServer() as other:
-        other.add(repository())
-        with closing(Bench(other, bench.cache)) as there:
-            way = {"Location": there.url_of(NAME)}
-        bench.server.faults.append(Fault(on="cdn", method="GET", path=".", status=302, headers=way))
-        bench.fetch()
-        seen = [(asked.origin, asked.authorization) for asked in bench.server.requests()]
-        assert seen == [("hub", "Bearer hf_good"), ("cdn", None)]
-        assert {asked.authorization for asked in other.requests()} == {None}
-        assert ("cdn", "GET", 200) in [(asked.origin, asked.method, asked.status) for asked in other.requests()]
-
-
-def test_a_hub_that_is_down_is_said_to_be_at_once(bench: Bench) -> None:
-    file = bench.file()
-    with nobody() as endpoint:
-        begun = time.monotonic()
-        error = bench.failure(file, hub=bench.hub(endpoint))
-    assert time.monotonic() - begun < 2
-    assert (type(error), error.message, error.hint) == (
-        UnreachableError,
-        f"{endpoint.removeprefix('http://')} cannot be reached: connection refused",
-        "`--offline` uses what is here; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy",
-    )
-    assert bench.heard.waits == []
-
-
-def test_a_hub_that_says_nothing_is_told_of_and_then_given_up(bench: Bench) -> None:
-    file = bench.file()
-    with silent() as endpoint:
-        begun = time.monotonic()
-        error = bench.failure(file, hub=bench.hub(endpoint, answer_seconds=3))
-        took = time.monotonic() - begun
-    host = endpoint.removeprefix("http://")
-    assert bench.heard.slow == [host]
-    assert (type(error), error.message) == (UnreachableError, f"{host} sent nothing for 3 s")
-    assert 2.9 < took < 6
-
-
-def test_a_proxy_is_used_where_the_environment_names_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    class Proxy(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            asked.append(self.path)
-            wanted = urllib.request.Request(self.path, method=self.command)
-            with urllib.request.build_opener(_Stay(), urllib.request.ProxyHandler({})).open(wanted) as answer:
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(answer.read())
-
-        do_GET = do_HEAD  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    file = bench.file()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.server_port}")
-        monkeypatch.delenv("NO_PROXY", raising=False)
-        with closing(new_session()) as session:
-            (path,) = bench.fetch(file, hub=Hub(bench.server.url, session))
-        proxy.shutdown()
-    assert path.read_bytes() == CONTENT
-    assert [address.split("/")[2] for address in asked] == [bench.hub_host, bench.cdn_host]
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Gives a redirection on as it is."""
-
-    def http_error_302(self, *asked: object) -> object:
-        return asked[1]

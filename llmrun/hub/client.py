@@ -8,22 +8,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from llmrun import __version__
 from llmrun.errors import UnreachableError, UsageError
 from llmrun.hub.address import host_of, is_same_origin
 from llmrun.hub.failure import Asked, offline, refused, unreachable
 from llmrun.hub.setback import SetbackError, setback_of
-from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, answered, watch
+from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +107,6 @@ def _refuse_offline(request: httpx2.Request) -> None:
         raise UnreachableError(
             f"{request.url.host} is not asked: HF_HUB_OFFLINE forbids it", "unset HF_HUB_OFFLINE, or use what is here"
         )
-
-
-def ask_hub(
-    repo_id: str, question: Callable[[HfApi], T], path: str | None = None, slow: Callable[[str], None] = lambda _: None
-) -> T:
-    """Return what the Hub answers, with its deadlines and its errors as ours; a lazy answer has to be read out in it.
-
-    slow: told the host that takes long. Raises UnreachableError within 2 seconds where there is no Hub.
-    """
-    api, _ = hub_api(), hub_session()  # here: importing is no fault of the Hub's
-    with hub_errors(repo_id, path):
-        return answered(lambda: question(api), host_of(api.endpoint), slow=slow)
 
 
 @contextlib.contextmanager
