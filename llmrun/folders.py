@@ -24,3 +24,10 @@ def margins_file() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "margins.jsonl"
+
+
+def own_names_file() -> Path:
+    """Return where the user may give short names to models; nothing of ours writes there."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("llmrun", appauthor=False)) / "models.toml"

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from llmrun.catalog import resolve
 from llmrun.embedded import embedded_file
 from llmrun.errors import GGUFError, NotFoundError, UsageError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.purpose import check_writes_text
 from llmrun.gguf.source import check_file, read_model_header, split_paths
 from llmrun.gguf.summary import summarize
-from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef
+from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, NameRef, format_reference
 from llmrun.variant import ModelFile, Variant, quant_in_name
 
 Found = tuple[Variant, GGUFHeader]
@@ -24,7 +25,8 @@ Found = tuple[Variant, GGUFHeader]
 
 def locate(ref: ModelRef) -> Path:
     """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
-    path = embedded_file(ref.quant or GUIDE_QUANTS[0]) if isinstance(ref, GuideRef) else _expand(ref.path)
+    here = _here(ref)
+    path = embedded_file(here.quant or GUIDE_QUANTS[0]) if isinstance(here, GuideRef) else _expand(here.path)
     check_file(path)
     return path
 
@@ -33,6 +35,21 @@ def check_here(ref: ModelRef) -> None:
     """Raise NotFoundError or GGUFError where a reference means nothing that could be run."""
     if not (isinstance(ref, LocalRef) and _files_in(_expand(ref.path))):
         locate(ref)
+
+
+def _here(ref: ModelRef) -> LocalRef | GuideRef:
+    """Return a reference to what is here; raises UsageError for what would have to be fetched first.
+
+    NotFoundError for a short name that nobody knows.
+    """
+    if isinstance(ref, LocalRef | GuideRef):
+        return ref
+    if isinstance(ref, NameRef):
+        ref = resolve(ref)  # a slip is answered with the nearest names
+    raise UsageError(
+        f"{format_reference(ref)} is not on this machine, and models cannot be fetched yet",
+        "download the .gguf file with your browser, and give its path: `llmrun chat ./FILE.gguf`",
+    )
 
 
 def _expand(path: Path) -> Path:
@@ -47,10 +64,11 @@ def variants_of(ref: ModelRef) -> tuple[Found, ...]:
 
     Raises NotFoundError or GGUFError for what cannot be run, UsageError for a folder of several models.
     """
-    if isinstance(ref, GuideRef):
-        quants = GUIDE_QUANTS if ref.quant is None else (ref.quant,)
+    here = _here(ref)
+    if isinstance(here, GuideRef):
+        quants = GUIDE_QUANTS if here.quant is None else (here.quant,)
         return tuple(_variant(path, read_writing_model(path)) for path in map(embedded_file, quants))
-    folder = _expand(ref.path)
+    folder = _expand(here.path)
     if files := _files_in(folder):
         return _variants_in(folder, files)
     path = locate(ref)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmrun import errors
+from llmrun.catalog import entries
 from llmrun.chat.commands import help_text
 from llmrun.cli.estimating import EstimateWish, estimate_text
 from llmrun.cli.plan_text import plan_text
@@ -29,6 +30,7 @@ from llmrun.planning.policy import ANYWHERE, POLICIES, Step
 from llmrun.settings import Constraints
 from llmrun.site import Site
 from llmrun.speeds import Speeds
+from llmrun.units import format_count
 from llmrun.variant import ModelFile, Variant
 from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
@@ -126,6 +128,16 @@ def _estimate() -> str:
     return _fenced(f"$ llmrun estimate --params 7b\n{first}\n…\n{rules}\n…")
 
 
+def _names() -> str:
+    """The short names, family by family."""
+    rows = ["| name | repository | parameters | context |", "|---|---|---:|---:|"]
+    for entry in entries():
+        names = ", ".join(f"`{name}`" for name in (entry.name, *entry.aliases))
+        active = f", {format_count(entry.active_parameters)} active" if entry.active_parameters else ""
+        rows.append(f"| {names} | {entry.repo_id} | {format_count(entry.parameters)}{active} | {entry.context:,} |")
+    return "\n".join(rows)
+
+
 def _exit_codes() -> str:
     rows = ["| exit code | what | HTTP status |", "|---|---|---|", "| 0 | all well | 200 |"]
     for _, cls in inspect.getmembers(errors, inspect.isclass):
@@ -151,6 +163,7 @@ _PIECES: dict[str, Callable[[], str]] = {
     "estimate": _estimate,
     "session": _session,
     "/help": lambda: _fenced(help_text()),
+    "names": _names,
     "exit codes": _exit_codes,
 }
 

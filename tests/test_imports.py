@@ -16,7 +16,9 @@ PACKAGE = ROOT / "llmrun"
 FLOORS = (
     ("errors", "units"),
     (
+        "quant",
         "reference",
+        "repo_path",
         "sampling",
         "settings",
         "variant",
@@ -32,7 +34,19 @@ FLOORS = (
         "engine.refusal",
     ),
     ("report", "gguf.parse", "gguf.encode", "gguf.purpose", "gguf.splits", "gguf.summary", "memory", "planning"),
-    ("embedded", "folders", "reading", "gguf.source", "hardware", "hub", "shelf", "worker", "engine", "doctor"),
+    (
+        "catalog",
+        "embedded",
+        "folders",
+        "reading",
+        "gguf.source",
+        "hardware",
+        "hub",
+        "shelf",
+        "worker",
+        "engine",
+        "doctor",
+    ),
     ("footprints", "measurements", "speeds", "local", "margins", "site", "stock", "planner", "loading", "pipeline"),
     ("console", "chat", "cli"),
 )

@@ -34,7 +34,7 @@ def test_the_wheel_holds_the_model_and_the_licence_and_nothing_of_the_workshop(w
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {f"llmrun/models/guide-{quant}.gguf" for quant in ("F16", "Q8_0", "Q4_K_M")} <= set(names)
-    assert "llmrun/py.typed" in names
+    assert {"llmrun/py.typed", "llmrun/catalog.json"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert tops == {"llmrun", next(top for top in tops if top.endswith(".dist-info"))}
 
