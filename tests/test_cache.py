@@ -12,9 +12,7 @@ from huggingface_hub import scan_cache_dir
 
 from llmrun.hub.cache import CachedRepo, cached_files, read_cache, read_repo
 from llmrun.variant import ModelFile
-from tests.model_trees import COMMIT, LATER, Q4, Q8, REPO, HubCache, content, sha256
-
-posix_only = pytest.mark.skipif(os.name != "posix", reason="links as this system makes them")
+from tests.model_trees import COMMIT, LATER, Q4, Q8, REPO, HubCache, content, posix_only, sha256
 
 
 @pytest.fixture

@@ -47,7 +47,20 @@ FLOORS = (
         "engine",
         "doctor",
     ),
-    ("footprints", "measurements", "speeds", "local", "margins", "site", "stock", "planner", "loading", "pipeline"),
+    (
+        "footprints",
+        "inventory",
+        "measurements",
+        "speeds",
+        "local",
+        "margins",
+        "site",
+        "stock",
+        "planner",
+        "loading",
+        "pipeline",
+        "verification",
+    ),
     ("console", "chat", "cli"),
 )
 # Who may import a package from outside; every other module may not.

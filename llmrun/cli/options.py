@@ -36,6 +36,9 @@ def _within(name: str) -> Callable[[float | None], float | None]:
 
 
 Model = Annotated[str, typer.Argument(help="guide (embedded), or the path of a GGUF file.", show_default=True)]
+Kept = Annotated[
+    str, typer.Argument(metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.")
+]
 Prompt = Annotated[
     str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
 ]
@@ -341,3 +344,6 @@ ReportFile = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+
+Unfinished = Annotated[bool, typer.Option("--unfinished", help="Remove only downloads that were not finished.")]
+YesRemove = Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")]
