@@ -19,6 +19,13 @@ def speed_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "speed"
 
 
+def headers_folder() -> Path:
+    """Return where the headers of files on the Hub are kept; losing it costs two requests and some MiB for each."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "headers"
+
+
 def margins_file() -> Path:
     """Return where is kept what loads took beside what was planned; losing it costs some MiB of caution."""
     import platformdirs

@@ -64,6 +64,10 @@ class Planner:
             RunSettings(n_threads=own or site.threads.decode, n_threads_batch=own or site.threads.batch),
         )
 
+    def choice(self) -> Choice | None:
+        """Return what would be chosen by arithmetic alone, None where nothing fits."""
+        return choose([one.offer for one in self._stock.values()], self._ground, self._policy)
+
     def variant(self, plan: Plan) -> Stocked:
         """Return the variant of a plan."""
         return self._stock[plan.quant]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmrun.hub.store import cache_folder
 from llmrun.hub.tree_cache import TreeFile, read_tree
 from llmrun.reading import read_within, walk
 from llmrun.variant import ModelFile
@@ -99,18 +100,6 @@ class Cache:
     folder: Path
     repos: tuple[CachedRepo, ...]
     notes: tuple[str, ...]
-
-
-def cache_folder() -> Path:
-    """Return where the cache is, by the variables that huggingface_hub reads (its `constants.py`)."""
-    base = os.environ.get("XDG_CACHE_HOME", Path(_expand("~")) / ".cache")
-    home = _expand(os.environ.get("HF_HOME", Path(base) / "huggingface"))
-    hub = os.environ.get("HUGGINGFACE_HUB_CACHE", Path(home) / "hub")
-    return Path(_expand(os.environ.get("HF_HUB_CACHE", hub)))
-
-
-def _expand(path: str | Path) -> str:
-    return os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 (Path's fails where there is no home)
 
 
 def read_cache(folder: Path | None = None) -> Cache:

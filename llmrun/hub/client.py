@@ -9,16 +9,45 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmrun.errors import GatedError, HubError, NotFoundError, UnreachableError
+from llmrun import __version__
+from llmrun.errors import UnreachableError, UsageError
+from llmrun.hub.address import host_of, is_same_origin
+from llmrun.hub.failure import Asked, offline, refused, unreachable
+from llmrun.hub.setback import SetbackError, setback_of
+from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
-CONNECT_SECONDS = 2.0  # a Hub that is down is said to be within this
-ANSWER_SECONDS = 10.0  # without a byte; the Hub's client has the same (HF_HUB_DOWNLOAD_TIMEOUT)
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Whom files are asked of.
+
+    endpoint: its address, without a slash at its end. token: sent to the endpoint and to nobody else. session: the
+    connections. answer_seconds: without a byte, after which a request has failed.
+    """
+
+    endpoint: str
+    session: httpx2.Client
+    token: str | None = None
+    answer_seconds: float = ANSWER_SECONDS
+
+    def request(self, method: str, url: str, start: int = 0, end: int | None = None) -> httpx2.Request:
+        """Return a request for the bytes from start to before end, with the token if it goes to the endpoint."""
+        import httpx2
+
+        headers = {"accept-encoding": "identity", "user-agent": f"llmrun/{__version__}"}
+        if start or end is not None:
+            headers["range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        if self.token is not None and is_same_origin(url, self.endpoint):
+            headers["authorization"] = f"Bearer {self.token}"
+        timeout = httpx2.Timeout(self.answer_seconds, connect=CONNECT_SECONDS)
+        return self.session.build_request(method, url, headers=headers, timeout=timeout)
 
 
 @functools.cache
@@ -30,9 +59,7 @@ def hub_api() -> HfApi:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import huggingface_hub
 
-    from llmrun import __version__
-
-    huggingface_hub.set_client_factory(_client)
+    huggingface_hub.set_client_factory(new_session)
     return huggingface_hub.HfApi(library_name="llmrun", library_version=__version__)
 
 
@@ -44,6 +71,15 @@ def hub_session() -> httpx2.Client:
     return huggingface_hub.get_session()
 
 
+def this_hub() -> Hub:
+    """Return the Hub the environment names, with the token of the user."""
+    session = hub_session()
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return Hub(endpoint(), session, token, float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
+
+
 def endpoint() -> str:
     """Return the address of the Hub, without a slash at its end."""
     return hub_api().endpoint
@@ -51,48 +87,44 @@ def endpoint() -> str:
 
 def is_offline() -> bool:
     """Return whether no request may be made, without importing the Hub's client."""
-    values = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-    return any(value.upper() in {"1", "ON", "YES", "TRUE"} for value in values)
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _client() -> httpx2.Client:
+def new_session() -> httpx2.Client:
+    """Return connections of our own kind: with deadlines, and none while we are to be offline."""
     import httpx2
-    from huggingface_hub.utils._http import hf_request_event_hook
 
     return httpx2.Client(
-        event_hooks={"request": [hf_request_event_hook]},
+        event_hooks={"request": [_refuse_offline, watch]},
         follow_redirects=True,
         timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
     )
 
 
-@contextlib.contextmanager
-def hub_errors(what: str) -> Iterator[None]:
-    """Raise what goes wrong with the Hub as errors of ours; what: the repository or file that is asked for."""
-    import httpx2
-    from huggingface_hub import errors
+def _refuse_offline(request: httpx2.Request) -> None:
+    if is_offline():
+        raise UnreachableError(
+            f"{request.url.host} is not asked: HF_HUB_OFFLINE forbids it", "unset HF_HUB_OFFLINE, or use what is here"
+        )
 
+
+@contextlib.contextmanager
+def hub_errors(repo_id: str, path: str | None = None) -> Iterator[None]:
+    """Raise what goes wrong with the Hub as errors of ours; path: of the file in the repository that is asked for."""
+    import httpx2
+    from huggingface_hub import errors, get_token
+
+    asked = Asked(endpoint(), repo_id, path, has_token=get_token() is not None)
     try:
         yield
-    except errors.GatedRepoError as error:
-        raise GatedError(f"{what} is gated: its owner decides who may have it", _gate_hint(what)) from error
-    except errors.RepositoryNotFoundError as error:
-        raise NotFoundError(
-            f"{what} does not exist on the Hub, or is private", "`llmrun search WORDS` finds models"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise NotFoundError(f"{what} has no such revision") from error
-    except errors.EntryNotFoundError as error:
-        raise NotFoundError(f"{what} has no such file") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise UnreachableError(f"{what} is not here, and HF_HUB_OFFLINE forbids to ask the Hub for it") from error
     except errors.HfHubHTTPError as error:
-        raise HubError(f"the Hub answered {error.response.status_code} when asked for {what}") from error
+        raise refused(error.response.status_code, error.response.headers, asked) from error
+    except errors.HFValidationError as error:
+        raise UsageError(f"{repo_id!r} is no name of a repository", "write it as owner/name") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise offline(asked.what) from error
     except (httpx2.HTTPError, OSError) as error:
-        raise UnreachableError(
-            f"the Hub at {endpoint()} cannot be reached: {type(error).__name__}", "`--offline` uses what is here"
-        ) from error
-
-
-def _gate_hint(what: str) -> str:
-    return f"ask for it at {endpoint()}/{what}, then set HF_TOKEN or run `hf auth login`"
+        raise unreachable(setback_of(error, host_of(asked.endpoint)).reason) from error
+    except SetbackError as error:
+        raise unreachable(error.reason) from error

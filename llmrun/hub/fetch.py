@@ -1,0 +1,210 @@
+"""Files of the Hub onto this machine: what is here costs no request, what is not is fetched, resumed and checked.
+
+Knows the order: look, see that there is room, take the lock, take over what others left, fetch, check, put in place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from llmrun.errors import DiskFullError, HubError, UsageError
+from llmrun.hub.checksum import Checksum, parse_checksum
+from llmrun.hub.client import Hub, is_offline, this_hub
+from llmrun.hub.failure import given_up, offline, unreachable
+from llmrun.hub.part import Part
+from llmrun.hub.retries import Retries
+from llmrun.hub.setback import SetbackError
+from llmrun.hub.settle import bytes_here, copy_from, held, link, remember_revision, settle, take_over
+from llmrun.hub.source import Source
+from llmrun.hub.store import Place, cache_folder, is_whole, place_in_cache, place_in_folder, snapshot_path
+from llmrun.hub.transfer import Transfer, TransferListener
+from llmrun.units import format_bytes
+from llmrun.variant import ModelFile, RemoteFile
+
+
+def _nothing(*_: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FetchWish:
+    """How files are wanted.
+
+    revision: the name the commit was found under, remembered for when nobody can be asked. folder: the cache's, None is
+    the usual. local_dir: where the files go in place of it. offline: ask nobody.
+    """
+
+    revision: str | None = None
+    folder: Path | None = None
+    local_dir: Path | None = None
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchListener:
+    """Who is told how it goes with each file.
+
+    started: with the bytes that are here already. waiting: another process has it, and so many bytes. checking: bytes
+    added up, of those that are here. progress: bytes that are here. retrying: what went wrong, seconds until the next
+    try. restarting: why everything is fetched anew. slow: a host that takes long to answer. done: where the file is.
+    """
+
+    started: Callable[[ModelFile, int], None] = _nothing
+    waiting: Callable[[ModelFile, int], None] = _nothing
+    checking: Callable[[ModelFile, int, int], None] = _nothing
+    progress: Callable[[ModelFile, int], None] = _nothing
+    retrying: Callable[[ModelFile, str, float], None] = _nothing
+    restarting: Callable[[ModelFile, str], None] = _nothing
+    slow: Callable[[str], None] = _nothing
+    done: Callable[[ModelFile, Path], None] = _nothing
+
+
+def fetch(
+    files: Sequence[ModelFile],
+    wish: FetchWish = FetchWish(),
+    listener: FetchListener = FetchListener(),
+    hub: Hub | None = None,
+    retries: Callable[[], Retries] = Retries,
+) -> tuple[Path, ...]:
+    """Return where files of the Hub lie, in their order, fetching those that are not here.
+
+    files: of one repository and commit. hub: who is asked, None is the one the environment names. retries: made anew
+    for each file. Raises NotFoundError, GatedError, UnreachableError, DiskFullError before the first byte where all of
+    them together have no room, ChecksumError, HubError; what came by then is kept.
+    """
+    fetching = _Fetching(wish, listener, hub, retries)
+    fetching.check_room(files)
+    paths = tuple(map(fetching.path_of, files))
+    if wish.revision is not None and wish.local_dir is None:
+        for remote in {_remote(file) for file in files[:1]}:
+            remember_revision(remote.repo_id, wish.revision, remote.commit, fetching.folder)
+    return paths
+
+
+class _Fetching:
+    """One call of `fetch`: what is the same for all its files."""
+
+    def __init__(
+        self, wish: FetchWish, listener: FetchListener, hub: Hub | None, retries: Callable[[], Retries]
+    ) -> None:
+        self.folder = wish.folder or cache_folder()
+        self._wish = wish
+        self._listener = listener
+        self._hub = hub
+        self._retries = retries
+
+    def check_room(self, files: Sequence[ModelFile]) -> None:
+        """Raise DiskFullError where what is lacking has no room, offline's error where it may not be fetched."""
+        lacking = [file for file in files if self._cached(file) is None and not self._final(file).is_file()]
+        if lacking and (self._wish.offline or is_offline()):
+            raise offline(f"{lacking[0].name} of {_remote(lacking[0]).repo_id}")
+        needed = sum(max(0, file.size - bytes_here(self._place(file, _checksum(file)))) for file in lacking)
+        where = _existing(self._wish.local_dir or self.folder)
+        free = shutil.disk_usage(where).free
+        if needed > free:
+            raise DiskFullError(
+                f"{format_bytes(needed)} are to be fetched, and {format_bytes(free)} are free on the disk of {where}",
+                "make room (`llmrun list` shows what can go), or set HF_HUB_CACHE to a folder on another disk",
+            )
+
+    def path_of(self, file: ModelFile) -> Path:
+        """Return where a file lies, once it does."""
+        cached = self._cached(file)
+        if cached is not None and self._wish.local_dir is None:
+            return cached
+        source = Source(self._asked_hub(), file, self._listener.slow)
+        checksum = _checksum(file) or self._told_checksum(file, source)
+        place = self._place(file, checksum)
+        with held(place, partial(self._listener.waiting, file)):
+            self._put(file, place, source, checksum)
+        self._listener.done(file, place.final)
+        return place.final
+
+    def _put(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
+        """Have the file lie in its place, by what is here where that will do; its lock is held."""
+        if self._wish.local_dir is not None and place.final.exists():
+            self._check_present(file, place, checksum)
+            return
+        if place.blob is not None and is_whole(place.blob, file.size):
+            link(place)
+        if is_whole(place.final, file.size):
+            return
+        if self._wish.local_dir is not None and (cached := self._cached(file)) is not None:
+            copy_from(cached, place)
+        if not place.final.exists():
+            self._transfer(file, place, source, checksum)
+
+    def _transfer(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
+        take_over(place)
+        told = self._listener
+        listener = TransferListener(
+            checking=partial(told.checking, file),
+            progress=partial(told.progress, file),
+            retrying=partial(told.retrying, file),
+            restarting=partial(told.restarting, file),
+        )
+        with closing(Part(place.part, file.size, checksum)) as part:
+            told.started(file, bytes_here(place))
+            Transfer(file.name, part, source, self._retries(), listener).run()
+            settle(place, part)
+
+    def _check_present(self, file: ModelFile, place: Place, checksum: Checksum | None) -> None:
+        """Raise UsageError where a folder of the user's has another file of the same name: it is the user's."""
+        with closing(Part(place.final, file.size, checksum)) as present:
+            present.take_stock(partial(self._listener.checking, file))
+            is_same = present.length == place.final.stat().st_size and present.is_right()
+        if not is_same:
+            raise UsageError(f"{place.final} is there, and is another file", "move it away, or name another folder")
+
+    def _told_checksum(self, file: ModelFile, source: Source) -> Checksum | None:
+        """Return what the Hub says a small file adds up to, whose list has no sha256 of it."""
+        retries = self._retries()
+        while True:
+            try:
+                return source.location().checksum
+            except SetbackError as setback:
+                if setback.unreachable:
+                    raise unreachable(setback.reason) from setback
+                if not retries.wait_after(setback, partial(self._listener.retrying, file)):
+                    raise given_up(file.name, setback, retries.in_a_row, 0, file.size) from setback
+
+    def _cached(self, file: ModelFile) -> Path | None:
+        """Return the file in the cache, None where it is not there whole."""
+        path = snapshot_path(_remote(file), self.folder)
+        return path if is_whole(path, file.size) else None
+
+    def _final(self, file: ModelFile) -> Path:
+        return self._place(file, None).final
+
+    def _place(self, file: ModelFile, checksum: Checksum | None) -> Place:
+        if self._wish.local_dir is not None:
+            return place_in_folder(_remote(file), checksum, self._wish.local_dir)
+        return place_in_cache(_remote(file), checksum, self.folder)
+
+    def _asked_hub(self) -> Hub:
+        if self._hub is None:
+            self._hub = this_hub()
+        return self._hub
+
+
+def _remote(file: ModelFile) -> RemoteFile:
+    assert isinstance(file.origin, RemoteFile), "only files of the Hub are fetched"
+    return file.origin
+
+
+def _checksum(file: ModelFile) -> Checksum | None:
+    if file.sha256 is None:
+        return None
+    found = parse_checksum(file.sha256)
+    if found is None or found.kind != "sha256":
+        raise HubError(f"{file.sha256[:80]!r} is no sha256 of {file.name}: it has 64 hexadecimal digits")
+    return found
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

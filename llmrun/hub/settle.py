@@ -1,0 +1,140 @@
+"""What is done with files where they lie: taken over from other programs, given their names, linked.
+
+All of it under the file's lock; nothing is asked of the Hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from llmrun.hub.part import Part
+from llmrun.hub.store import Place, ref_path
+
+_POLL = 0.25  # seconds between looks at how far another process is
+_IDLE = 10.0  # seconds since its last byte, after which a download without a lock is one that was left
+
+
+@contextlib.contextmanager
+def held(place: Place, waiting: Callable[[int], None]) -> Iterator[None]:
+    """Hold a file's lock; waiting: told, while another process has it, how many bytes are here."""
+    from filelock import FileLock, Timeout
+
+    place.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.lock, mode=0o664)  # as huggingface_hub's: others of a group may wait for it too
+    timeout = 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            timeout = _POLL
+            waiting(_size_of(place.part))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def bytes_here(place: Place) -> int:
+    """Return how many bytes of a file need not be fetched, as far as their number tells."""
+    return max(map(_size_of, (place.part, *_left_by_others(place))))
+
+
+def take_over(place: Place) -> None:
+    """Make the part what another program left of the same file, where that is more."""
+    found = max(_left_by_others(place), key=_size_of, default=None)
+    if found is None or _size_of(found) <= _size_of(place.part):
+        return
+    os.truncate(found, _solid_size(found))
+    found.replace(place.part)
+
+
+def settle(place: Place, part: Part) -> None:
+    """Give a part that is right its name, surely on the disk; the part is closed."""
+    part.sync()
+    part.close()
+    target = place.blob or place.final
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place.part.replace(target)
+    _sync_folder(target.parent)
+    if place.blob is not None:
+        link(place)
+    for path in _left_by_others(place):
+        path.unlink(missing_ok=True)
+
+
+def link(place: Place) -> None:
+    """Have the file's own name lead to its bytes; where there are no links, the bytes go there."""
+    assert place.blob is not None, "there is nothing to link to"
+    place.final.parent.mkdir(parents=True, exist_ok=True)
+    place.final.unlink(missing_ok=True)
+    try:
+        if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in {"1", "ON", "YES", "TRUE"}:
+            raise OSError("links are not wanted")
+        place.final.symlink_to(os.path.relpath(place.blob, place.final.parent))
+    except OSError:  # Windows, where links need a right of their own; file systems without
+        place.blob.replace(place.final)
+
+
+def copy_from(path: Path, place: Place) -> None:
+    """Have a file of the cache under a name elsewhere: by a second name for the same bytes, else as the part."""
+    place.final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path.resolve(), place.final)
+    except OSError:  # another disk, or a file system without
+        shutil.copyfile(path, place.part)
+
+
+def remember_revision(repo_id: str, revision: str, commit: str, folder: Path) -> None:
+    """Write down which commit a revision is, as huggingface_hub does; whole or not at all."""
+    path = ref_path(repo_id, revision, folder)
+    if revision == commit or (path.is_file() and path.read_text("utf-8") == commit):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    new.write_text(commit, "utf-8")
+    new.replace(path)
+
+
+def _left_by_others(place: Place) -> tuple[Path, ...]:
+    """Return what other programs left of a file in the cache; one that another may be writing now is none."""
+    if place.blob is None:
+        return ()
+    key = re.escape(place.blob.name)
+    # huggingface_hub since 1.18, before it, and llama.cpp (common/download.cpp), which takes no lock
+    theirs = re.compile(rf"{key}(?:\.[0-9a-f]{{8}})?\.incomplete|{key}\.downloadInProgress")
+    with contextlib.suppress(OSError):
+        return tuple(path for path in place.blob.parent.iterdir() if theirs.fullmatch(path.name) and _is_idle(path))
+    return ()
+
+
+def _is_idle(path: Path) -> bool:
+    return not path.name.endswith(".downloadInProgress") or time.time() - path.stat().st_mtime > _IDLE
+
+
+def _solid_size(path: Path) -> int:
+    """Return the bytes before the first hole: Xet writes a file in no order."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not hasattr(os, "SEEK_HOLE") or not size:
+            return size
+        return os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep a new name; not every system can open a folder."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -1,0 +1,112 @@
+"""All variants of a model side by side: what each would take on this machine, where it would run, and how fast.
+
+Knows nothing of where variants come from, or how the table is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llmrun.gguf.summary import ModelSummary
+from llmrun.memory.context import context_shape
+from llmrun.memory.footprint import Footprint, MemoryBreakdown
+from llmrun.planner import Planner
+from llmrun.planning.choose import Choice
+from llmrun.planning.plan import PlanWish
+from llmrun.planning.policy import Where
+from llmrun.settings import Constraints, RunSettings
+from llmrun.site import Site
+from llmrun.speeds import Speeds
+from llmrun.stock import Stocked
+from llmrun.variant import Variant
+
+_USUAL_CONTEXT = 4096  # tokens, where nothing fits and so no context is chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variant. is_read: whether its header is its own, so that what it takes is exact.
+
+    where: None where it does not fit; what it takes is then told for the CPU alone. taken: host and devices together,
+    None where nobody knows. n_gpu_layers: the output counted. decode: predicted tokens a second, None where unknown.
+    """
+
+    variant: Variant
+    is_read: bool
+    bpw: float
+    loss: float
+    where: Where | None
+    n_gpu_layers: int
+    taken: MemoryBreakdown | None
+    decode: float | None
+
+    @property
+    def quant(self) -> str:
+        """Its label."""
+        return self.variant.quant
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Rows from the largest to the smallest. chosen: the label of the variant llmrun would take, None for none.
+
+    n_ctx: the tokens of context all rows are told for, n_layer: layers, the output counted.
+    """
+
+    summary: ModelSummary
+    rows: tuple[Row, ...]
+    chosen: str | None
+    n_ctx: int
+    n_layer: int
+
+
+def survey(
+    stock: Sequence[Stocked],
+    is_read: Sequence[bool],
+    site: Site,
+    speeds: Speeds,
+    constraints: Constraints,
+    wish: PlanWish,
+) -> Survey:
+    """Return what every variant would take, all with the context of the one that is chosen."""
+    best = Planner(stock, site, speeds, constraints, wish).choice()
+    n_ctx = constraints.n_ctx or (_context_of(best) if best is not None else _usual(stock))
+    fixed = replace(constraints, n_ctx=n_ctx)
+    rows = [
+        _row(one, read, Planner([one], site, speeds, fixed, wish).choice(), n_ctx)
+        for one, read in zip(stock, is_read, strict=True)
+    ]
+    chosen = None if best is None else best.offer.quant
+    summary = next((one.summary for one in stock if one.offer.quant == chosen), stock[0].summary)
+    by_size = sorted(rows, key=lambda row: -row.variant.size)
+    return Survey(summary, tuple(by_size), chosen, n_ctx, stock[0].offer.sizes.n_layer + 1)
+
+
+def _context_of(choice: Choice) -> int:
+    return context_shape(choice.settings, choice.offer.n_ctx_train).n_ctx // choice.settings.n_seq_max
+
+
+def _usual(stock: Sequence[Stocked]) -> int:
+    return min(_USUAL_CONTEXT, stock[0].offer.n_ctx_train)
+
+
+def _row(one: Stocked, is_read: bool, choice: Choice | None, n_ctx: int) -> Row:
+    settings = RunSettings(n_ctx=n_ctx, devices=(), n_gpu_layers=0) if choice is None else choice.settings
+    footprint = one.offer.footprint(settings) if choice is None else choice.footprint
+    return Row(
+        variant=one.variant,
+        is_read=is_read,
+        bpw=one.summary.bpw,
+        loss=one.offer.loss,
+        where=None if choice is None else choice.row.where,
+        n_gpu_layers=settings.n_gpu_layers or 0,
+        taken=None if footprint is None else _together(footprint),
+        decode=None if choice is None else one.offer.decode(settings),
+    )
+
+
+def _together(footprint: Footprint) -> MemoryBreakdown:
+    parts = (footprint.host, *footprint.devices)
+    names = ("weights", "kv_cache", "compute", "overhead", "mapped")
+    return MemoryBreakdown(**{name: sum(getattr(part, name) for part in parts) for name in names})
