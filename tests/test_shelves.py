@@ -14,15 +14,7 @@ from llmrun.shelf.model import ShelfModel
 from llmrun.shelf.ollama import Manifest, canonical_name, ollama_folders, parse_manifest, read_ollama
 from llmrun.shelf.shelves import ShelfFolders, find, find_all, read_shelves
 from llmrun.variant import ModelFile
-from tests.model_trees import Q4, Q8, REPO, HubCache, Ollama, content, sha256, write_files
-
-QWEN = "registry.ollama.ai/library/qwen3/8b"
-posix_only = pytest.mark.skipif(os.name != "posix", reason="links as this system makes them")
-
-
-@pytest.fixture
-def ollama(tmp_path: Path) -> Ollama:
-    return Ollama(tmp_path / "ollama")
+from tests.model_trees import Q4, Q8, QWEN, REPO, HubCache, Ollama, content, posix_only, sha256, write_files
 
 
 def read(ollama: Ollama) -> tuple[ShelfModel, ...]:
