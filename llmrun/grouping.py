@@ -188,14 +188,23 @@ def _told_apart(variants: Sequence[Variant]) -> tuple[Variant, ...]:
 
 
 def _quants(alike: Sequence[Variant]) -> list[str]:
-    """Return a quantization for each of several with one label: with what differs in their names before the label."""
+    """Return a quantization for each of several with one label: with what differs in their names beside the label."""
     stems = [_stem(variant) for variant in alike]
     if len(stems) == 1:
         return [_after_base(stems[0], alike[0].base)]
     differing = _differing(stems)
-    quants = ["-".join(filter(None, (part, variant.quant))) for part, variant in zip(differing, alike, strict=True)]
+    quants = [
+        _decorated(variant.quant, stem, part) for variant, stem, part in zip(alike, stems, differing, strict=True)
+    ]
     is_clear = len(set(quants)) == len(quants) and all(quants) and not any(map(_has_label, differing))
     return quants if is_clear else stems
+
+
+def _decorated(label: str, stem: str, part: str) -> str:
+    """Return a label with a part of the name on the side of it where the name has it."""
+    found = find_label(stem)
+    is_behind = found is not None and part != "" and stem.rindex(part) > found.start
+    return "-".join(filter(None, (label, part) if is_behind else (part, label)))
 
 
 def _has_label(part: str) -> bool:
