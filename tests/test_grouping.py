@@ -149,7 +149,8 @@ def test_files_nobody_can_load_are_called_what_they_are() -> None:
         (["M.Q4_K_M.gguf", "M.i1-Q4_K_M.gguf"], {"Q4_K_M", "i1-Q4_K_M"}),
         (["M-Q4_K_M.gguf", "M-Q4_K_M-imat.gguf"], {"Q4_K_M", "Q4_K_M-imat"}),
         (["old/M-Q4_K_M.gguf", "new/M-Q4_K_M.gguf"], {"old-Q4_K_M", "new-Q4_K_M"}),
-        (["M-Q3_K_S-3.25bpw.gguf", "M-Q3_K_S-2.92bpw.gguf"], {"Q3_K_S-3.25bpw", "Q3_K_S-2.92bpw"}),
+        (["M-Q3_K_S-3.25bpw.gguf", "M-Q3_K_S-2.25bpw.gguf"], {"Q3_K_S-3.25bpw", "Q3_K_S-2.25bpw"}),
+        (["gpu/M-Q3_K_S-3.2bpw.gguf", "cpu/M-Q3_K_S-2.9bpw.gguf"], {"Q3_K_S-3.2bpw", "Q3_K_S-2.9bpw"}),
         (["M-Q4_K_M.gguf", "Q4_K_M/m.gguf"], {"M-Q4_K_M", "Q4_K_M/m"}),
         (["M-kquant-17gb.gguf", "M-kquant-dynamic.gguf"], {"17gb", "dynamic"}),
         (["M.gguf", "M-Q8_0.gguf"], {"M", "Q8_0"}),
@@ -163,8 +164,8 @@ def test_a_name_without_a_label_leaves_it_to_the_header() -> None:
     grouped = group("M-kquant-17gb.gguf", "M-Q8_0.gguf", "i1/M.i1-Q8_0.gguf", repo_id="them/M-GGUF")
     assert {variant.quant: variant.label for variant in grouped.variants} == {
         "kquant-17gb": None,
-        "M-Q8_0": "Q8_0",
-        "i1/M.i1-Q8_0": "Q8_0",
+        "Q8_0": "Q8_0",
+        "i1-Q8_0": "Q8_0",
     }
 
 
