@@ -36,6 +36,7 @@ _LIKELY: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("vocab", re.compile(r"(?:^|[-_.])vocab(?:[-_.]|$)", re.IGNORECASE)),
     ("lora", re.compile(r"(?:^|[-_.])lora(?:[-_.]|$)", re.IGNORECASE)),
 )
+# Folders that hold what lies beside a model, or whole models that can do it too: the size decides
 _FOLDERS: dict[str, Kind] = {
     "mmproj": "mmproj",
     "mtp": "draft",
@@ -44,7 +45,8 @@ _FOLDERS: dict[str, Kind] = {
     "dspark": "draft",
     "lora": "lora",
 }
-# How it was made, and that it is GGUF: neither is the model's name
+# How it was made, and that it is GGUF: neither is the model's name. Nor is "i1-" a part of the label: it says that the
+# weights' importance was measured, not what the types are, and whole repositories have it in every name.
 _MADE = re.compile(r"[-._ ](?:i1|imat|imatrix|gguf|g[0-9]{2,3}|[0-9]+(?:\.[0-9]+)?bpw)(?=[-._ ]|$)", re.IGNORECASE)
 # Where recipes of several types begin that are no label: "…-IQ2XXS-w2Q2K-AProjQ8", "…-Q4KExperts-F16HC"
 _RECIPE = re.compile(r"[-._][A-Za-z0-9]*I?Q[1-8](?:_?[KX0]|[A-Z]|[-._]|$)")
