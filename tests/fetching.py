@@ -145,7 +145,7 @@ class Bench:
         return path
 
     @property
-    def wire(self) -> list[tuple[str, str, int, str | None]]:
+    def wire(self) -> list[tuple[str, str, int | None, str | None]]:
         """What was asked: of whom, how, with what answer, and for which range."""
         return [(asked.origin, asked.method, asked.status, asked.range) for asked in self.server.requests()]
 

@@ -34,6 +34,9 @@ FLOORS = (
         "engine.refusal",
     ),
     (
+        "file_name",
+        "grouping",
+        "selecting",
         "report",
         "gguf.parse",
         "gguf.encode",
@@ -71,6 +74,7 @@ FLOORS = (
         "remote",
         "survey",
         "models",
+        "settling",
         "pipeline",
     ),
     ("console", "chat", "cli"),
