@@ -101,7 +101,7 @@ def test_a_server_that_hangs_up_without_a_word_is_asked_again(bench: Bench) -> N
 
 def test_a_server_that_has_nothing_from_there_on_is_asked_for_all(bench: Bench) -> None:
     bench.leave(CONTENT[:2_000_000])
-    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", status=416))
+    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", refuse_range=True))
     (path,) = bench.fetch()
     assert path.read_bytes() == CONTENT
     assert bench.wire[-1] == ("cdn", "GET", 200, None)
@@ -144,6 +144,14 @@ def test_a_server_that_hangs_is_left_after_a_while(bench: Bench) -> None:
     bench.server.faults.append(Fault(on="cdn", method="GET", path=".", hang=True))
     (path,) = bench.fetch()
     assert path.read_bytes() == CONTENT
+    assert bench.heard.reasons == [f"{bench.cdn_host} sent nothing for 1 s"]
+
+
+def test_a_line_that_falls_silent_is_left_after_a_while_and_gone_on_with(bench: Bench) -> None:
+    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", cut=1_000_001, stall=True))
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+    assert bench.wire[2:] == [resumed(206, 1_000_001)]
     assert bench.heard.reasons == [f"{bench.cdn_host} sent nothing for 1 s"]
 
 
