@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,19 @@ def test_a_file_of_the_cache_goes_into_a_folder_without_a_request_and_without_a_
     assert path.read_bytes() == CONTENT
     assert path.samefile(cached)
     assert not path.is_symlink()
+
+
+def test_where_no_second_name_can_be_had_the_bytes_are_copied_and_checked(bench: Bench) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == bench.cache.parent.stat().st_dev:
+        pytest.skip("there is no other disk here")
+    bench.fetch()
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        (path,) = bench.fetch(local_dir=Path(folder), offline=True)
+        assert path.read_bytes() == CONTENT
+        assert [found.name for found in Path(folder).iterdir()] == [NAME]
+    assert bench.wire == []
+    assert bench.heard.checked[-1] == (SIZE, SIZE)
 
 
 def test_another_file_of_that_name_is_the_users(bench: Bench, tmp_path: Path) -> None:

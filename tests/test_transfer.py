@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from llmrun.errors import GatedError, HubError, LLMRunError, NotFoundError
@@ -21,7 +24,7 @@ from llmrun.hub.checksum import Checksum, RunningSum, parse_checksum
 from llmrun.hub.failure import Asked, given_up, refused
 from llmrun.hub.part import Part
 from llmrun.hub.retries import MAX_IN_A_ROW, Retries
-from llmrun.hub.setback import SetbackError
+from llmrun.hub.setback import SetbackError, setback_of
 from llmrun.hub.waiting import answered
 from llmrun.variant import RemoteFile
 
@@ -199,6 +202,23 @@ def test_who_gives_up_says_what_is_kept() -> None:
         "t.gguf was not fetched: hub answered 429, and asks to wait 2 h 0 min",
         "try again later",
     )
+
+
+def test_a_certificate_nobody_trusts_is_said_to_be_at_fault() -> None:
+    cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    cause.verify_message = "self-signed certificate"
+    error = httpx2.ConnectError("failed")
+    error.__cause__ = cause
+    assert setback_of(error, "hub").reason == (
+        "hub cannot be reached: its certificate is not trusted (self-signed certificate); "
+        "SSL_CERT_FILE names those that are"
+    )
+
+
+def test_a_name_nobody_knows_is_said_to_be_unknown() -> None:
+    error = httpx2.ConnectError("failed")
+    error.__cause__ = socket.gaierror(-2, "Name or service not known")
+    assert setback_of(error, "hub").reason == "hub cannot be reached: name or service not known"
 
 
 # how often

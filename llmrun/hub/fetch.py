@@ -51,6 +51,7 @@ class FetchListener:
     started: with the bytes that are here already. waiting: another process has it, and so many bytes. checking: bytes
     added up, of those that are here. progress: bytes that are here. retrying: what went wrong, seconds until the next
     try. restarting: why everything is fetched anew. slow: a host that takes long to answer. done: where the file is.
+    Of a file that was here nothing is told.
     """
 
     started: Callable[[ModelFile, int], None] = _nothing
