@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Labels as people put them into file names: Q4_K_M, IQ4_XS, UD-Q4_K_XL, BF16, MXFP4_MOE ...
-_LABEL = re.compile(
-    r"(?:^|[-._ ])((?:UD-)?"
-    r"(?:I?Q[1-8]_(?:[0-9]|K|NL|XX?S|S|M)(?:_(?:XXL|XL|L|M|S))?|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))(?=$|[-._ ])",
-    re.IGNORECASE,
-)
+from llmrun.quant import find_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +29,21 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A quantization: its label, and its files in order, of which a split model has several."""
+    """A quantization of a model: its files in order, of which a split model has several.
+
+    quant: its label, once among the variants of a model: with more of the file's name before it where several have that
+    label (`i1-Q4_K_M`), and a piece of the name in its place where the name tells none. base: the model's name, as the
+    files have it; "" where nobody asked.
+    """
 
     quant: str
     files: tuple[ModelFile, ...]
+    base: str = ""
+
+    @property
+    def label(self) -> str | None:
+        """The quantization the files' names tell; None where the header has to be asked."""
+        return quant_in_name(self.quant)
 
     @property
     def path(self) -> Path:
@@ -60,5 +65,5 @@ class Variant:
 
 def quant_in_name(name: str) -> str | None:
     """Return the quantization a file's name tells, the last where there are several; None where it tells none."""
-    found = _LABEL.findall(name.upper())
-    return found[-1] if found else None
+    found = find_label(name)
+    return found.label if found else None

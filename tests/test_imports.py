@@ -34,6 +34,9 @@ FLOORS = (
         "engine.refusal",
     ),
     (
+        "file_name",
+        "grouping",
+        "selecting",
         "report",
         "gguf.parse",
         "gguf.encode",

@@ -12,6 +12,8 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from llmrun.quant import find_label
+
 LOSS: dict[str, float] = {
     "F32": 0.0,
     "BF16": 0.0006,
@@ -24,22 +26,27 @@ LOSS: dict[str, float] = {
     "Q5_K_XL": 0.008,
     "Q5_K_L": 0.010,
     "Q5_K_M": 0.0108,
+    "Q5_K": 0.0108,  # llama-quantize takes Q5_K, Q4_K and Q3_K for the _M of them
     "Q5_K_S": 0.0166,
     "Q5_1": 0.018,
     "Q5_0": 0.0222,
     "Q4_K_XL": 0.024,
     "Q4_K_L": 0.026,
     "Q4_K_M": 0.0282,
+    "Q4_K": 0.0282,
     "Q4_K_S": 0.032,
+    "IQ4_NL_XL": 0.034,
     "IQ4_NL": 0.0357,
     "IQ4_XS": 0.0363,
     "MXFP4_MOE": 0.045,
+    "MXFP4": 0.045,
     "NVFP4": 0.06,
     "Q3_K_XL": 0.065,
     "Q4_1": 0.0717,
     "Q4_0": 0.0719,
     "Q3_K_L": 0.0731,
     "Q3_K_M": 0.0844,
+    "Q3_K": 0.0844,
     "IQ3_M": 0.1025,
     "IQ3_S": 0.1113,
     "IQ3_XS": 0.1387,
@@ -99,8 +106,9 @@ def loss_class(loss: float) -> LossClass:
 
 
 def loss_of(quant: str | None, bpw: float, architecture: str = "") -> float:
-    """Return what a quantization loses, by its label, else by its bits per weight."""
-    label = (quant or "").upper().removeprefix("UD-")
+    """Return what a quantization loses, by the label in what it is called, else by its bits per weight."""
+    found = find_label(quant or "")
+    label = found.label.removeprefix("UD-") if found else ""
     if label.startswith("MXFP4") and architecture in _NATIVE_MXFP4:
         return _NATIVE_LOSS
     return LOSS[label] if label in LOSS else loss_by_bits(bpw)
