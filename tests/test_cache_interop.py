@@ -44,7 +44,8 @@ class Watched(HubServer):
 
 @pytest.fixture
 def hub() -> Iterator[Watched]:
-    with Watched() as server:
+    server = Watched()
+    with server:
         server.add(Repo(REPO, {name: of_bytes(data) for name, data in FILES.items()} | {"README.md": text("# tiny\n")}))
         yield server
 
