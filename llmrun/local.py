@@ -67,12 +67,12 @@ def variants_of(ref: ModelRef) -> tuple[Found, ...]:
     here = _here(ref)
     if isinstance(here, GuideRef):
         quants = GUIDE_QUANTS if here.quant is None else (here.quant,)
-        return tuple(_variant(path, read_writing_model(path)) for path in map(embedded_file, quants))
+        return tuple(read_variant(embedded_file(quant)) for quant in quants)
     folder = _expand(here.path)
     if files := _files_in(folder):
         return _variants_in(folder, files)
     path = locate(ref)
-    return (_variant(path, read_writing_model(path)),)
+    return (read_variant(path),)
 
 
 def read_writing_model(path: Path) -> GGUFHeader:
@@ -83,6 +83,11 @@ def read_writing_model(path: Path) -> GGUFHeader:
     except GGUFError as error:
         raise GGUFError(f"{path} cannot chat: {error.message}", error.hint) from error
     return header
+
+
+def read_variant(path: Path) -> Found:
+    """Return a file as a variant, with all parts of its model; raises GGUFError for no model that writes text."""
+    return _variant(path, read_writing_model(path))
 
 
 def _variant(path: Path, header: GGUFHeader) -> Found:

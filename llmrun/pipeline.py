@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError
-from llmrun.folders import answers_folder
+from llmrun.errors import EngineError, InsufficientMemoryError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
@@ -21,91 +22,223 @@ from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import choose_threads, usual_threads
-from llmrun.local import locate, variants_of
+from llmrun.hub.cache import cached_files
+from llmrun.local import locate, read_variant
 from llmrun.margins import HOST, pool_name, remember_margins
+from llmrun.models import LocalModel, Opened, Search, open_model
 from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.reference import ModelRef
+from llmrun.reference import LocalRef, ModelRef
 from llmrun.settings import Constraints
-from llmrun.site import Site, described_site, find_site
+from llmrun.settling import Wishes, settle, stockroom_for
+from llmrun.site import Site, find_site
 from llmrun.variant import Variant
 
 if TYPE_CHECKING:
     from llmrun.footprints import Footprints
-    from llmrun.planner import Planner
+    from llmrun.hub.fetch import FetchListener
+    from llmrun.hub.repository import Hit, Repository
     from llmrun.planning.plan_file import SavedPlan
-    from llmrun.speeds import Speeds
+    from llmrun.survey import Survey
 
 
-def inspect(ref: ModelRef) -> tuple[Path, ModelSummary]:
-    """Return where a model's file is and what it says; raises NotFoundError or GGUFError."""
-    path = locate(ref)
-    return path, summarize(read_model_header(path))
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Whom to tell what.
+
+    The engine's log line by line, what is to be known of where a model was found, a host that takes long to answer, the
+    plan before anything is fetched or loaded, how fetching goes, loading from 0 to 1, and each step down from the plan
+    where the machine disagreed.
+    """
+
+    log: Callable[[str], None] | None = None
+    note: Callable[[str], None] | None = None
+    slow: Callable[[str], None] | None = None
+    planned: Callable[[Plan], None] | None = None
+    fetch: FetchListener | None = None
+    progress: Callable[[float], None] | None = None
+    step: Callable[[str], None] | None = None
+
+
+def hub_address() -> str | None:
+    """Return the address of the Hub where it is not the usual one, for references that are addresses."""
+    return os.environ.get("HF_ENDPOINT")
+
+
+def inspect(ref: ModelRef, *, offline: bool = False) -> tuple[str, ModelSummary]:
+    """Return where a model's file is and what it says, of several one whose header has to be read anyway.
+
+    Raises NotFoundError, GGUFError or HubError.
+    """
+    if isinstance(ref, LocalRef):
+        path = locate(ref)
+        return str(path), summarize(read_model_header(path))
+    model = open_model(ref, Search(offline=offline, room=_host_room)).model
+    variant, header = next(found for found in model.found() if model.is_read(found[0].quant))
+    origin = variant.files[0].origin
+    where = str(origin) if isinstance(origin, Path) else f"{origin.path} of {origin.repo_id} at {origin.commit[:12]}"
+    return where, summarize(header)
 
 
 def plan(
-    ref: ModelRef, constraints: Constraints = Constraints(), wish: PlanWish = PlanWish(), on: Hardware | None = None
+    ref: ModelRef,
+    constraints: Constraints = Constraints(),
+    wish: PlanWish = PlanWish(),
+    on: Hardware | None = None,
+    listener: Listener = Listener(),
+    *,
+    offline: bool = False,
 ) -> tuple[ModelSummary, Variant, Plan]:
-    """Return how a model would be run on this machine or another, before anything of it is loaded.
+    """Return how a model would be run on this machine or another, before anything of it is fetched or loaded.
 
-    Raises NotFoundError, GGUFError, UsageError or EngineError for a device that is not there, InsufficientMemoryError
-    where nothing fits, with the nearest that does.
+    Raises NotFoundError, GGUFError, HubError, UsageError or EngineError for a device that is not there,
+    InsufficientMemoryError where nothing fits, with the nearest that does.
     """
-    variants = variants_of(ref)
+    wishes = Wishes(constraints, wish, on)
     with Standby() as standby:
-        site = (
-            find_site(standby, constraints, variants[0][1], usual_threads())
-            if on is None
-            else described_site(on, constraints)
-        )
-        planner = make_planner(variants, site, constraints, wish, standby if on is None else None)
-        found = _planned(planner, site, wish)
-        chosen = planner.variant(found)
-        return chosen.summary, chosen.variant, found
+        opened = _opened(ref, _search(standby, listener, offline=offline, on=on), listener)
+        settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
+        return settled.chosen.summary, settled.chosen.variant, settled.plan
 
 
-def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | None = None) -> Plan:
-    """Return the plan; raises EngineError where a GPU is required and it would not be used."""
-    if wish.require_gpu and not site.devices:
-        from llmrun.doctor.gpu_required import require_gpu  # here: who requires none starts without the doctor
-        from llmrun.doctor.reading import read_facts
-
-        if not site.here:
-            raise EngineError("a GPU is required, and the machine that was described has none")
-        require_gpu(site.devices, read_facts)
-    found = planner.plan() if replay is None else planner.replayed(replay)
-    if wish.require_gpu and found.where == "host":
-        raise EngineError(
-            "a GPU is required, and nothing of the model fits there beside the reserve",
-            "`llmrun plan` without --require-gpu shows what is lacking",
-        )
-    if found.from_disk and site.here:
-        from llmrun.hardware.disk import read_disk_speed
-
-        return replace(found, disk_speed=read_disk_speed(planner.variant(found).variant.path))
-    return found
+def _search(
+    standby: Standby, listener: Listener, *, offline: bool, fresh: bool = False, on: Hardware | None = None
+) -> Search:
+    room = partial(_room, standby) if on is None else lambda: on.host.memory.available
+    return Search(offline=offline, fresh=fresh, room=room, slow=listener.slow or _tell_nobody)
 
 
-def make_planner(
-    variants: Sequence[tuple[Variant, GGUFHeader]],
-    site: Site,
-    constraints: Constraints,
-    wish: PlanWish,
-    standby: Standby | None,
-    speeds: Speeds | None = None,
-) -> Planner:
-    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone.
+def _tell_nobody(_: str) -> None: ...
 
-    speeds: the machine's, None is what is known of it.
+
+def _host_room() -> int:
+    return read_host_memory().available
+
+
+def _room(standby: Standby) -> int:
+    """Return how many bytes a model may take here, about: of the host, or of its cards where those have more."""
+    free: list[int] = []
+    with contextlib.suppress(EngineError):
+        free = [info.free for info in standby.devices() if info.kind == "GPU"]
+    return max(_host_room(), sum(free))
+
+
+def _opened(ref: ModelRef, search: Search, listener: Listener) -> Opened:
+    opened = open_model(ref, search)
+    for note in opened.notes if listener.note is not None else ():
+        assert listener.note is not None
+        listener.note(note)
+    return opened
+
+
+def search(words: str, limit: int, listener: Listener = Listener()) -> tuple[Hit, ...]:
+    """Return the repositories with GGUF files that the Hub finds; raises UnreachableError or HubError."""
+    from llmrun.hub.repository import search_repositories
+
+    return search_repositories(words, limit, listener.slow or _tell_nobody)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A survey of a model's variants, where they are from, which of them are here, and what else is there."""
+
+    survey: Survey
+    repository: Repository | None
+    here: tuple[str, ...]
+    sidecars: tuple[str, ...]
+    unusable: tuple[str, ...]
+
+
+def show(
+    ref: ModelRef,
+    constraints: Constraints = Constraints(),
+    wish: PlanWish = PlanWish(),
+    listener: Listener = Listener(),
+    *,
+    exact: bool = False,
+    offline: bool = False,
+) -> Shown:
+    """Return all variants of a model side by side, as the Hub has them now. exact: read every header."""
+    from llmrun.survey import survey
+
+    wishes = Wishes(constraints, wish)
+    with Standby() as standby:
+        opened = _opened(ref, _search(standby, listener, offline=offline, fresh=not offline), listener)
+        model = opened.model
+        for variant, _ in model.found() if exact else ():
+            model.read(variant.quant)
+        room = stockroom_for(model, standby, wishes, usual_threads())
+        try:
+            plan = settle(model, room, wishes).plan
+        except InsufficientMemoryError:
+            plan = None
+        read = [model.is_read(variant.quant) for variant, _ in model.found()]
+        table = survey(room.stock(model.found()), read, room.site, room.speeds, constraints, wish, plan)
+        return Shown(table, opened.repository, _here(opened), opened.sidecars, opened.unusable)
+
+
+def _here(opened: Opened) -> tuple[str, ...]:
+    """Return the labels of the variants that need not be fetched."""
+    repository = opened.repository
+    if repository is None:
+        return tuple(variant.quant for variant, _ in opened.model.found())
+    there = {file.name for file in cached_files(repository.repo_id, repository.commit)}
+    return tuple(
+        variant.quant for variant, _ in opened.model.found() if all(file.name in there for file in variant.files)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What was fetched, or was here. plan: how it would be run here, None where it does not fit."""
+
+    variant: Variant
+    paths: tuple[Path, ...]
+    plan: Plan | None
+
+
+def pull(
+    ref: ModelRef,
+    constraints: Constraints = Constraints(),
+    wish: PlanWish = PlanWish(),
+    listener: Listener = Listener(),
+    *,
+    local_dir: Path | None = None,
+    offline: bool = False,
+) -> Pulled:
+    """Fetch a model: the quantization that is named, else the one that would be run here.
+
+    local_dir: where its files go, in place of the cache. Raises what plan and fetching raise; a quantization that was
+    named is fetched though it does not fit here, and the listener is told so.
     """
-    from llmrun.planner import Planner  # here, because `--help` need not wait for it
-    from llmrun.speeds import Speeds, open_speeds
-    from llmrun.stock import stocked
+    with Standby(listener.log) as standby:
+        opened = _opened(ref, _search(standby, listener, offline=offline, fresh=not offline), listener)
+        plan: Plan | None = None
+        found, wishes = opened.model.found(), Wishes(constraints, wish)
+        try:
+            settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
+            plan, variant = settled.plan, settled.chosen.variant
+        except InsufficientMemoryError as error:
+            if len(found) > 1:
+                raise
+            variant = found[0][0]
+            if listener.note is not None:
+                listener.note(f"it does not fit here: {error.message}")
+    if plan is not None and listener.planned is not None:
+        listener.planned(plan)
+    return Pulled(variant, _fetch(variant, opened.repository, listener, local_dir), plan)
 
-    known = speeds or (open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode))
-    answers = answers_folder()
-    stock = [stocked(variant, header, site, known, standby, answers) for variant, header in variants]
-    return Planner(stock, site, known, constraints, wish)
+
+def _fetch(
+    variant: Variant, repository: Repository | None, listener: Listener, local_dir: Path | None = None
+) -> tuple[Path, ...]:
+    """Return where a variant's files lie, fetching what is not here."""
+    if variant.is_here or repository is None:
+        return tuple(file.origin for file in variant.files if isinstance(file.origin, Path))
+    from llmrun.hub.fetch import FetchListener, FetchWish, fetch
+
+    wish = FetchWish(revision=repository.revision, local_dir=local_dir)
+    return fetch(variant.files, wish, listener.fetch or FetchListener())
 
 
 @contextlib.contextmanager
@@ -154,50 +287,50 @@ class Started:
     record: Callable[[Usage], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Whom to tell what.
-
-    The engine's log line by line, the plan before it is loaded, loading from 0 to 1, and each step down from the plan
-    where the machine disagreed.
-    """
-
-    log: Callable[[str], None] | None = None
-    planned: Callable[[Plan], None] | None = None
-    progress: Callable[[float], None] | None = None
-    step: Callable[[str], None] | None = None
-
-
 def start(
     ref: ModelRef,
     constraints: Constraints = Constraints(),
     wish: PlanWish = PlanWish(),
     listener: Listener = Listener(),
     replay: SavedPlan | None = None,
+    *,
+    offline: bool = False,
 ) -> Started:
-    """Plan and load a model, stepping down where the machine disagrees with the plan.
+    """Plan, fetch and load a model, stepping down where the machine disagrees with the plan.
 
     replay: a plan to load exactly as it is, in the place of a new one. Raises NotFoundError, GGUFError, UsageError,
-    InsufficientMemoryError or EngineError, with no process left behind.
+    InsufficientMemoryError, HubError or EngineError, with no process left behind.
     """
     from llmrun.loading import load_plan
 
+    wishes = Wishes(constraints, wish, replay=replay)
     with Standby(listener.log) as standby:
-        variants = variants_of(ref)  # while the worker imports llama.cpp, so that it costs nothing
+        # while the worker imports llama.cpp, so that it costs nothing
+        opened = _opened(ref, _search(standby, listener, offline=offline), listener)
         # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
         threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
-        site = find_site(standby, constraints, variants[0][1], threads)
-        planner = make_planner(variants, site, constraints, wish, standby)
-        plan = _planned(planner, site, wish, replay)
+        settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, threads), wishes)
         if listener.planned is not None:
-            listener.planned(plan)
-        engine, loaded = load_plan(planner, plan, standby, listener.progress, listener.step, fixed=replay is not None)
+            listener.planned(settled.plan)
+        if not settled.chosen.variant.is_here:
+            # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
+            model = _fetched(settled.chosen.variant, opened, listener)
+            settled = settle(model, stockroom_for(model, standby, wishes, threads), wishes)
+        planner, fixed = settled.planner, replay is not None
+        engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
         try:
-            remember_margins(_margins(engine, loaded, site))
+            remember_margins(_margins(engine, loaded, settled.site))
             return Started(engine, loaded, planner.recorder(loaded))
         except BaseException:
             engine.close()
             raise
+
+
+def _fetched(variant: Variant, opened: Opened, listener: Listener) -> LocalModel:
+    """Fetch a variant, and return it as what is here."""
+    paths = _fetch(variant, opened.repository, listener)
+    here, header = read_variant(paths[0])
+    return LocalModel(((replace(here, quant=variant.quant), header),))
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:

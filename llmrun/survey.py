@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llmrun.gguf.summary import ModelSummary
-from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.planner import Planner
 from llmrun.planning.choose import Choice
-from llmrun.planning.plan import PlanWish
+from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.policy import Where
 from llmrun.settings import Constraints, RunSettings
 from llmrun.site import Site
@@ -68,23 +67,19 @@ def survey(
     speeds: Speeds,
     constraints: Constraints,
     wish: PlanWish,
+    plan: Plan | None,
 ) -> Survey:
-    """Return what every variant would take, all with the context of the one that is chosen."""
-    best = Planner(stock, site, speeds, constraints, wish).choice()
-    n_ctx = constraints.n_ctx or (_context_of(best) if best is not None else _usual(stock))
+    """Return what every variant would take, all with the context of the plan; None is where nothing fits."""
+    n_ctx = constraints.n_ctx or (_usual(stock) if plan is None else plan.forecast.n_ctx_each)
     fixed = replace(constraints, n_ctx=n_ctx)
     rows = [
         _row(one, read, Planner([one], site, speeds, fixed, wish).choice(), n_ctx)
         for one, read in zip(stock, is_read, strict=True)
     ]
-    chosen = None if best is None else best.offer.quant
+    chosen = None if plan is None else plan.quant
     summary = next((one.summary for one in stock if one.offer.quant == chosen), stock[0].summary)
     by_size = sorted(rows, key=lambda row: -row.variant.size)
     return Survey(summary, tuple(by_size), chosen, n_ctx, stock[0].offer.sizes.n_layer + 1)
-
-
-def _context_of(choice: Choice) -> int:
-    return context_shape(choice.settings, choice.offer.n_ctx_train).n_ctx // choice.settings.n_seq_max
 
 
 def _usual(stock: Sequence[Stocked]) -> int:

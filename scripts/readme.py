@@ -24,10 +24,10 @@ from llmrun.engine.standby import Standby
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads
-from llmrun.pipeline import make_planner
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.policy import ANYWHERE, POLICIES, Step
 from llmrun.settings import Constraints
+from llmrun.settling import make_planner
 from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.units import format_count

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from llmrun.engine.protocol import Chunk, Generate, Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from scripts.synthetic import FIRST_FILLER, TINY, write_model
+from tests.fetching import Bench, repository
+from tests.hub_server.server import HubServer
 from tests.lent import lender
 from tests.model_trees import HubCache, Ollama
 
@@ -165,3 +168,12 @@ def clean_environment(home: Path) -> dict[str, str]:
     """The environment of a new user with a terminal of 80 columns."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMRUN_", "XDG_"))}
     return kept | {"HOME": str(home), "COLUMNS": "80", "TERM": "xterm", "OMP_WAIT_POLICY": "passive", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A Hub with a small model, and a cache to fetch it into."""
+    with HubServer() as server:
+        server.add(repository())
+        with closing(Bench(server, tmp_path / "cache")) as found:
+            yield found

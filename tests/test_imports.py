@@ -75,6 +75,7 @@ FLOORS = (
         "remote",
         "survey",
         "models",
+        "settling",
         "pipeline",
         "verification",
     ),

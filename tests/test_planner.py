@@ -19,7 +19,6 @@ from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads
 from llmrun.hardware.what_if import parse_machine
 from llmrun.memory.footprint import Footprint
-from llmrun.pipeline import make_planner
 from llmrun.planner import Planner
 from llmrun.planning.pace import Pace
 from llmrun.planning.plan import Plan, PlanWish
@@ -28,6 +27,7 @@ from llmrun.planning.rates import Rates
 from llmrun.planning.repacking import repacking_pays
 from llmrun.planning.work import model_work
 from llmrun.settings import Constraints, RunSettings
+from llmrun.settling import make_planner
 from llmrun.site import Site, site_of
 from llmrun.speeds import Speeds
 from llmrun.variant import ModelFile, Variant, quant_in_name

@@ -23,7 +23,7 @@ def test_the_user_wins_over_the_model_and_the_model_over_our_defaults() -> None:
     )
 
 
-@given(st.builds(SamplingWish, temperature=st.floats(0, 5), top_k=st.integers(0, 999), seed=st.integers(0, 2**32)))
+@given(st.builds(SamplingWish, temperature=st.floats(0, 5), top_k=st.integers(0, 999), seed=st.integers(0, 2**32 - 2)))
 def test_what_the_user_said_is_never_changed(wish: SamplingWish) -> None:
     sampling, _ = choose_sampling(wish, {"general.sampling.temp": 0.7})
     assert (sampling.temperature, sampling.top_k, sampling.seed) == (wish.temperature, wish.top_k, wish.seed)

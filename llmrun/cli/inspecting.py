@@ -11,12 +11,12 @@ from llmrun.reference import parse_reference
 from llmrun.units import format_bytes, format_count
 
 
-def run_inspect(model: str, *, as_json: bool) -> None:
+def run_inspect(model: str, *, offline: bool, as_json: bool) -> None:
     """Show what the file of a model says."""
     console = Console()
-    path, summary = pipeline.inspect(parse_reference(model))
+    path, summary = pipeline.inspect(parse_reference(model, pipeline.hub_address()), offline=offline)
     if as_json:
-        console.data({"path": str(path), **asdict(summary)})
+        console.data({"path": path, **asdict(summary)})
         return
     console.show(summary_text(summary))
 

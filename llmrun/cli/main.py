@@ -56,6 +56,7 @@ def chat(
     reserve: o.Reserve = None,
     device_reserve: o.DeviceReserve = None,
     require_gpu: o.RequireGpu = False,
+    offline: o.Offline = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -86,6 +87,7 @@ def chat(
                 require_gpu=require_gpu,
             ),
             saved_plan(plan),
+            offline,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -112,6 +114,7 @@ def run(
     reserve: o.Reserve = None,
     device_reserve: o.DeviceReserve = None,
     require_gpu: o.RequireGpu = False,
+    offline: o.Offline = False,
     temp: o.Temperature = None,
     top_k: o.TopK = None,
     top_p: o.TopP = None,
@@ -142,6 +145,7 @@ def run(
                 require_gpu=require_gpu,
             ),
             saved_plan(plan),
+            offline,
             SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
             max_tokens,
             tuple(stop or ()),
@@ -168,6 +172,7 @@ def plan(
     reserve: o.Reserve = None,
     device_reserve: o.DeviceReserve = None,
     require_gpu: o.RequireGpu = False,
+    offline: o.Offline = False,
     on: o.On = None,
     save: o.Save = None,
     emit: o.Emit = None,
@@ -189,15 +194,64 @@ def plan(
         source=chosen_source(exact=exact, fast=fast),
     )
     constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
-    run_plan(PlanRequest(model, constraints, wish, on, save, emit, json, quiet))
+    run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 
 @app.command()
-def inspect(model: o.Model, json: o.PlainJson = False) -> None:
+def show(
+    model: o.Model,
+    ctx: o.Ctx = None,
+    kv_type: o.KVType = None,
+    device: o.Devices = None,
+    prefer: o.Prefer = None,
+    reserve: o.Reserve = None,
+    device_reserve: o.DeviceReserve = None,
+    offline: o.Offline = False,
+    exact: o.EveryHeader = False,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show every quantization of a model, what it would take here, and which one would be run."""
+    from llmrun.cli.showing import ShowRequest, run_show
+    from llmrun.cli.wishes import constraints_of, plan_wish
+
+    constraints = constraints_of(ctx, None, kv_type, None, None, device)
+    wish = plan_wish(prefer, reserve=reserve, device_reserve=device_reserve)
+    run_show(ShowRequest(model, constraints, wish, exact, offline, json, quiet))
+
+
+@app.command()
+def search(words: o.Words, limit: o.Limit = 15, json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """Find models on the Hub."""
+    from llmrun.cli.searching import run_search
+
+    run_search(" ".join(words), limit, as_json=json, quiet=quiet)
+
+
+@app.command()
+def pull(
+    model: o.Model,
+    ctx: o.Ctx = None,
+    device: o.Devices = None,
+    prefer: o.Prefer = None,
+    local_dir: o.LocalDir = None,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Fetch a model: the quantization that is named, else the one that would be run here."""
+    from llmrun.cli.pulling import PullRequest, run_pull
+    from llmrun.cli.wishes import constraints_of, plan_wish
+
+    constraints = constraints_of(ctx, None, None, None, None, device)
+    run_pull(PullRequest(model, constraints, plan_wish(prefer), local_dir, offline=False, json=json, quiet=quiet))
+
+
+@app.command()
+def inspect(model: o.Model, offline: o.Offline = False, json: o.PlainJson = False) -> None:
     """Show what a model's file says of itself."""
     from llmrun.cli.inspecting import run_inspect
 
-    run_inspect(model, as_json=json)
+    run_inspect(model, offline=offline, as_json=json)
 
 
 @app.command()

@@ -35,7 +35,14 @@ def _within(name: str) -> Callable[[float | None], float | None]:
     return check
 
 
-Model = Annotated[str, typer.Argument(help="guide (embedded), or the path of a GGUF file.", show_default=True)]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file.",
+        show_default=True,
+    ),
+]
+Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]
 Kept = Annotated[
     str, typer.Argument(metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.")
 ]
@@ -168,6 +175,25 @@ On = Annotated[
         show_default=False,
         rich_help_panel=_RUNNING,
     ),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Use only what is here; ask nobody.", rich_help_panel=_RUNNING)
+]
+LocalDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--local-dir",
+        metavar="FOLDER",
+        help="Where the files go. (default: the Hugging Face cache)",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, max=100, metavar="N", help="Show at most N.", rich_help_panel=_OUTPUT)
+]
+EveryHeader = Annotated[
+    bool, typer.Option("--exact", help="Read the header of every quantization.", rich_help_panel=_OUTPUT)
 ]
 RequireGpu = Annotated[
     bool,

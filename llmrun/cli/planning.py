@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmrun import pipeline
+from llmrun.cli.fetching import listener_of
 from llmrun.cli.plan_text import plan_text
 from llmrun.cli.wishes import check_gpu_wishes
 from llmrun.console import Console, one_line
@@ -36,6 +37,7 @@ class PlanRequest:
     on: str | None = None
     save: Path | None = None
     emit: str | None = None
+    offline: bool = False
     json: bool = False
     quiet: bool = False
 
@@ -56,8 +58,10 @@ def run_plan(request: PlanRequest) -> None:
     machine = None if request.on is None else _other_machine(request.on)
     if machine is not None and request.wish.source == "engine":
         raise UsageError("--exact asks the engine of this machine, and --on is another", "leave one of them out")
-    reference = parse_reference(request.model)
-    summary, variant, plan = pipeline.plan(reference, request.constraints, request.wish, machine)
+    reference = parse_reference(request.model, pipeline.hub_address())
+    summary, variant, plan = pipeline.plan(
+        reference, request.constraints, request.wish, machine, listener_of(console), offline=request.offline
+    )
     if request.save is not None:
         _save(request.save, format_plan(plan, variant.size, request.model))
         console.say(f"the plan is in {request.save}: `llmrun chat {request.model} --plan {request.save}` runs it")
@@ -82,7 +86,8 @@ def _save(path: Path, text: str) -> None:
 
 def _show(request: PlanRequest, summary: ModelSummary, variant: Variant, plan: Plan, console: Console) -> None:
     if request.emit is not None:
-        console.show(shlex.join(llama_server_command(str(variant.path), plan.settings, plan.forecast.n_ctx_train)))
+        path = str(variant.path) if variant.is_here else variant.files[0].name
+        console.show(shlex.join(llama_server_command(path, plan.settings, plan.forecast.n_ctx_train)))
     elif request.json:
         console.data(plan_figures(summary, plan))
     else:

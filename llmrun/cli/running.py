@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from llmrun import pipeline
 from llmrun.chat.answering import stream_answer
@@ -12,13 +12,14 @@ from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.planning import loss_notes
 from llmrun.cli.wishes import check_gpu_wishes, check_replay
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
-from llmrun.local import check_here
+from llmrun.models import check_meant
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
@@ -36,6 +37,7 @@ class Wish:
     constraints: Constraints
     plan: PlanWish
     replay: SavedPlan | None
+    offline: bool
     sampling: SamplingWish
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -75,8 +77,8 @@ def run_chat(wish: Wish) -> None:
 def run_once(wish: Wish, prompt: str | None) -> None:
     """Answer one question, from the command line, a pipe, or both."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
-    reference = parse_reference(wish.model)  # before standard input is waited for: a typo is answered at once
-    check_here(reference)
+    reference = parse_reference(wish.model, pipeline.hub_address())
+    check_meant(reference)  # before standard input is waited for: a typo is answered at once
     question = _question(prompt)
     model = _Model(wish, console)
     with model.start() as engine:
@@ -120,7 +122,7 @@ class _Model:
     def __init__(self, wish: Wish, console: Console) -> None:
         """Raises UsageError for wishes that exclude each other."""
         self._wish, self._console = wish, console
-        self._reference = parse_reference(wish.model)
+        self._reference = parse_reference(wish.model, pipeline.hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
         self._started: pipeline.Started | None = None
@@ -129,13 +131,18 @@ class _Model:
     def start(self) -> Engine:
         """Plan and load it, telling about it; the engine is the caller's to close."""
         wish, console = self._wish, self._console
-        listener = pipeline.Listener(
-            log=console.log if wish.verbose else None,
-            planned=lambda plan: _tell_plan(plan, wish.constraints, console),
-            progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
-            step=console.say,
-        )
-        started = pipeline.start(self._reference, wish.constraints, wish.plan, listener, wish.replay)
+        with FetchScreen(console).shown() as screen:
+            listener = replace(
+                listener_of(console),
+                log=console.log if wish.verbose else None,
+                planned=lambda plan: _tell_plan(plan, wish.constraints, console),
+                fetch=screen,
+                progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+                step=console.say,
+            )
+            started = pipeline.start(
+                self._reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
+            )
         console.clear_status()
         if notice := _info(started.engine).notice:
             console.say(f"note: {notice}")

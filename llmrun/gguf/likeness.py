@@ -8,8 +8,9 @@ most matrices in the type of its label, the ones that lose most in better ones, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 
 from llmrun.gguf.encode import lay_out
@@ -68,33 +69,40 @@ def _filled(tensors: list[TensorInfo], base: GGMLType, wanted: int, alignment: i
     places = [place for place in _by_loss(tensors) if _may_change(tensors[place], base)]
     for place in places:
         tensors[place] = replace(tensors[place], type=_fitting(base, tensors[place].shape[0]))
-    total = sum(align(tensor.size, alignment) for tensor in tensors)
-    rises = total <= wanted
-    for place in _again(places if rises else places[::-1]):
-        changed = _next(tensors[place], rises=rises)
-        if changed is None:
-            continue
-        new = total + align(changed.size, alignment) - align(tensors[place].size, alignment)
-        if rises and new > wanted:
-            continue
-        tensors[place], total = changed, new
-        if not rises and total <= wanted:
+    gap = wanted - sum(align(tensor.size, alignment) for tensor in tensors)
+    rises = gap >= 0
+    for _ in _LADDER:
+        before = gap
+        for place in places if rises else places[::-1]:
+            for _ in range(2):  # two steps at once are what separates Q4_K and Q6_K in Q4_K_M
+                if rises or gap < 0:
+                    gap = _changed(tensors, place, gap, alignment, rises=rises)
+        if gap == before:
             break
     return tensors
 
 
-def _again(places: Sequence[int]) -> Iterable[int]:
-    """Yield the places over and over: two steps of the ladder at once are what separates Q4_K and Q6_K in Q4_K_M."""
-    return (place for _ in _LADDER for place in places for _ in range(2))
+def _changed(tensors: list[TensorInfo], place: int, gap: int, alignment: int, *, rises: bool) -> int:
+    """Take a tensor's next better or worse type if that brings the size nearer; return what is lacking then."""
+    tensor = tensors[place]
+    kind = _next(tensor.type, tensor.shape[0], rises=rises)
+    if kind is None:
+        return gap
+    changed = replace(tensor, type=kind)
+    left = gap - align(changed.size, alignment) + align(tensor.size, alignment)
+    if rises and left < 0:
+        return gap
+    tensors[place] = changed
+    return left
 
 
-def _next(tensor: TensorInfo, *, rises: bool) -> TensorInfo | None:
-    """Return the tensor in the next better or worse type, None at the end of the ladder."""
-    bits = _bits(tensor.type)
-    for kind in _LADDER if rises else _LADDER[::-1]:
-        fitting = _fitting(kind, tensor.shape[0])
-        if (_bits(fitting) > bits) if rises else (_bits(fitting) < bits):
-            return replace(tensor, type=fitting)
+@lru_cache(maxsize=1024)
+def _next(kind: GGMLType, row: int, *, rises: bool) -> GGMLType | None:
+    """Return the next better or worse type for rows of so many weights, None at the end of the ladder."""
+    for other in _LADDER if rises else _LADDER[::-1]:
+        fitting = _fitting(other, row)
+        if (_bits(fitting) > _bits(kind)) if rises else (_bits(fitting) < _bits(kind)):
+            return fitting
     return None
 
 

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrun import __version__
 from llmrun.errors import UnreachableError, UsageError
@@ -57,6 +57,7 @@ def hub_api() -> HfApi:
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what it would warn of is told by us
     import huggingface_hub
 
     huggingface_hub.set_client_factory(new_session)
@@ -95,7 +96,16 @@ def new_session() -> httpx2.Client:
     """Return connections of our own kind: with deadlines, and none while we are to be offline."""
     import httpx2
 
-    return httpx2.Client(
+    class Session(httpx2.Client):
+        """Says at once that nobody is there, which the Hub's client would try five times more."""
+
+        def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+            try:
+                return super().send(request, **options)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                raise setback_of(error, host_of(str(request.url))) from error
+
+    return Session(
         event_hooks={"request": [_refuse_offline, watch]},
         follow_redirects=True,
         timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
@@ -112,10 +122,11 @@ def _refuse_offline(request: httpx2.Request) -> None:
 @contextlib.contextmanager
 def hub_errors(repo_id: str, path: str | None = None) -> Iterator[None]:
     """Raise what goes wrong with the Hub as errors of ours; path: of the file in the repository that is asked for."""
+    address = endpoint()  # before anything is imported of the Hub's client, which then reads its settings
     import httpx2
     from huggingface_hub import errors, get_token
 
-    asked = Asked(endpoint(), repo_id, path, has_token=get_token() is not None)
+    asked = Asked(address, repo_id, path, has_token=get_token() is not None)
     try:
         yield
     except errors.HfHubHTTPError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from llmrun.errors import ChecksumError, GatedError, HubError, LLMRunError, NotFoundError, UnreachableError
 from llmrun.hub.address import host_of
+from llmrun.hub.answer import asked_wait
 from llmrun.hub.retries import MAX_ASKED_WAIT
 from llmrun.hub.setback import SetbackError
 from llmrun.units import format_bytes, format_seconds
@@ -48,6 +50,8 @@ def refused(status: int, headers: Mapping[str, str], asked: Asked) -> LLMRunErro
         return NotFoundError(f"{asked.repo_id} has no file {asked.path or 'of that name'}", f"see {asked.page}")
     if code == "RepoNotFound" or status in (401, 404):
         return _not_found(asked)
+    if status == 429:
+        return _too_often(asked, asked_wait(headers, datetime.now(UTC)))
     if status == 403:
         return GatedError(f"{host_of(asked.endpoint)} does not give {asked.what} to us (403)", f"see {asked.page}")
     return HubError(f"{host_of(asked.endpoint)} answered {status} when asked for {asked.what}", "try again later")
@@ -70,6 +74,14 @@ def _not_found(asked: Asked) -> NotFoundError:
         f"{asked.repo_id} does not exist on the Hub, or is private",
         "`llmrun search WORDS` finds models; a private one needs HF_TOKEN or `hf auth login`",
     )
+
+
+def _too_often(asked: Asked, wait: float | None) -> HubError:
+    pause = "a while" if wait is None else format_seconds(wait)
+    hint = (
+        "wait, and type the same again" if asked.has_token else "wait, or set HF_TOKEN: more is given to those who do"
+    )
+    return HubError(f"{host_of(asked.endpoint)} was asked too often (429): it asks for a pause of {pause}", hint)
 
 
 def unreachable(reason: str) -> UnreachableError:

@@ -5,16 +5,17 @@ Knows the order: look, see that there is room, take the lock, take over what oth
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from llmrun.errors import DiskFullError, HubError, UsageError
+from llmrun.errors import HubError, UsageError
 from llmrun.hub.checksum import Checksum, parse_checksum
 from llmrun.hub.client import Hub, is_offline, this_hub
+from llmrun.hub.disk import check_room, disk_errors
 from llmrun.hub.failure import given_up, offline, unreachable
 from llmrun.hub.part import Part
 from llmrun.hub.retries import Retries
@@ -23,7 +24,6 @@ from llmrun.hub.settle import bytes_here, copy_from, held, link, remember_revisi
 from llmrun.hub.source import Source
 from llmrun.hub.store import Place, cache_folder, is_whole, place_in_cache, place_in_folder, snapshot_path
 from llmrun.hub.transfer import Transfer, TransferListener
-from llmrun.units import format_bytes
 from llmrun.variant import ModelFile, RemoteFile
 
 
@@ -80,8 +80,9 @@ def fetch(
     fetching.check_room(files)
     paths = tuple(map(fetching.path_of, files))
     if wish.revision is not None and wish.local_dir is None:
-        for remote in {_remote(file) for file in files[:1]}:
-            remember_revision(remote.repo_id, wish.revision, remote.commit, fetching.folder)
+        with contextlib.suppress(OSError):  # a cache may be for reading only
+            for remote in map(_remote, files[:1]):
+                remember_revision(remote.repo_id, wish.revision, remote.commit, fetching.folder)
     return paths
 
 
@@ -99,17 +100,11 @@ class _Fetching:
 
     def check_room(self, files: Sequence[ModelFile]) -> None:
         """Raise DiskFullError where what is lacking has no room, offline's error where it may not be fetched."""
-        lacking = [file for file in files if self._cached(file) is None and not self._final(file).is_file()]
+        lacking = [file for file in files if not self._is_here(file)]
         if lacking and (self._wish.offline or is_offline()):
             raise offline(f"{lacking[0].name} of {_remote(lacking[0]).repo_id}")
         needed = sum(max(0, file.size - bytes_here(self._place(file, _checksum(file)))) for file in lacking)
-        where = _existing(self._wish.local_dir or self.folder)
-        free = shutil.disk_usage(where).free
-        if needed > free:
-            raise DiskFullError(
-                f"{format_bytes(needed)} are to be fetched, and {format_bytes(free)} are free on the disk of {where}",
-                "make room (`llmrun list` shows what can go), or set HF_HUB_CACHE to a folder on another disk",
-            )
+        check_room(needed, self._wish.local_dir or self.folder)
 
     def path_of(self, file: ModelFile) -> Path:
         """Return where a file lies, once it does."""
@@ -119,24 +114,25 @@ class _Fetching:
         source = Source(self._asked_hub(), file, self._listener.slow)
         checksum = _checksum(file) or self._told_checksum(file, source)
         place = self._place(file, checksum)
-        with held(place, partial(self._listener.waiting, file)):
+        with disk_errors(place.final.parent), held(place, partial(self._listener.waiting, file)):
             self._put(file, place, source, checksum)
         self._listener.done(file, place.final)
         return place.final
 
     def _put(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
         """Have the file lie in its place, by what is here where that will do; its lock is held."""
-        if self._wish.local_dir is not None and place.final.exists():
-            self._check_present(file, place, checksum)
-            return
-        if place.blob is not None and is_whole(place.blob, file.size):
+        if self._wish.local_dir is not None:
+            if place.final.exists():
+                self._check_present(file, place, checksum)
+                return
+            if (cached := self._cached(file)) is not None and copy_from(cached, place):
+                return
+        elif place.blob is not None and is_whole(place.blob, file.size):
             link(place)
-        if is_whole(place.final, file.size):
             return
-        if self._wish.local_dir is not None and (cached := self._cached(file)) is not None:
-            copy_from(cached, place)
-        if not place.final.exists():
-            self._transfer(file, place, source, checksum)
+        elif is_whole(place.final, file.size):  # another process brought it, while its lock was waited for
+            return
+        self._transfer(file, place, source, checksum)
 
     def _transfer(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
         take_over(place)
@@ -177,8 +173,12 @@ class _Fetching:
         path = snapshot_path(_remote(file), self.folder)
         return path if is_whole(path, file.size) else None
 
-    def _final(self, file: ModelFile) -> Path:
-        return self._place(file, None).final
+    def _is_here(self, file: ModelFile) -> bool:
+        """Return whether nobody has to be asked for a file."""
+        if self._cached(file) is not None:
+            return True
+        place = self._place(file, _checksum(file))
+        return place.final.exists() if place.blob is None else is_whole(place.blob, file.size)
 
     def _place(self, file: ModelFile, checksum: Checksum | None) -> Place:
         if self._wish.local_dir is not None:
@@ -203,8 +203,3 @@ def _checksum(file: ModelFile) -> Checksum | None:
     if found is None or found.kind != "sha256":
         raise HubError(f"{file.sha256[:80]!r} is no sha256 of {file.name}: it has 64 hexadecimal digits")
     return found
-
-
-def _existing(folder: Path) -> Path:
-    """Return a folder, or the nearest above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -5,18 +5,14 @@ Knows nothing of where bytes come from.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from llmrun.errors import DiskFullError, HubError
 from llmrun.hub.checksum import Checksum, RunningSum
-from llmrun.units import format_bytes
+from llmrun.hub.disk import disk_errors
 
 _READ = 1 << 20
-# What a disk, a quota, or a file system for small files says when it takes no more (FAT has 4 GiB to a file)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Part:
@@ -32,9 +28,9 @@ class Part:
         self.size = size
         self.length = 0
         self._checksum = checksum
-        self._sum = RunningSum(checksum, size)
         # unbuffered: what was written is there whatever becomes of this process
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", 0)
+        self._sum = RunningSum(checksum, size)
 
     def take_stock(self, told: Callable[[int, int], None]) -> None:
         """Add up what is there, up to the file's size; told: with the bytes added and how many there are."""
@@ -55,10 +51,8 @@ class Part:
         """Write what came; raises DiskFullError where it does not go in, and keeps what did."""
         rest = memoryview(piece)
         while rest:
-            try:
+            with disk_errors(self.path.parent, self.length, self.size):
                 written = self._file.write(rest)
-            except OSError as error:
-                raise self._explained(error) from error
             self._sum.add(rest[:written])
             self.length += written
             rest = rest[written:]
@@ -80,26 +74,10 @@ class Part:
 
     def sync(self) -> None:
         """Have the disk keep it, before it is given its name."""
-        try:
+        with disk_errors(self.path.parent, self.length, self.size):
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._explained(error) from error
 
     def close(self) -> None:
         """Close the file, and leave it where it is."""
         self._sum.close()
         self._file.close()
-
-    def _explained(self, error: OSError) -> HubError:
-        if error.errno not in _FULL:
-            return HubError(f"{self.path} cannot be written: {error.strerror}")
-        lacking = format_bytes(self.size - self.length)
-        if error.errno == errno.EFBIG:
-            return DiskFullError(
-                f"no file in {self.path.parent} may be larger than {format_bytes(self.length)}: {lacking} are lacking",
-                "set HF_HUB_CACHE to a folder on another disk",
-            )
-        return DiskFullError(
-            f"the disk of {self.path.parent} is full: {lacking} are lacking of {format_bytes(self.size)}",
-            f"make room and type the same again: the {format_bytes(self.length)} that came are kept",
-        )

@@ -32,7 +32,8 @@ def setback_of(error: Exception, host: str) -> SetbackError:
     if isinstance(error, httpx2.ConnectTimeout):
         return SetbackError(f"{host} cannot be reached: it did not answer in time", unreachable=True)
     if isinstance(error, httpx2.TimeoutException):
-        return SetbackError(f"{host} stopped sending", unreachable=True)
+        seconds = error.request.extensions["timeout"]["read"]
+        return SetbackError(f"{host} sent nothing for {seconds:.0f} s", unreachable=True)
     if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError):
         return SetbackError(f"{host} broke off the connection")
     return SetbackError(f"{host} cannot be used: {type(error).__name__}", unreachable=True)

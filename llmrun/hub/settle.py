@@ -36,6 +36,8 @@ def held(place: Place, waiting: Callable[[int], None]) -> Iterator[None]:
             waiting(_size_of(place.part))
     try:
         yield
+        if place.blob is None:  # a folder of the user's: whoever waits finds the file there, whichever lock it gets
+            place.lock.unlink(missing_ok=True)
     finally:
         lock.release()
 
@@ -55,9 +57,9 @@ def take_over(place: Place) -> None:
 
 
 def settle(place: Place, part: Part) -> None:
-    """Give a part that is right its name, surely on the disk; the part is closed."""
+    """Give a part that is right its name, surely on the disk, and clear away what is of no use now."""
     part.sync()
-    part.close()
+    part.close()  # Windows renames no open file
     target = place.blob or place.final
     target.parent.mkdir(parents=True, exist_ok=True)
     place.part.replace(target)
@@ -81,13 +83,15 @@ def link(place: Place) -> None:
         place.blob.replace(place.final)
 
 
-def copy_from(path: Path, place: Place) -> None:
-    """Have a file of the cache under a name elsewhere: by a second name for the same bytes, else as the part."""
+def copy_from(path: Path, place: Place) -> bool:
+    """Return whether a file of the cache got a second name elsewhere; if not, its bytes were copied, as a part."""
     place.final.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path.resolve(), place.final)
     except OSError:  # another disk, or a file system without
         shutil.copyfile(path, place.part)
+        return False
+    return True
 
 
 def remember_revision(repo_id: str, revision: str, commit: str, folder: Path) -> None:

@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from llmrun.errors import HubError
 from llmrun.hub.checksum import Checksum
+from llmrun.repo_path import why_unsafe
 from llmrun.variant import RemoteFile
 
 # `.incomplete` so that `hf cache prune` clears away what nobody goes on with
@@ -22,7 +23,6 @@ PART_SUFFIX = ".llmrun.incomplete"
 
 # huggingface_hub's validate_repo_id
 _REPO_ID = re.compile(r"(?!.*(?:--|\.\.))(?:\b[\w\-.]{1,96}\b/)?\b[\w\-.]{1,96}\b(?<!\.git)", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def repo_folder(repo_id: str, folder: Path) -> Path:
 def ref_path(repo_id: str, revision: str, folder: Path) -> Path:
     """Return where the cache has the commit of a revision; raises HubError for a name that leads elsewhere."""
     refs = repo_folder(repo_id, folder) / "refs"
-    if not _is_safe(revision):
-        raise HubError(f"{revision!r} is no name of a revision")
+    if (why := why_unsafe(revision)) is not None:
+        raise HubError(f"{revision!r} is no name of a revision: it {why}")
     return refs / revision
 
 
@@ -104,14 +104,9 @@ def _check_commit(file: RemoteFile) -> None:
 
 def _within(root: Path, below: str, file: RemoteFile) -> Path:
     """Return a file's path under a folder; links on the way may not lead out of the folder either."""
+    if (why := why_unsafe(file.path)) is not None:
+        raise HubError(f"{file.path!r} of {file.repo_id} is not fetched: it {why}")
     path = root / below / file.path
-    if not _is_safe(file.path) or not path.parent.resolve().is_relative_to(root.resolve()):
-        raise HubError(f"{file.repo_id} names a file {file.path!r}, which would lie outside of {root}")
+    if not path.parent.resolve().is_relative_to(root.resolve()):
+        raise HubError(f"{file.path!r} of {file.repo_id} is not fetched: a link leads out of {root}")
     return path
-
-
-def _is_safe(name: str) -> bool:
-    """Return whether a name with `/` stays below the folder it is put into, on any system."""
-    if _CONTROL.search(name) or "\\" in name:
-        return False
-    return all(part not in ("", ".", "..") and not PureWindowsPath(part).drive for part in name.split("/"))

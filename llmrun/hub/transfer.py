@@ -28,13 +28,12 @@ def _nothing(*_: object) -> None: ...
 class TransferListener:
     """Who is told of a transfer.
 
-    checking: bytes added up and bytes that are here, before anything is asked for. progress: bytes that are here and
-    bytes of the file. retrying: what went wrong, and seconds until the next try. restarting: why everything is
-    fetched anew.
+    checking: bytes added up and bytes that are here, before anything is asked for. progress: bytes that are here.
+    retrying: what went wrong, and seconds until the next try. restarting: why everything is fetched anew.
     """
 
     checking: Callable[[int, int], None] = _nothing
-    progress: Callable[[int, int], None] = _nothing
+    progress: Callable[[int], None] = _nothing
     retrying: Callable[[str, float], None] = _nothing
     restarting: Callable[[str], None] = _nothing
 
@@ -116,7 +115,7 @@ class Transfer:
         now = time.monotonic()
         if now - self._told_at >= _TOLD_EVERY or self._part.length == self._part.size:
             self._told_at = now
-            self._listener.progress(self._part.length, self._part.size)
+            self._listener.progress(self._part.length)
 
     def _bear(self, setback: SetbackError) -> None:
         """Wait for the next try, or raise what to tell; whoever was never there is said to be down at once."""

@@ -6,14 +6,15 @@ waits when its time is over is left behind, and ends with the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmrun.hub.answer import LATER
 from llmrun.hub.setback import SetbackError
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ CONNECT_SECONDS = 2.0  # a server that is down is said to be within this, whatev
 SLOW_SECONDS = 2.0  # a server that has not answered after this is told of
 ANSWER_SECONDS = 10.0  # as huggingface_hub's HF_HUB_DOWNLOAD_TIMEOUT
 
-# httpcore's events that show somebody is there: a connection stands, an answer begins
-_ALIVE = {"http11.send_request_headers.started", "http11.receive_response_headers.complete"}
+# httpcore's events that show somebody is there; the latter's value has the status at its second place
+_CONNECTED = "http11.send_request_headers.started"
+_ANSWERS = "http11.receive_response_headers.complete"
 
 _signs_of_life: ContextVar[SimpleQueue[object] | None] = ContextVar("signs_of_life", default=None)
 
@@ -56,9 +58,11 @@ def watch(request: httpx2.Request) -> None:
         request.extensions["trace"] = partial(_pass_on, signs)
 
 
-def _pass_on(signs: SimpleQueue[object], event: str, _: object) -> None:
-    if event in _ALIVE:
+def _pass_on(signs: SimpleQueue[object], event: str, info: Mapping[str, Any]) -> None:
+    if event == _CONNECTED:
         signs.put(None)
+    if event == _ANSWERS:
+        signs.put(info["return_value"][1])
 
 
 def _ask(ask: Callable[[], T], answer: Future[T], signs: SimpleQueue[object]) -> None:
@@ -76,17 +80,20 @@ def _ask(ask: Callable[[], T], answer: Future[T], signs: SimpleQueue[object]) ->
 def _wait(
     answer: Future[T], signs: SimpleQueue[object], host: str, slow: Callable[[str], None], seconds: float
 ) -> None:
-    limit, is_connected, is_told = CONNECT_SECONDS, False, False
+    limit, is_connected, is_told, status = CONNECT_SECONDS, False, False, None
     while True:
         try:
-            if signs.get(timeout=limit) is answer:
+            sign = signs.get(timeout=limit)
+            if sign is answer:
                 return
-            limit, is_connected, is_told = min(SLOW_SECONDS, seconds), True, False
+            limit, is_connected, is_told, status = min(SLOW_SECONDS, seconds), True, False, sign or status
         except Empty:
             if not is_connected:
                 raise SetbackError(f"{host} cannot be reached within {limit:.0f} s", unreachable=True) from None
+            if is_told and status in LATER:  # who asks waits by itself, longer than people do
+                raise SetbackError(f"{host} answered {status}", unreachable=True) from None
             if is_told or seconds <= SLOW_SECONDS:
-                raise SetbackError(f"{host} has not answered for {seconds:.0f} s", unreachable=True) from None
+                raise SetbackError(f"{host} sent nothing for {seconds:.0f} s", unreachable=True) from None
             slow(host)
             limit, is_told = seconds - SLOW_SECONDS, True
 

@@ -120,7 +120,7 @@ def loss_by_bits(bpw: float) -> float:
     place = bisect_left(bits, bpw)
     if place == 0:
         return _BY_BITS[0][1]
-    if place == len(bits):
+    if bpw >= bits[-1]:
         return _BY_BITS[-1][1]
     (low, more), (high, less) = _BY_BITS[place - 1], _BY_BITS[place]
     part = (bpw - low) / (high - low)

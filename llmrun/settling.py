@@ -1,0 +1,151 @@
+"""A plan for a model that may be elsewhere: chosen among what is known of its variants, until the chosen one is read.
+
+Knows who plans and on which machine; must not know how a header is read, or what becomes of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llmrun.engine.standby import Standby
+from llmrun.errors import EngineError
+from llmrun.folders import answers_folder
+from llmrun.gguf.header import GGUFHeader
+from llmrun.hardware.hardware import Hardware
+from llmrun.hardware.threads import Threads
+from llmrun.models import Found, Model
+from llmrun.planning.plan import Plan, PlanWish
+from llmrun.settings import Constraints
+from llmrun.site import Site, described_site, find_site
+from llmrun.variant import Variant
+
+if TYPE_CHECKING:
+    from llmrun.planner import Planner
+    from llmrun.planning.plan_file import SavedPlan
+    from llmrun.speeds import Speeds
+    from llmrun.stock import Stocked
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wished of a plan. on: for another machine; replay: a plan to take as it is, in the place of a new one."""
+
+    constraints: Constraints
+    wish: PlanWish
+    on: Hardware | None = None
+    replay: SavedPlan | None = None
+
+    def site(self, standby: Standby, header: GGUFHeader, threads: Threads) -> Site:
+        """Return the machine that is planned for."""
+        if self.on is not None:
+            return described_site(self.on, self.constraints)
+        return find_site(standby, self.constraints, header, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A plan, who made it, and for which machine."""
+
+    site: Site
+    planner: Planner
+    plan: Plan
+
+    @property
+    def chosen(self) -> Stocked:
+        """The variant that is to be run."""
+        return self.planner.variant(self.plan)
+
+
+class Stockroom:
+    """Variants as they can be planned with on one machine, each made once: what is planned with again is at hand."""
+
+    def __init__(self, site: Site, standby: Standby | None) -> None:
+        """standby: whom to ask about them, None is arithmetic alone."""
+        self.site = site
+        self.speeds = speeds_of(site)
+        self._standby = standby
+        self._made: dict[str, tuple[GGUFHeader, Stocked]] = {}
+
+    def stock(self, variants: Sequence[Found]) -> list[Stocked]:
+        """Return variants with these headers."""
+        for variant, header in variants:
+            known = self._made.get(variant.quant)
+            if known is None or known[0] is not header:
+                (made,) = stock_of([(variant, header)], self.site, self._standby, self.speeds)
+                self._made[variant.quant] = (header, made)
+        return [self._made[variant.quant][1] for variant, _ in variants]
+
+
+def stockroom_for(model: Model, standby: Standby, wishes: Wishes, threads: Threads) -> Stockroom:
+    """Return the variants of a model on the machine that is planned for."""
+    site = wishes.site(standby, model.found()[0][1], threads)
+    return Stockroom(site, standby if site.here else None)
+
+
+def settle(model: Model, room: Stockroom, wishes: Wishes) -> Settled:
+    """Return a plan that rests on the header of what it chose; where that was only a likeness it is read, and so on."""
+    from llmrun.planner import Planner
+
+    while True:
+        planner = Planner(room.stock(model.found()), room.site, room.speeds, wishes.constraints, wishes.wish)
+        plan = _planned(planner, room.site, wishes.wish, wishes.replay)
+        if model.is_read(plan.quant):
+            return Settled(room.site, planner, plan)
+        model.read(plan.quant)
+
+
+def make_planner(
+    variants: Sequence[tuple[Variant, GGUFHeader]],
+    site: Site,
+    constraints: Constraints,
+    wish: PlanWish,
+    standby: Standby | None,
+    speeds: Speeds | None = None,
+) -> Planner:
+    """Return who plans with these variants; standby is whom to ask about them, None is arithmetic alone.
+
+    speeds: the machine's, None is what is known of it.
+    """
+    from llmrun.planner import Planner  # here, because `--help` need not wait for it
+
+    known = speeds or speeds_of(site)
+    return Planner(stock_of(variants, site, standby, known), site, known, constraints, wish)
+
+
+def speeds_of(site: Site) -> Speeds:
+    """Return the speeds of a machine: as measured here, as known of its kind elsewhere."""
+    from llmrun.speeds import Speeds, open_speeds
+
+    return open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
+
+
+def stock_of(variants: Sequence[Found], site: Site, standby: Standby | None, speeds: Speeds) -> list[Stocked]:
+    """Return variants as they can be planned with."""
+    from llmrun.stock import stocked
+
+    answers = answers_folder()
+    return [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
+
+
+def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | None = None) -> Plan:
+    """Return the plan; raises EngineError where a GPU is required and it would not be used."""
+    if wish.require_gpu and not site.devices:
+        from llmrun.doctor.gpu_required import require_gpu  # here: who requires none starts without the doctor
+        from llmrun.doctor.reading import read_facts
+
+        if not site.here:
+            raise EngineError("a GPU is required, and the machine that was described has none")
+        require_gpu(site.devices, read_facts)
+    found = planner.plan() if replay is None else planner.replayed(replay)
+    if wish.require_gpu and found.where == "host":
+        raise EngineError(
+            "a GPU is required, and nothing of the model fits there beside the reserve",
+            "`llmrun plan` without --require-gpu shows what is lacking",
+        )
+    if found.from_disk and site.here:
+        from llmrun.hardware.disk import read_disk_speed
+
+        return replace(found, disk_speed=read_disk_speed(planner.variant(found).variant.path))
+    return found
