@@ -127,7 +127,8 @@ def _kept(model: ShelfModel) -> Holding:
 def _unused_note(repo: CachedRepo) -> str | None:
     if not repo.unused:
         return None
-    return f"{repo.repo_id}: {len(repo.unused)} files that nothing refers to: `hf cache prune` removes them"
+    count = "a file" if len(repo.unused) == 1 else f"{len(repo.unused)} files"
+    return f"{repo.repo_id}: nothing refers to {count} of it: `llmrun rm {repo.repo_id} --unfinished` frees the room"
 
 
 def files_of(repo: CachedRepo, ref: HubRef) -> tuple[ModelFile, ...]:

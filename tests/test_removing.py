@@ -74,6 +74,15 @@ def test_only_what_was_not_finished_can_be_removed(llmrun: Run, hub_cache: HubCa
     assert (again.returncode, again.stderr.splitlines()[0]) == (5, f"error: no download of {REPO} is unfinished")
 
 
+def test_what_an_interrupted_removal_left_is_told_of_and_can_be_removed(llmrun: Run, hub_cache: HubCache) -> None:
+    hub_cache.add(REPO, {Q4: content(Q4), Q8: content(Q8, 5000)})
+    (hub_cache.repo() / "snapshots" / COMMIT / Q8).unlink()
+    remedy = f"`llmrun rm {REPO} --unfinished` frees the room"
+    assert llmrun("list").stderr == f"note: {REPO}: nothing refers to a file of it: {remedy}\n"
+    assert figures(llmrun("rm", REPO, "--unfinished", "--yes", "--json"))["freed"] == 5000
+    assert (llmrun("list").stderr, hub_cache.blob(REPO, content(Q4)).exists()) == ("", True)
+
+
 def test_the_last_of_a_repository_takes_its_folder_along(llmrun: Run, hub_cache: HubCache) -> None:
     hub_cache.add(REPO, {Q4: content(Q4)})
     hub_cache.remember(REPO, {Q4: content(Q4)})
@@ -228,6 +237,12 @@ def test_on_a_terminal_it_is_asked(hub_cache: HubCache, tmp_path: Path, answer: 
         ("qwen3:8b", 2, "llmrun reads Ollama's models and leaves them alone", "`ollama rm qwen3:8b`"),
         ("ollama:qwen3:8b", 2, "llmrun reads Ollama's models and leaves them alone", "`ollama rm qwen3:8b`"),
         ("ollama:own:1", 5, "ollama:own:1 is not in the cache", "`llmrun list` shows what is"),
+        (
+            "https://hf.co/acme/lm-GGUF",
+            2,
+            "llmrun reads LM Studio's models and leaves them alone",
+            "remove it in LM Studio",
+        ),
         ("acme/lm-GGUF", 2, "llmrun reads LM Studio's models and leaves them alone", "remove it in LM Studio"),
         ("acme/none", 5, "acme/none is not in the cache", "`llmrun list` shows what is"),
         (f"{REPO}:Q2_K", 5, f"of {REPO} in the cache: there is no quantization Q2_K", "there is only Q4_K_M"),

@@ -23,6 +23,7 @@ from llmrun.reference import (
     ModelRef,
     NameRef,
     ShelfRef,
+    format_reference,
     parse_reference,
 )
 from llmrun.shelf.model import TITLES
@@ -46,7 +47,7 @@ class Checked:
 def run_verify(model: str, *, as_json: bool, quiet: bool) -> None:
     """Verify the files of a model; raises ChecksumError where one is damaged."""
     console = Console(quiet=quiet)
-    checked = _find(parse_reference(model), model)
+    checked = _find(parse_reference(model))
     verdicts = [verify(file, _progress(file, console)) for file in checked.files]
     console.clear_status()
     if as_json:
@@ -56,7 +57,7 @@ def run_verify(model: str, *, as_json: bool, quiet: bool) -> None:
     _raise_for(verdicts, checked)
 
 
-def _find(ref: ModelRef, typed: str) -> Checked:
+def _find(ref: ModelRef) -> Checked:
     match ref:
         case GuideRef(quant):
             paths = [embedded_file(name) for name in ((quant,) if quant else GUIDE_QUANTS)]
@@ -64,11 +65,11 @@ def _find(ref: ModelRef, typed: str) -> Checked:
         case LocalRef(path):
             return Checked(tuple(map(_plain, _own_files(path))), "fetch it again from where it came")
         case HubRef():
-            return _in_cache(ref) or _on_shelves(typed)
+            return _in_cache(ref) or _on_shelves(ref)
         case NameRef():
-            return _named(ref, typed)
+            return _named(ref)
         case ShelfRef():
-            return _on_shelves(typed)
+            return _on_shelves(ref)
 
 
 def _own_files(path: Path) -> Sequence[Path]:
@@ -87,20 +88,21 @@ def _in_cache(ref: HubRef) -> Checked | None:
     return Checked(files_of(repo, ref), repo_id=repo.repo_id) if repo and repo.files else None
 
 
-def _named(ref: NameRef, typed: str) -> Checked:
+def _named(ref: NameRef) -> Checked:
     try:
         found = _in_cache(resolve(ref))
     except NotFoundError:  # not a name of ours, or not in the quantization; one of Ollama's perhaps
-        if not find_all(typed):
+        if not find_all(format_reference(ref)):
             raise
         found = None
-    return found or _on_shelves(typed)
+    return found or _on_shelves(ref)
 
 
-def _on_shelves(typed: str) -> Checked:
-    models = find_all(typed)
+def _on_shelves(ref: ModelRef) -> Checked:
+    name = format_reference(ref)
+    models = find_all(name)
     if not models:
-        raise NotFoundError(f"{typed} is not on this machine", "`llmrun list` shows what is")
+        raise NotFoundError(f"{name} is not on this machine", "`llmrun list` shows what is")
     files = {file.origin: file for model in models for file in (*model.files, *model.beside)}
     first = models[0]
     if not files:

@@ -52,9 +52,10 @@ def plan_removal(repo: CachedRepo, names: Collection[str]) -> Removal:
 
 
 def plan_removal_of_unfinished(repo: CachedRepo) -> Removal:
-    """Return what goes with the downloads that were not finished."""
-    paths = tuple(partial.path for partial in repo.partials)
-    return Removal(repo, _unfinished_names(repo), (), paths, _freed(paths))
+    """Return what goes with the downloads that were not finished, and with files that no snapshot refers to."""
+    paths = (*(partial.path for partial in repo.partials), *repo.unused)
+    unused = (f"{path.name[:12]}… (of no snapshot)" for path in repo.unused)
+    return Removal(repo, (*_unfinished_names(repo), *unused), (), paths, _freed(paths))
 
 
 def plan_removal_of_all(repo: CachedRepo) -> Removal:
