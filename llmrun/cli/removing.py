@@ -72,12 +72,9 @@ def _resolve(ref: NameRef) -> HubRef:
 def _not_here(ref: ModelRef) -> LLMRunError:
     """Return the error for what the cache has not: another program may have it."""
     name = format_reference(ref)
-    model = find(name)
-    return (
-        NotFoundError(f"{name} is not in the cache", "`llmrun list` shows what is")
-        if model is None
-        else _not_ours(model)
-    )
+    if (model := find(name)) is not None:
+        return _not_ours(model)
+    return NotFoundError(f"{name} is not in the cache", "`llmrun list` shows what is")
 
 
 def _not_ours(model: ShelfModel) -> UsageError:
@@ -88,9 +85,8 @@ def _not_ours(model: ShelfModel) -> UsageError:
 
 def _plan(wish: RemoveWish, ref: HubRef) -> Removal:
     if ref.revision is not None:
-        raise UsageError(
-            "a file is removed from all revisions at once", f"llmrun rm {format_reference(replace(ref, revision=None))}"
-        )
+        everywhere = format_reference(replace(ref, revision=None))
+        raise UsageError("a file is removed from all revisions at once", f"llmrun rm {everywhere}")
     repo = read_repo(ref.repo_id)
     if repo is None:
         raise _not_here(parse_reference(wish.model))

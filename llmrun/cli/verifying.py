@@ -64,19 +64,20 @@ def _find(ref: ModelRef) -> Checked:
             return Checked(tuple(map(_plain, paths)), "reinstall llmrun")
         case LocalRef(path):
             return Checked(tuple(map(_plain, _own_files(path))), "fetch it again from where it came")
-        case HubRef():
-            return _in_cache(ref) or _on_shelves(ref)
-        case NameRef():
-            return _named(ref)
+        case HubRef() | NameRef():
+            return _kept(ref)
         case ShelfRef():
             return _on_shelves(ref)
 
 
 def _own_files(path: Path) -> Sequence[Path]:
     """Return the files of a path: the parts of a model, or all models of a folder."""
-    if path.expanduser().is_dir():
-        return sorted(path.expanduser().glob("*.gguf"))
-    return split_paths(locate(LocalRef(path)))
+    if not path.expanduser().is_dir():
+        return split_paths(locate(LocalRef(path)))
+    found = sorted(path.expanduser().glob("*.gguf"))
+    if not found:
+        raise NotFoundError(f"{path} has no GGUF file in it", "name a file, or a folder of them")
+    return found
 
 
 def _plain(path: Path) -> ModelFile:
@@ -88,10 +89,11 @@ def _in_cache(ref: HubRef) -> Checked | None:
     return Checked(files_of(repo, ref), repo_id=repo.repo_id) if repo and repo.files else None
 
 
-def _named(ref: NameRef) -> Checked:
+def _kept(ref: HubRef | NameRef) -> Checked:
+    """Return what the cache has, else what another program has under that name."""
     try:
-        found = _in_cache(resolve(ref))
-    except NotFoundError:  # not a name of ours, or not in the quantization; one of Ollama's perhaps
+        found = _in_cache(resolve(ref) if isinstance(ref, NameRef) else ref)
+    except NotFoundError:  # no name of ours, or not in this quantization
         if not find_all(format_reference(ref)):
             raise
         found = None
