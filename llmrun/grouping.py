@@ -60,8 +60,11 @@ class _Named:
     name: FileName
 
 
-def group_files(files: Sequence[ModelFile]) -> Grouped:
-    """Group the files of one repository, or of one folder; those that are no GGUF files are left out."""
+def group_files(files: Sequence[ModelFile], repo_id: str | None = None) -> Grouped:
+    """Group the files of one repository, or of one folder; those that are no GGUF files are left out.
+
+    repo_id: of files that are here, where the folder they lie in does not tell it.
+    """
     safe, unusable = _check_paths(files)
     named = [one for one in (_Named(file, parse_file_name(file.name)) for file in safe) if one.name.kind != "other"]
     unusable += _pieces(named)
@@ -70,7 +73,7 @@ def group_files(files: Sequence[ModelFile]) -> Grouped:
     models = [one for one in named if one.name.kind != "piece" and one.file.name not in beside]
     found, broken = _variants(models)
     once = {_stem(variant): variant for variant in sorted(found, key=lambda variant: -len(variant.files))}
-    main, others = _main_model(list(once.values()), _repo_base(files))
+    main, others = _main_model(list(once.values()), base_of_repo(repo_id) if repo_id else _repo_base(files))
     again = [variant for variant in found if variant is not once[_stem(variant)]]  # whole and in parts: whole is taken
     return Grouped(_told_apart(main), (*_told_apart(others), *again), tuple(sidecars), tuple(unusable + broken))
 

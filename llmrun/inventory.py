@@ -5,17 +5,19 @@ Knows who keeps what and what to type for it; must not know how it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from llmrun.embedded import embedded_file
 from llmrun.errors import NotFoundError
+from llmrun.grouping import Grouped, group_files
 from llmrun.hub.cache import CachedRepo, Partial, read_cache
 from llmrun.reading import size_of, used_at
 from llmrun.reference import GUIDE, GUIDE_QUANTS, HubRef
-from llmrun.shelf.model import ShelfModel, ShelfName, missing_part, split_models
+from llmrun.selecting import select, select_file
+from llmrun.shelf.model import ShelfModel, ShelfName
 from llmrun.shelf.shelves import read_shelves
 from llmrun.variant import ModelFile
 
@@ -24,30 +26,26 @@ Keeper = Literal["llmrun", "hub"] | ShelfName
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One quantization of a model that is here.
+    """One quantization of a model that is here, or a file that goes with one.
 
-    model: what to type for it, without the quantization. quant: the label to add, None where the name has it, or there
-    is none. last_used: seconds since 1970, None where nobody keeps that. problem: why it cannot be run.
+    model: what to type for the model; reference: for exactly this. kind: "model", or what it is beside one, as
+    "mmproj". quant: None where nothing tells it. last_used: seconds since 1970, None where nobody keeps that. problem:
+    why it cannot be run.
     """
 
     keeper: Keeper
     model: str
-    quant: str | None
+    reference: str
     files: tuple[ModelFile, ...]
-    last_used: float | None
+    kind: str = "model"
+    quant: str | None = None
+    last_used: float | None = None
     problem: str | None = None
 
     @property
     def size(self) -> int:
         """Bytes of all its files."""
         return sum(file.size for file in self.files)
-
-    @property
-    def reference(self) -> str:
-        """What to type for exactly this one."""
-        if self.keeper == "ollama" or self.model.lower().endswith(".gguf"):  # the name has it, or it is a path
-            return self.model
-        return f"{self.model}:{self.quant or self.files[0].name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,49 +88,74 @@ def _embedded() -> Iterator[Holding]:
             path = embedded_file(quant)
         except NotFoundError:  # who runs it is told so
             continue
-        yield Holding("llmrun", GUIDE, quant, (ModelFile(path.name, size_of(path) or 0, path),), None)
+        file = ModelFile(path.name, size_of(path) or 0, path)
+        yield Holding("llmrun", GUIDE, f"{GUIDE}:{quant}", (file,), quant=quant)
 
 
 def _cached(repo: CachedRepo) -> Iterator[Holding]:
-    for quant, files in split_models(repo.files):
-        used = used_at(file.origin for file in files if isinstance(file.origin, Path))
-        yield Holding("hub", repo.repo_id, quant, files, used, missing_part(files))
+    found = group_files(repo.files, repo.repo_id)
+    for variant in found.variants:
+        yield _held(repo, variant.files, variant.quant, quant=variant.quant)
+    for variant in found.others:
+        yield _held(repo, variant.files, variant.files[0].name, quant=variant.quant)
+    for broken in found.unusable:
+        yield _held(repo, broken.files, broken.files[0].name, problem=broken.reason)
+    for sidecar in found.sidecars:
+        yield _held(repo, (sidecar.file,), sidecar.file.name, kind=sidecar.kind)
+
+
+def _held(
+    repo: CachedRepo,
+    files: tuple[ModelFile, ...],
+    tag: str,
+    kind: str = "model",
+    quant: str | None = None,
+    problem: str | None = None,
+) -> Holding:
+    used = used_at(file.origin for file in files if isinstance(file.origin, Path))
+    return Holding("hub", repo.repo_id, f"{repo.repo_id}:{tag}", files, kind, quant, used, problem)
 
 
 def _kept(model: ShelfModel) -> Holding:
     files = (*model.files, *model.beside)
-    return Holding(model.shelf, model.reference, model.quant, files, model.last_used, model.problem)
+    reference = model.reference
+    if model.shelf != "ollama" and model.repo_id is not None:  # one of several, while Ollama's name means this one
+        reference += f":{model.quant or model.files[0].name}"
+    return Holding(model.shelf, model.reference, reference, files, "model", model.quant, model.last_used, model.problem)
 
 
 def _unused_note(repo: CachedRepo) -> str | None:
     if not repo.unused:
         return None
-    return f"{repo.repo_id}: {len(repo.unused)} files that nothing refers to: `hf cache prune` removes them"
+    count = "a file" if len(repo.unused) == 1 else f"{len(repo.unused)} files"
+    return f"{repo.repo_id}: nothing refers to {count} of it: `llmrun rm {repo.repo_id} --unfinished` frees the room"
 
 
 def files_of(repo: CachedRepo, ref: HubRef) -> tuple[ModelFile, ...]:
-    """Return the files of a repository that a reference means, all quantizations where it leaves that open.
+    """Return the files of a repository that a reference means, all of them where it leaves that open.
 
     NotFoundError where none of them is here.
     """
-    snapshot = repo.snapshot(ref.revision) if ref.revision else None
-    here = snapshot.files if snapshot else () if ref.revision else repo.files
-    wanted = ref.quant or ref.filename
-    found = [
-        files
-        for quant, files in split_models(here)
-        if wanted is None or wanted.lower() in {(quant or "").lower(), *(file.name.lower() for file in files)}
-    ]
-    if not found:
-        raise NotFoundError(f"{_named(ref)} is not in the cache", _what_is_here(repo))
-    return tuple(file for files in found for file in files)
+    here = repo.files
+    if ref.revision is not None:
+        snapshot = repo.snapshot(ref.revision)
+        here = snapshot.files if snapshot else ()
+    if not here:
+        at = f"@{ref.revision}" if ref.revision else ""
+        raise NotFoundError(f"{repo.repo_id}{at} is not in the cache", "`llmrun list` shows what is")
+    grouped = group_files(here, repo.repo_id)
+    try:
+        if ref.quant is not None:
+            return select(grouped, ref.quant).files
+        return here if ref.filename is None else _with_parts(grouped, here, ref.filename)
+    except NotFoundError as error:
+        raise NotFoundError(f"of {repo.repo_id} in the cache: {error.message}", error.hint) from error
 
 
-def _named(ref: HubRef) -> str:
-    wanted = ref.quant or ref.filename
-    return ref.repo_id + (f":{wanted}" if wanted else "") + (f"@{ref.revision}" if ref.revision else "")
-
-
-def _what_is_here(repo: CachedRepo) -> str:
-    names = [quant or files[0].name for quant, files in split_models(repo.files)]
-    return f"of {repo.repo_id} there is {', '.join(dict.fromkeys(names)) or 'nothing whole'}"
+def _with_parts(grouped: Grouped, here: Sequence[ModelFile], name: str) -> tuple[ModelFile, ...]:
+    """Return the file of a name with the other parts of its model, whether or not they can be loaded."""
+    sets = [variant.files for variant in (*grouped.variants, *grouped.others)]
+    sets += [broken.files for broken in grouped.unusable]
+    alone = tuple(file for file in here if file.name == name)
+    found = next((files for files in sets if name in {file.name for file in files}), alone)
+    return found or select_file(grouped, name).files  # which says that there is none, and what there is

@@ -73,6 +73,7 @@ def test_the_list_as_json_has_stable_keys(llmrun: Run, hub_cache: HubCache, olla
     assert model == {
         "model": f"{REPO}:Q4_K_M",
         "keeper": "hub",
+        "kind": "model",
         "quant": "Q4_K_M",
         "size": 5000,
         "problem": None,
@@ -82,6 +83,27 @@ def test_the_list_as_json_has_stable_keys(llmrun: Run, hub_cache: HubCache, olla
     assert download.pop("last_used") == pytest.approx(time.time(), abs=60)
     told = {"model": REPO, "name": Q8, "path": str(part), "size": 400, "total": 1000, "sha256": sha256(content(Q8))}
     assert download == told
+
+
+def test_parts_are_one_model_and_what_is_none_says_what_it_is(llmrun: Run, hub_cache: HubCache) -> None:
+    names = ["big-Q4_K_M.gguf", "UD-Q8_0/big-UD-Q8_0-00001-of-00002.gguf", "UD-Q8_0/big-UD-Q8_0-00002-of-00002.gguf"]
+    names += ["big-Q6_K-00002-of-00002.gguf", "mmproj-F16.gguf", "draft-1b-Q8_0.gguf"]
+    hub_cache.add("acme/big-GGUF", {name: content(Path(name).name) for name in names})
+    told = [
+        (model["model"], model["kind"], model["quant"], len(model["files"]), model["problem"])
+        for model in figures(llmrun("list", "--json"))["models"]
+        if model["keeper"] == "hub"
+    ]
+    assert told == [
+        ("acme/big-GGUF:Q4_K_M", "model", "Q4_K_M", 1, None),
+        ("acme/big-GGUF:UD-Q8_0", "model", "UD-Q8_0", 2, None),
+        ("acme/big-GGUF:draft-1b-Q8_0.gguf", "model", "Q8_0", 1, None),
+        ("acme/big-GGUF:big-Q6_K-00002-of-00002.gguf", "model", None, 1, "part 1 of 2 is missing"),
+        ("acme/big-GGUF:mmproj-F16.gguf", "mmproj", None, 1, None),
+    ]
+    rows = [" ".join(line.split()) for line in llmrun("list").stdout.splitlines()]
+    assert "mmproj 1000 B today" in rows
+    assert "> part 1 of 2 is missing" in rows
 
 
 def test_without_a_single_model_guide_is_listed(llmrun: Run) -> None:
@@ -131,14 +153,14 @@ NOON = 1_800_000_000 - 1_800_000_000 % 86_400 + time.timezone + 43_200  # somewh
 )
 def test_when_a_model_was_used_is_said_as_people_say_it(tmp_path: Path, days: int, said: str | None) -> None:
     files = (ModelFile(Q4, 1000, tmp_path / Q4),)
-    held = Holding("hub", REPO, "Q4_K_M", files, NOON - 86_400.0 * days)
+    held = Holding("hub", REPO, f"{REPO}:Q4_K_M", files, quant="Q4_K_M", last_used=NOON - 86_400.0 * days)
     row = inventory_text(Inventory(tmp_path, (held,), (), ()), NOON).splitlines()[1]
     assert row.endswith(said or " years ago")
 
 
 def test_a_name_too_long_for_its_column_has_a_line_of_its_own(tmp_path: Path) -> None:
     name = f"acme/{'long-' * 9}GGUF"
-    held = [Holding("hub", name, quant, (ModelFile(Q4, 1000, tmp_path / quant),), None) for quant in ("Q4_K_M", "Q8_0")]
+    held = [Holding("hub", name, "", (ModelFile(Q4, 1000, tmp_path / q),), quant=q) for q in ("Q4_K_M", "Q8_0")]
     partial = Partial(tmp_path / "part", 260, NOON, None, Q8, 1000)
     found = Inventory(tmp_path, (*held,), (Unfinished(name, partial),), ())
     assert inventory_text(found, NOON).splitlines()[1:6] == [

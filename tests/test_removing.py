@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -71,6 +72,15 @@ def test_only_what_was_not_finished_can_be_removed(llmrun: Run, hub_cache: HubCa
     assert (part.exists(), [file.name for file in read_cache(hub_cache.folder).repos[0].files]) == (False, [Q4])
     again = llmrun("rm", REPO, "--unfinished", "--yes")
     assert (again.returncode, again.stderr.splitlines()[0]) == (5, f"error: no download of {REPO} is unfinished")
+
+
+def test_what_an_interrupted_removal_left_is_told_of_and_can_be_removed(llmrun: Run, hub_cache: HubCache) -> None:
+    hub_cache.add(REPO, {Q4: content(Q4), Q8: content(Q8, 5000)})
+    (hub_cache.repo() / "snapshots" / COMMIT / Q8).unlink()
+    remedy = f"`llmrun rm {REPO} --unfinished` frees the room"
+    assert llmrun("list").stderr == f"note: {REPO}: nothing refers to a file of it: {remedy}\n"
+    assert figures(llmrun("rm", REPO, "--unfinished", "--yes", "--json"))["freed"] == 5000
+    assert (llmrun("list").stderr, hub_cache.blob(REPO, content(Q4)).exists()) == ("", True)
 
 
 def test_the_last_of_a_repository_takes_its_folder_along(llmrun: Run, hub_cache: HubCache) -> None:
@@ -177,6 +187,24 @@ def test_a_download_that_has_no_byte_yet_is_not_removed_under_its_owner(llmrun: 
     assert llmrun("rm", REPO, "--yes").returncode == 0
 
 
+def test_a_download_of_llama_cpp_is_not_removed_before_it_is_left(llmrun: Run, hub_cache: HubCache) -> None:
+    """It takes no lock, but its bytes come one after another."""
+    part = hub_cache.partial(REPO, f"{'a' * 64}.downloadInProgress", content("part"))
+    assert llmrun("rm", REPO, "--yes").returncode == 2
+    os.utime(part, (time.time(), time.time() - 20))
+    assert llmrun("rm", REPO, "--yes").returncode == 0
+
+
+def test_a_split_model_goes_by_any_of_its_parts_whole_or_not(llmrun: Run, hub_cache: HubCache) -> None:
+    whole = [f"UD-Q8_0/big-UD-Q8_0-0000{no}-of-00002.gguf" for no in (1, 2)]
+    broken = "big-Q4_K_M-00002-of-00003.gguf"
+    beside = "mmproj-F16.gguf"
+    hub_cache.add("acme/big-GGUF", {name: content(Path(name).name) for name in (*whole, broken, beside)})
+    for typed, gone in ((whole[1], whole), (broken, [broken]), (beside, [beside])):
+        assert figures(llmrun("rm", f"acme/big-GGUF:{typed}", "--yes", "--json"))["files"] == gone
+    assert not hub_cache.repo("acme/big-GGUF").exists()
+
+
 def test_nothing_is_removed_without_a_yes(llmrun: Run, hub_cache: HubCache) -> None:
     hub_cache.add(REPO, {Q4: content(Q4)})
     done = llmrun("rm", REPO, stdin="y\n")
@@ -209,9 +237,15 @@ def test_on_a_terminal_it_is_asked(hub_cache: HubCache, tmp_path: Path, answer: 
         ("qwen3:8b", 2, "llmrun reads Ollama's models and leaves them alone", "`ollama rm qwen3:8b`"),
         ("ollama:qwen3:8b", 2, "llmrun reads Ollama's models and leaves them alone", "`ollama rm qwen3:8b`"),
         ("ollama:own:1", 5, "ollama:own:1 is not in the cache", "`llmrun list` shows what is"),
+        (
+            "https://hf.co/acme/lm-GGUF",
+            2,
+            "llmrun reads LM Studio's models and leaves them alone",
+            "remove it in LM Studio",
+        ),
         ("acme/lm-GGUF", 2, "llmrun reads LM Studio's models and leaves them alone", "remove it in LM Studio"),
         ("acme/none", 5, "acme/none is not in the cache", "`llmrun list` shows what is"),
-        (f"{REPO}:Q2_K", 5, f"{REPO}:Q2_K is not in the cache", f"of {REPO} there is Q4_K_M"),
+        (f"{REPO}:Q2_K", 5, f"of {REPO} in the cache: there is no quantization Q2_K", "there is only Q4_K_M"),
         (f"{REPO}@main", 2, "a file is removed from all revisions at once", f"llmrun rm {REPO}"),
     ],
 )

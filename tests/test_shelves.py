@@ -191,7 +191,7 @@ def test_models_of_lm_studio_are_told_one_for_each_quantization(tmp_path: Path) 
 
 def test_a_model_in_parts_that_is_not_whole_says_so(tmp_path: Path) -> None:
     write_files(tmp_path / REPO, "big-Q8_0-00002-of-00003.gguf")
-    assert [model.problem for model in read_lmstudio([tmp_path])] == ["2 of its 3 parts are missing"]
+    assert [model.problem for model in read_lmstudio([tmp_path])] == ["parts 1 and 3 of 3 are missing"]
 
 
 @posix_only
@@ -243,7 +243,8 @@ def test_models_of_llama_cpp_are_from_the_repository_that_its_manifest_names(tmp
     llama_manifest(tmp_path, REPO, Q4, "mmproj-F16.gguf")
     own, tiny = read_llama_cpp(tmp_path)
     assert (tiny.name, tiny.repo_id, tiny.quant, tiny.reference) == (REPO, REPO, "Q4_K_M", REPO)
-    assert [(file.name, file.sha256) for file in tiny.files] == [(f"acme_tiny-GGUF_{Q4}", sha256(content(Q4)))]
+    assert [(file.name, file.sha256) for file in tiny.files] == [(Q4, sha256(content(Q4)))]
+    assert tiny.paths == (tmp_path / f"acme_tiny-GGUF_{Q4}",)
     assert [file.sha256 for file in tiny.beside] == [sha256(content("mmproj-F16.gguf"))]
     assert (own.name, own.repo_id, own.files[0].sha256) == (str(tmp_path / "own-Q8_0.gguf"), None, None)
 

@@ -92,6 +92,27 @@ def test_all_of_guide_and_all_of_a_folder_are_verified(llmrun: Run, tiny_model: 
     assert {file["outcome"] for file in value["files"]} == {"plausible"}
 
 
+def test_what_the_cache_has_not_in_this_quantization_is_looked_for_elsewhere(
+    llmrun: Run, hub_cache: HubCache, tmp_path: Path, tiny_model: Path
+) -> None:
+    hub_cache.add(REPO, {Q4: content(Q4)})
+    place = tmp_path / ".lmstudio" / "models" / REPO
+    place.mkdir(parents=True)
+    (place / Q8).write_bytes(tiny_model.read_bytes())
+    (file,) = figures(llmrun("verify", f"{REPO}:Q8_0", "--json"))["files"]
+    assert (file["path"], file["outcome"]) == (str(place / Q8), "plausible")
+    assert llmrun("verify", f"{REPO}:Q2_K").stderr == (
+        f"error: of {REPO} in the cache: there is no quantization Q2_K\nhint: there is only Q4_K_M\n"
+    )
+
+
+def test_a_folder_without_a_model_is_no_sound_one(llmrun: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = llmrun("verify", f"{tmp_path}/empty/")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith(f"error: {tmp_path}/empty has no GGUF file in it\n")
+
+
 def test_what_is_not_here_cannot_be_verified(llmrun: Run) -> None:
     done = llmrun("verify", "acme/none")
     assert (done.returncode, done.stderr) == (

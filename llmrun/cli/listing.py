@@ -47,6 +47,7 @@ def _model_figures(held: Holding) -> dict[str, object]:
     return {
         "model": held.reference,
         "keeper": held.keeper,
+        "kind": held.kind,
         "quant": held.quant,
         "size": held.size,
         "last_used": held.last_used,
@@ -89,7 +90,7 @@ def _model_lines(model: str, group: Sequence[Holding], downloads: Sequence[Unfin
         yield name
         name = ""
     for held in group:
-        yield _row(name, one_line(held.quant or ""), format_bytes(held.size), _ago(held.last_used, now))
+        yield _row(name, _label(held), format_bytes(held.size), _ago(held.last_used, now))
         yield from _below(held.problem)
         name = ""
     for download in downloads:
@@ -97,6 +98,10 @@ def _model_lines(model: str, group: Sequence[Holding], downloads: Sequence[Unfin
         yield _row(name, "unfinished", format_bytes(partial.size), _ago(partial.changed, now))
         yield from _below(_how_to_go_on(download))
         name = ""
+
+
+def _label(held: Holding) -> str:
+    return one_line(held.quant or ("" if held.kind == "model" else held.kind))
 
 
 def _row(model: str, quant: str, size: str, used: str) -> str:

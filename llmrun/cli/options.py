@@ -371,5 +371,7 @@ ReportFile = Annotated[
     ),
 ]
 
-Unfinished = Annotated[bool, typer.Option("--unfinished", help="Remove only downloads that were not finished.")]
+Unfinished = Annotated[
+    bool, typer.Option("--unfinished", help="Remove only what is left of downloads that were not finished.")
+]
 YesRemove = Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")]

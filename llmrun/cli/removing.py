@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmrun.catalog import resolve
 from llmrun.console import Console, one_line
@@ -11,7 +11,7 @@ from llmrun.errors import LLMRunError, NotFoundError, UsageError
 from llmrun.hub.cache import CachedRepo, read_repo
 from llmrun.hub.removal import Removal, plan_removal, plan_removal_of_all, plan_removal_of_unfinished, remove
 from llmrun.inventory import files_of
-from llmrun.reference import GuideRef, HubRef, LocalRef, ModelRef, NameRef, ShelfRef, parse_reference
+from llmrun.reference import GuideRef, HubRef, LocalRef, ModelRef, NameRef, ShelfRef, format_reference, parse_reference
 from llmrun.shelf.model import TITLES, ShelfModel
 from llmrun.shelf.shelves import find
 from llmrun.units import format_bytes
@@ -33,7 +33,7 @@ class RemoveWish:
 def run_remove(wish: RemoveWish) -> None:
     """Remove what was named; raises UsageError where that is not llmrun's, or nobody said yes."""
     console = Console(quiet=wish.quiet)
-    removal = _plan(wish, _hub_ref(parse_reference(wish.model), wish.model))
+    removal = _plan(wish, _hub_ref(parse_reference(wish.model)))
     if not wish.json:
         for line in _told(removal):
             console.say(line)
@@ -45,38 +45,36 @@ def run_remove(wish: RemoveWish) -> None:
         console.say(f"removed: {format_bytes(removal.frees)} are free again")
 
 
-def _hub_ref(ref: ModelRef, typed: str) -> HubRef:
+def _hub_ref(ref: ModelRef) -> HubRef:
     """Return the repository that is meant; UsageError for what llmrun does not remove."""
     match ref:
         case HubRef():
             return ref
         case NameRef():
-            return _resolve(ref, typed)
+            return _resolve(ref)
         case GuideRef():
             raise UsageError("guide is a part of llmrun", "it goes when llmrun is uninstalled")
         case LocalRef(path):
             raise UsageError(f"llmrun removes only what it fetched, and {path} is your own file", f"rm {path}")
         case ShelfRef():
-            raise _not_here(typed)
+            raise _not_here(ref)
 
 
-def _resolve(ref: NameRef, typed: str) -> HubRef:
+def _resolve(ref: NameRef) -> HubRef:
     try:
         return resolve(ref)
     except NotFoundError:
-        if find(typed) is None:
+        if find(format_reference(ref)) is None:
             raise
-    raise _not_here(typed)
+    raise _not_here(ref)
 
 
-def _not_here(typed: str) -> LLMRunError:
+def _not_here(ref: ModelRef) -> LLMRunError:
     """Return the error for what the cache has not: another program may have it."""
-    model = find(typed)
-    return (
-        NotFoundError(f"{typed} is not in the cache", "`llmrun list` shows what is")
-        if model is None
-        else _not_ours(model)
-    )
+    name = format_reference(ref)
+    if (model := find(name)) is not None:
+        return _not_ours(model)
+    return NotFoundError(f"{name} is not in the cache", "`llmrun list` shows what is")
 
 
 def _not_ours(model: ShelfModel) -> UsageError:
@@ -87,10 +85,11 @@ def _not_ours(model: ShelfModel) -> UsageError:
 
 def _plan(wish: RemoveWish, ref: HubRef) -> Removal:
     if ref.revision is not None:
-        raise UsageError("a file is removed from all revisions at once", f"llmrun rm {wish.model.partition('@')[0]}")
+        everywhere = format_reference(replace(ref, revision=None))
+        raise UsageError("a file is removed from all revisions at once", f"llmrun rm {everywhere}")
     repo = read_repo(ref.repo_id)
     if repo is None:
-        raise _not_here(wish.model)
+        raise _not_here(parse_reference(wish.model))
     if wish.unfinished:
         return _of_unfinished(repo)
     if ref.quant is None and ref.filename is None:
@@ -99,7 +98,7 @@ def _plan(wish: RemoveWish, ref: HubRef) -> Removal:
 
 
 def _of_unfinished(repo: CachedRepo) -> Removal:
-    if not repo.partials:
+    if not (repo.partials or repo.unused):
         raise NotFoundError(f"no download of {repo.repo_id} is unfinished", "`llmrun list` shows what is here")
     return plan_removal_of_unfinished(repo)
 

@@ -23,6 +23,7 @@ from llmrun.reference import (
     ModelRef,
     NameRef,
     ShelfRef,
+    format_reference,
     parse_reference,
 )
 from llmrun.shelf.model import TITLES
@@ -46,7 +47,7 @@ class Checked:
 def run_verify(model: str, *, as_json: bool, quiet: bool) -> None:
     """Verify the files of a model; raises ChecksumError where one is damaged."""
     console = Console(quiet=quiet)
-    checked = _find(parse_reference(model), model)
+    checked = _find(parse_reference(model))
     verdicts = [verify(file, _progress(file, console)) for file in checked.files]
     console.clear_status()
     if as_json:
@@ -56,26 +57,27 @@ def run_verify(model: str, *, as_json: bool, quiet: bool) -> None:
     _raise_for(verdicts, checked)
 
 
-def _find(ref: ModelRef, typed: str) -> Checked:
+def _find(ref: ModelRef) -> Checked:
     match ref:
         case GuideRef(quant):
             paths = [embedded_file(name) for name in ((quant,) if quant else GUIDE_QUANTS)]
             return Checked(tuple(map(_plain, paths)), "reinstall llmrun")
         case LocalRef(path):
             return Checked(tuple(map(_plain, _own_files(path))), "fetch it again from where it came")
-        case HubRef():
-            return _in_cache(ref) or _on_shelves(typed)
-        case NameRef():
-            return _named(ref, typed)
+        case HubRef() | NameRef():
+            return _kept(ref)
         case ShelfRef():
-            return _on_shelves(typed)
+            return _on_shelves(ref)
 
 
 def _own_files(path: Path) -> Sequence[Path]:
     """Return the files of a path: the parts of a model, or all models of a folder."""
-    if path.expanduser().is_dir():
-        return sorted(path.expanduser().glob("*.gguf"))
-    return split_paths(locate(LocalRef(path)))
+    if not path.expanduser().is_dir():
+        return split_paths(locate(LocalRef(path)))
+    found = sorted(path.expanduser().glob("*.gguf"))
+    if not found:
+        raise NotFoundError(f"{path} has no GGUF file in it", "name a file, or a folder of them")
+    return found
 
 
 def _plain(path: Path) -> ModelFile:
@@ -87,20 +89,22 @@ def _in_cache(ref: HubRef) -> Checked | None:
     return Checked(files_of(repo, ref), repo_id=repo.repo_id) if repo and repo.files else None
 
 
-def _named(ref: NameRef, typed: str) -> Checked:
+def _kept(ref: HubRef | NameRef) -> Checked:
+    """Return what the cache has, else what another program has under that name."""
     try:
-        found = _in_cache(resolve(ref))
-    except NotFoundError:  # not a name of ours, or not in the quantization; one of Ollama's perhaps
-        if not find_all(typed):
+        found = _in_cache(resolve(ref) if isinstance(ref, NameRef) else ref)
+    except NotFoundError:  # no name of ours, or not in this quantization
+        if not find_all(format_reference(ref)):
             raise
         found = None
-    return found or _on_shelves(typed)
+    return found or _on_shelves(ref)
 
 
-def _on_shelves(typed: str) -> Checked:
-    models = find_all(typed)
+def _on_shelves(ref: ModelRef) -> Checked:
+    name = format_reference(ref)
+    models = find_all(name)
     if not models:
-        raise NotFoundError(f"{typed} is not on this machine", "`llmrun list` shows what is")
+        raise NotFoundError(f"{name} is not on this machine", "`llmrun list` shows what is")
     files = {file.origin: file for model in models for file in (*model.files, *model.beside)}
     first = models[0]
     if not files:

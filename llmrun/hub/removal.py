@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pathlib import Path
 from llmrun.errors import LLMRunError, UsageError
 from llmrun.hub.cache import CachedRepo, blob_of
 from llmrun.reading import walk
+
+_IDLE = 10.0  # seconds since its last byte, after which a download without a lock was left
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,10 @@ def plan_removal(repo: CachedRepo, names: Collection[str]) -> Removal:
 
 
 def plan_removal_of_unfinished(repo: CachedRepo) -> Removal:
-    """Return what goes with the downloads that were not finished."""
-    paths = tuple(partial.path for partial in repo.partials)
-    return Removal(repo, _unfinished_names(repo), (), paths, _freed(paths))
+    """Return what goes with the downloads that were not finished, and with files that no snapshot refers to."""
+    paths = (*(partial.path for partial in repo.partials), *repo.unused)
+    unused = (f"{path.name[:12]}… (of no snapshot)" for path in repo.unused)
+    return Removal(repo, (*_unfinished_names(repo), *unused), (), paths, _freed(paths))
 
 
 def plan_removal_of_all(repo: CachedRepo) -> Removal:
@@ -83,6 +87,8 @@ def remove(removal: Removal) -> None:
     names = {path.name.partition(".")[0] + ".lock" for path in removal.blobs}
     if removal.whole:  # a download that has not a byte yet is told by its lock alone
         names |= {path.name for path, _ in walk(locks) if path.suffix == ".lock"}
+    if any(_is_written(path) for path in removal.blobs):
+        raise _being_fetched(repo.repo_id)
     with contextlib.ExitStack() as held:
         for name in sorted(names):
             held.enter_context(_locked(locks / name, repo.repo_id))
@@ -95,6 +101,19 @@ def remove(removal: Removal) -> None:
             ) from error
 
 
+def _is_written(path: Path) -> bool:
+    """Return whether llama.cpp is fetching a file, as far as can be seen: it takes no lock."""
+    try:
+        return path.name.endswith(".downloadInProgress") and time.time() - path.lstat().st_mtime < _IDLE
+    except OSError:  # removed meanwhile
+        return False
+
+
+def _being_fetched(repo_id: str) -> UsageError:
+    message = f"a file of {repo_id} is being fetched, so nothing of it was removed"
+    return UsageError(message, "wait until that is done, or stop it, and try again")
+
+
 @contextlib.contextmanager
 def _locked(path: Path, repo_id: str) -> Iterator[None]:
     """Hold the lock that huggingface_hub and llmrun take for a file while they fetch it."""
@@ -105,8 +124,7 @@ def _locked(path: Path, repo_id: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        message = f"a file of {repo_id} is being fetched, so nothing of it was removed"
-        raise UsageError(message, "wait until that is done, or stop it, and try again") from error
+        raise _being_fetched(repo_id) from error
     except (OSError, NotImplementedError):  # a cache that may not be written says so soon; some disks know no locks
         pass
     try:
