@@ -53,13 +53,13 @@ def _no_pause(_: float) -> None: ...
 def files_of(repo: Repo, *names: str) -> tuple[ModelFile, ...]:
     """Files as a listing has them."""
     return tuple(
-        ModelFile(name, repo.files[name].size, RemoteFile(repo.id, repo.commit, name), repo.files[name].sha256)
+        ModelFile(name, repo.contents[name].size, RemoteFile(repo.id, repo.commit, name), repo.contents[name].sha256)
         for name in names
     )
 
 
 def real_header(repo: Repo, name: str) -> GGUFHeader:
-    found = parse_header(repo.files[name].head)
+    found = parse_header(b"".join(repo.contents[name].pieces(0, 16 * MIB)))
     assert isinstance(found, GGUFHeader)
     return found
 
