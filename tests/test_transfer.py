@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmrun.errors import GatedError, HubError, LLMRunError, NotFoundError
 from llmrun.hub.address import file_url, host_of, is_same_origin
@@ -87,6 +89,32 @@ def test_an_answer_with_other_bytes_is_told_before_one_is_written(
 )
 def test_a_server_may_ask_to_be_left_alone(headers: dict[str, str], seconds: float | None) -> None:
     assert asked_wait(headers, NOW) == seconds
+
+
+HEADER = st.one_of(
+    st.text(max_size=60),
+    st.from_regex(r"bytes [0-9]{1,4}-[0-9]{1,4}/([0-9]{1,4}|\*)", fullmatch=True),
+    st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,9} [0-9:]{1,9} [-+A-Z0-9]{1,7}", fullmatch=True),
+    st.from_regex(r'"[a-z]+";r=0;t=[0-9]{1,12}', fullmatch=True),
+)
+NAMES = st.sampled_from(
+    ["content-type", "content-range", "content-length", "content-encoding", "retry-after", "ratelimit"]
+)
+
+
+@given(st.sampled_from([200, 206]), st.dictionaries(NAMES, HEADER), st.integers(0, 999))
+def test_whatever_a_server_says_is_a_position_or_a_setback(status: int, headers: dict[str, str], start: int) -> None:
+    try:
+        skipped = bytes_to_skip(status, headers, start, 1000, "cdn")
+    except SetbackError:
+        return
+    assert 0 <= skipped <= start
+
+
+@given(st.dictionaries(NAMES, HEADER))
+def test_whatever_a_server_says_of_time_is_some_or_none(headers: dict[str, str]) -> None:
+    wait = asked_wait(headers, NOW)
+    assert wait is None or wait >= 0
 
 
 def test_a_host_is_told_without_what_is_in_its_address() -> None:
