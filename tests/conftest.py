@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from scripts.synthetic import FIRST_FILLER, TINY, write_model
 from tests.fetching import Bench, repository
 from tests.hub_server.server import HubServer
 from tests.lent import lender
+from tests.model_trees import HubCache, Ollama
 
 # A busy machine is no failure: no example has a deadline, and what fails is printed so that it can be repeated.
 hypothesis.settings.register_profile("llmrun", deadline=None, print_blob=True, derandomize=True, database=None)
@@ -132,6 +134,34 @@ def llmrun(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs find the folders of models below the test's home, whatever this machine's variables say."""
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "LLAMA_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path) -> HubCache:
+    """The Hugging Face cache in the home of `llmrun`."""
+    return HubCache(tmp_path / ".cache" / "huggingface" / "hub")
+
+
+@pytest.fixture
+def ollama(tmp_path: Path) -> Ollama:
+    """Ollama's folder, with `own_folders`."""
+    return Ollama(tmp_path / "ollama")
+
+
+def figures(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The one object that a command printed as JSON."""
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert isinstance(value, dict)
+    return value
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 COMMIT = "1" * 40
 LATER = "2" * 40
 REPO = "acme/tiny-GGUF"
+QWEN = "registry.ollama.ai/library/qwen3/8b"
 Q4, Q8 = "tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="links as this system makes them")
 
 
 def content(name: str, size: int = 1000) -> bytes:

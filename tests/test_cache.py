@@ -12,9 +12,7 @@ from huggingface_hub import scan_cache_dir
 
 from llmrun.hub.cache import CachedRepo, cached_files, read_cache, read_repo
 from llmrun.variant import ModelFile
-from tests.model_trees import COMMIT, LATER, Q4, Q8, REPO, HubCache, content, sha256
-
-posix_only = pytest.mark.skipif(os.name != "posix", reason="links as this system makes them")
+from tests.model_trees import COMMIT, LATER, Q4, Q8, REPO, HubCache, content, posix_only, sha256
 
 
 @pytest.fixture
@@ -236,7 +234,7 @@ def test_the_hubs_own_client_sees_the_same(cache: HubCache) -> None:
 )
 def test_the_cache_is_where_the_hubs_client_has_it(variables: dict[str, str]) -> None:
     script = (
-        "from llmrun.hub.cache import cache_folder\nfrom huggingface_hub import constants\n"
+        "from llmrun.hub.store import cache_folder\nfrom huggingface_hub import constants\n"
         "print(cache_folder(), constants.HF_HUB_CACHE, sep='\\n')"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_", "HUGGINGFACE_"))}

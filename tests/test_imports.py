@@ -63,6 +63,7 @@ FLOORS = (
     ),
     (
         "footprints",
+        "inventory",
         "measurements",
         "speeds",
         "local",
@@ -76,6 +77,7 @@ FLOORS = (
         "models",
         "settling",
         "pipeline",
+        "verification",
     ),
     ("console", "chat", "cli"),
 )

@@ -14,15 +14,7 @@ from llmrun.shelf.model import ShelfModel
 from llmrun.shelf.ollama import Manifest, canonical_name, ollama_folders, parse_manifest, read_ollama
 from llmrun.shelf.shelves import ShelfFolders, find, find_all, read_shelves
 from llmrun.variant import ModelFile
-from tests.model_trees import Q4, Q8, REPO, HubCache, Ollama, content, sha256, write_files
-
-QWEN = "registry.ollama.ai/library/qwen3/8b"
-posix_only = pytest.mark.skipif(os.name != "posix", reason="links as this system makes them")
-
-
-@pytest.fixture
-def ollama(tmp_path: Path) -> Ollama:
-    return Ollama(tmp_path / "ollama")
+from tests.model_trees import Q4, Q8, QWEN, REPO, HubCache, Ollama, content, posix_only, sha256, write_files
 
 
 def read(ollama: Ollama) -> tuple[ShelfModel, ...]:
@@ -199,7 +191,7 @@ def test_models_of_lm_studio_are_told_one_for_each_quantization(tmp_path: Path) 
 
 def test_a_model_in_parts_that_is_not_whole_says_so(tmp_path: Path) -> None:
     write_files(tmp_path / REPO, "big-Q8_0-00002-of-00003.gguf")
-    assert [model.problem for model in read_lmstudio([tmp_path])] == ["2 of its 3 parts are missing"]
+    assert [model.problem for model in read_lmstudio([tmp_path])] == ["parts 1 and 3 of 3 are missing"]
 
 
 @posix_only
@@ -251,7 +243,8 @@ def test_models_of_llama_cpp_are_from_the_repository_that_its_manifest_names(tmp
     llama_manifest(tmp_path, REPO, Q4, "mmproj-F16.gguf")
     own, tiny = read_llama_cpp(tmp_path)
     assert (tiny.name, tiny.repo_id, tiny.quant, tiny.reference) == (REPO, REPO, "Q4_K_M", REPO)
-    assert [(file.name, file.sha256) for file in tiny.files] == [(f"acme_tiny-GGUF_{Q4}", sha256(content(Q4)))]
+    assert [(file.name, file.sha256) for file in tiny.files] == [(Q4, sha256(content(Q4)))]
+    assert tiny.paths == (tmp_path / f"acme_tiny-GGUF_{Q4}",)
     assert [file.sha256 for file in tiny.beside] == [sha256(content("mmproj-F16.gguf"))]
     assert (own.name, own.repo_id, own.files[0].sha256) == (str(tmp_path / "own-Q8_0.gguf"), None, None)
 

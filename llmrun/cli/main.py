@@ -307,6 +307,36 @@ def doctor(
     run_doctor(DoctorWish(fix, backend, prebuilt, yes, report, json, quiet))
 
 
+@app.command(name="list")
+def list_models(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """List the models on this machine: llmrun's, and those that other programs keep."""
+    from llmrun.cli.listing import run_list
+
+    run_list(as_json=json, quiet=quiet)
+
+
+@app.command()
+def rm(
+    model: o.Kept,
+    unfinished: o.Unfinished = False,
+    yes: o.YesRemove = False,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Remove a model that llmrun fetched, or what is there of one, after asking."""
+    from llmrun.cli.removing import RemoveWish, run_remove
+
+    run_remove(RemoveWish(model, unfinished, yes, json, quiet))
+
+
+@app.command()
+def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """Check the files of a model on this machine against their checksums."""
+    from llmrun.cli.verifying import run_verify
+
+    run_verify(model, as_json=json, quiet=quiet)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from llmrun.console import Console, utf8_streams

@@ -43,6 +43,9 @@ Model = Annotated[
     ),
 ]
 Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]
+Kept = Annotated[
+    str, typer.Argument(metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.")
+]
 Prompt = Annotated[
     str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
 ]
@@ -367,3 +370,8 @@ ReportFile = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+
+Unfinished = Annotated[
+    bool, typer.Option("--unfinished", help="Remove only what is left of downloads that were not finished.")
+]
+YesRemove = Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmrun.hub.store import cache_folder
 from llmrun.hub.tree_cache import TreeFile, read_tree
 from llmrun.reading import read_within, walk
 from llmrun.variant import ModelFile
@@ -99,18 +100,6 @@ class Cache:
     folder: Path
     repos: tuple[CachedRepo, ...]
     notes: tuple[str, ...]
-
-
-def cache_folder() -> Path:
-    """Return where the cache is, by the variables that huggingface_hub reads (its `constants.py`)."""
-    base = os.environ.get("XDG_CACHE_HOME", Path(_expand("~")) / ".cache")
-    home = _expand(os.environ.get("HF_HOME", Path(base) / "huggingface"))
-    hub = os.environ.get("HUGGINGFACE_HUB_CACHE", Path(home) / "hub")
-    return Path(_expand(os.environ.get("HF_HUB_CACHE", hub)))
-
-
-def _expand(path: str | Path) -> str:
-    return os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 (Path's fails where there is no home)
 
 
 def read_cache(folder: Path | None = None) -> Cache:
@@ -208,21 +197,31 @@ def _read_snapshots(folder: Path, notes: list[str]) -> list[Snapshot]:
 def _read_file(path: Path, name: str, inside: Sequence[Path]) -> ModelFile | str:
     """Return a file of a snapshot, or what is odd about it."""
     try:
-        real = path.resolve(strict=True)
-        status = real.stat()
+        blob = blob_of(path)
+        status = (blob or path).lstat()
+        if blob is None or not stat.S_ISREG(status.st_mode):  # any other way than the usual one may lead anywhere
+            real = path.resolve(strict=True)
+            status = real.stat()
+            if stat.S_ISREG(status.st_mode) and not any(real.is_relative_to(place) for place in inside):
+                return f"{name} is a link out of the cache"
     except (OSError, RuntimeError):  # the latter is a circle of links, until Python 3.13
         return f"{name} is a link to nothing"
     if not stat.S_ISREG(status.st_mode):
         return f"{name} is no file"
-    if not any(real.is_relative_to(place) for place in inside):
-        return f"{name} is a link out of the cache"
-    return ModelFile(name, status.st_size, path, _told_sha256(path))
+    told = blob.name if blob and _SHA256.fullmatch(blob.name) else None
+    return ModelFile(name, status.st_size, path, told)
 
 
-def _told_sha256(path: Path) -> str | None:
-    """Return the name of the blob a link points to, which is the file's sha256; a file that is no link has none."""
-    target = path.readlink() if path.is_symlink() else None
-    return target.name if target and _SHA256.fullmatch(target.name) and target.parent.name == "blobs" else None
+def blob_of(path: Path) -> Path | None:
+    """Return what a link of a snapshot points to in its repository's own blobs; None where that is not so.
+
+    path: .../models--OWNER--NAME/snapshots/COMMIT/NAME, whose file may lie in folders.
+    """
+    if not path.is_symlink():
+        return None
+    target = Path(os.path.normpath(path.parent / path.readlink()))
+    repo = next((place.parent for place in path.parents if place.name == "snapshots"), None)
+    return target if repo and target.parent == repo / "blobs" else None
 
 
 def _with_sums(folder: Path, commit: str, files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:

@@ -11,14 +11,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrun.gguf.splits import split_names
-from llmrun.hub.cache import CachedRepo, read_cache
-from llmrun.reading import read_within, size_of, used_at
-from llmrun.shelf.model import ShelfModel, missing_part, split_models
+from llmrun.hub.cache import read_cache
+from llmrun.reading import read_within, size_of
+from llmrun.shelf.folder import shelf_models
+from llmrun.shelf.model import ShelfModel
 from llmrun.variant import ModelFile
 
 _MANIFEST = re.compile(r"manifest=([\w.-]+)=([\w.-]+)=[\w.-]+\.json", re.ASCII)
@@ -28,9 +30,9 @@ _MAX_BYTES = 4 << 20  # of a manifest, which holds the model's template
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which file of which repository of the Hub a file is; sha256 where that is told."""
+    """Which file of which repository of the Hub a file is; what is None is not told."""
 
-    repo_id: str
+    repo_id: str | None
     path: str
     sha256: str | None
 
@@ -50,47 +52,25 @@ def llama_cpp_folder() -> Path:
 def read_llama_cpp(folder: Path | None = None) -> tuple[ShelfModel, ...]:
     """Return the models that llama.cpp fetched, each quantization for itself, by name."""
     folder = folder or llama_cpp_folder()
-    found = [model for repo in read_cache(folder).repos for model in _cached_models(repo)]
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError:
         return ()
+    by_repo: dict[str | None, list[ModelFile]] = defaultdict(list)
+    for repo in read_cache(folder).repos:
+        by_repo[repo.repo_id] += repo.files
     origins = _origins(folder, names)
-    files = [file for name in names if (file := _file(folder, name, origins)) is not None]
-    found += _flat_models(folder, files, origins)
+    for name in names:
+        origin = origins.get(name, Origin(None, name, None))
+        if name.lower().endswith(".gguf") and (size := size_of(folder / name)) is not None:
+            by_repo[origin.repo_id].append(ModelFile(origin.path, size, folder / name, origin.sha256))
+    found = [model for repo_id, files in by_repo.items() for model in _models(repo_id, files)]
     return tuple(sorted(found, key=lambda model: (model.name, model.files[0].name)))
 
 
-def _cached_models(repo: CachedRepo) -> Iterator[ShelfModel]:
-    beside = tuple(file for file in repo.files if "mmproj" in file.name.lower())
-    for quant, parts in split_models([file for file in repo.files if file not in beside]):
-        yield _model(repo.repo_id, parts, quant, repo.repo_id, beside)
-
-
-def _flat_models(folder: Path, files: list[ModelFile], origins: Mapping[str, Origin]) -> Iterator[ShelfModel]:
-    beside = [file for file in files if "mmproj" in file.name.lower()]
-    for quant, parts in split_models([file for file in files if file not in beside]):
-        origin = origins.get(parts[0].name)
-        if origin is None:
-            yield _model(str(folder / parts[0].name), parts, quant, None, ())
-            continue
-        same = tuple(f for f in beside if f.name in origins and origins[f.name].repo_id == origin.repo_id)
-        yield _model(origin.repo_id, parts, quant, origin.repo_id, same)
-
-
-def _model(
-    name: str, files: tuple[ModelFile, ...], quant: str | None, repo_id: str | None, beside: tuple[ModelFile, ...]
-) -> ShelfModel:
-    last_used = used_at(file.origin for file in files if isinstance(file.origin, Path))
-    return ShelfModel("llama.cpp", name, files, quant, last_used, repo_id, beside, missing_part(files))
-
-
-def _file(folder: Path, name: str, origins: Mapping[str, Origin]) -> ModelFile | None:
-    size = size_of(folder / name) if name.lower().endswith(".gguf") else None
-    if size is None:
-        return None
-    file = ModelFile(name, size, folder / name)
-    return replace(file, sha256=origins[name].sha256) if name in origins else file
+def _models(repo_id: str | None, files: list[ModelFile]) -> Iterator[ShelfModel]:
+    for model in shelf_models("llama.cpp", repo_id or "", files, repo_id):
+        yield model if repo_id else replace(model, name=str(model.paths[0]))
 
 
 def _origins(folder: Path, names: list[str]) -> dict[str, Origin]:
@@ -103,14 +83,16 @@ def _origins(folder: Path, names: list[str]) -> dict[str, Origin]:
         elif match := _MANIFEST.fullmatch(name):
             repo_id = f"{match[1]}/{match[2]}"
             for origin in parse_manifest(repo_id, read_within(folder / name, _MAX_BYTES) or b""):
-                found |= dict.fromkeys(_flat_names(origin), origin)
+                found |= {f"{repo_id}/{part.path}".replace("/", "_"): part for part in _parts(origin)}
     return found
 
 
-def _flat_names(origin: Origin) -> Iterator[str]:
-    first = f"{origin.repo_id}/{origin.path}".replace("/", "_")
-    yield first
-    yield from (split_names(first) or ())[1:]
+def _parts(origin: Origin) -> Iterator[Origin]:
+    names = split_names(origin.path)
+    if names is None:
+        yield origin
+        return
+    yield from (Origin(origin.repo_id, name, None) for name in names)  # the sum is the first part's alone
 
 
 def parse_manifest(repo_id: str, content: bytes) -> tuple[Origin, ...]:
@@ -125,8 +107,7 @@ def _parse_entry(repo_id: str, entry: object) -> Origin | None:
     if not isinstance(path, str):
         return None
     sha256 = large.get("sha256") if isinstance(large, dict) else None
-    is_whole = split_names(path) is None  # of a model in parts the sum is the first part's alone
-    return Origin(repo_id, path, sha256 if isinstance(sha256, str) and is_whole else None)
+    return Origin(repo_id, path, sha256 if isinstance(sha256, str) else None)
 
 
 def parse_address(content: bytes) -> Origin | None:

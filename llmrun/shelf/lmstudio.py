@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llmrun.reading import read_within, size_of, used_at, walk
-from llmrun.shelf.model import ShelfModel, missing_part, split_models
+from llmrun.reading import read_within, size_of, walk
+from llmrun.shelf.folder import shelf_models
+from llmrun.shelf.model import ShelfModel
 from llmrun.variant import ModelFile
 
 _MAX_POINTER = 4096  # bytes: no path is longer
@@ -66,10 +67,7 @@ def _folders(folder: Path) -> list[Path]:
 def _models(repo: Path) -> Iterator[ShelfModel]:
     files = [file for path, name in walk(repo) if (file := _file(path, name)) is not None]
     name = f"{repo.parent.name}/{repo.name}"
-    beside = tuple(file for file in files if "mmproj" in file.name.lower())
-    for quant, parts in split_models([file for file in files if file not in beside]):
-        last_used = used_at(part.origin for part in parts if isinstance(part.origin, Path))
-        yield ShelfModel("lmstudio", name, parts, quant, last_used, name, beside, missing_part(parts))
+    yield from shelf_models("lmstudio", name, files, name)
 
 
 def _file(path: Path, name: str) -> ModelFile | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llmrun.gguf.splits import split_names
-from llmrun.variant import ModelFile, quant_in_name
+from llmrun.variant import ModelFile
 
 ShelfName = Literal["ollama", "lmstudio", "llama.cpp"]
 TITLES: dict[ShelfName, str] = {"ollama": "Ollama", "lmstudio": "LM Studio", "llama.cpp": "llama.cpp"}
@@ -19,7 +17,7 @@ class ShelfModel:
     """One quantization of a model of another program.
 
     name: as that program has it, a path where it has none. files: the model's own, in order; beside: what goes with it,
-    as a projector for images. quant: None where neither name nor description tell. repo_id: the repository of the Hub
+    as a projector for images. quant: None where nothing tells it. repo_id: the repository of the Hub
     it is from, if that is known. last_used: seconds since 1970, None if unknown. problem: why it cannot be used here.
     """
 
@@ -46,20 +44,3 @@ class ShelfModel:
     def reference(self) -> str:
         """What to type for it."""
         return self.name if self.shelf == "llama.cpp" else f"{self.shelf}:{self.name}"
-
-
-def split_models(files: Sequence[ModelFile]) -> Iterator[tuple[str | None, tuple[ModelFile, ...]]]:
-    """Yield the models among files, each with its quantization; parts of one model together, in order."""
-    by_name = {file.name: file for file in files}
-    for name in sorted(by_name):
-        parts = split_names(name) or (name,)
-        there = tuple(by_name[part] for part in parts if part in by_name)
-        if there[0].name == name:  # each model once, by the first part that is there
-            yield quant_in_name(name), there
-
-
-def missing_part(files: Sequence[ModelFile]) -> str | None:
-    """Return why a model in parts is not whole, None where it is."""
-    parts = split_names(files[0].name) or ()
-    gone = [part for part in parts if part not in {file.name for file in files}]
-    return f"{len(gone)} of its {len(parts)} parts are missing" if gone else None
