@@ -145,6 +145,6 @@ def test_a_download_of_ours_that_was_cut_off_is_listed_and_can_be_removed(
     (repo,) = read_cache(hub_cache.folder).repos
     (partial,) = repo.partials
     assert (partial.size, partial.sha256, repo.files) == (40_000, sha256(FILES[Q4]), ())
-    assert f"`llmrun pull {REPO}` goes on with it" in llmrun("list").stdout
+    assert f"`llmrun pull {REPO}`, in the same quantization, goes on with it" in llmrun("list").stdout
     assert llmrun("rm", REPO, "--unfinished", "--yes").returncode == 0
     assert not hub_cache.repo().exists()
