@@ -17,7 +17,9 @@ Kind = Literal["model", "mmproj", "imatrix", "draft", "vocab", "lora", "piece", 
 _PART = re.compile(r"(?P<stem>.+)-(?P<no>[0-9]{5})-of-(?P<count>[0-9]{5})", re.DOTALL)
 # A file above what the Hub took in one (50 GB), cut by bytes: x.gguf.part1of2, x.gguf-split-a, x.gguf.part_aa
 _PIECE = re.compile(
-    r"(?P<whole>.+\.gguf)[-._](?:(?:part|split)[-._]?)?(?:[0-9]+(?:[-_]?of[-_]?[0-9]+)?|[a-z]{1,2})", re.IGNORECASE
+    r"(?P<whole>.+\.gguf)[-._](?:(?:part|split)[-._]?)?(?:[0-9]+(?:[-_]?of[-_]?[0-9]+)?|[a-z]{1,2})"
+    r"|(?P<chunks>.+)-chunk-[0-9]+-of-[0-9]+\.gguf",
+    re.IGNORECASE,
 )
 # "imatrix_unsloth.gguf_file" is one that the Hub is not to list as a model
 _MATRIX = re.compile(r".*imatrix.*\.(?:gguf|gguf_file|dat|imatrix)|.+\.imatrix", re.IGNORECASE | re.DOTALL)
@@ -30,11 +32,21 @@ _SURE: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 )
 _LIKELY: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("imatrix", re.compile(r"(?:^|[-_.])imatrix(?:[-_.]|$)", re.IGNORECASE)),
-    ("draft", re.compile(r"(?:^|[-_.])(?:draft|mtp)(?:[-_.]|$)", re.IGNORECASE)),
+    ("draft", re.compile(r"(?:^|[-_.])(?:assistant|draft|mtp)(?:[-_.]|$)", re.IGNORECASE)),
     ("vocab", re.compile(r"(?:^|[-_.])vocab(?:[-_.]|$)", re.IGNORECASE)),
     ("lora", re.compile(r"(?:^|[-_.])lora(?:[-_.]|$)", re.IGNORECASE)),
 )
-# How it was made, and that it is GGUF: neither is the model's name
+# Folders that hold what lies beside a model, or whole models that can do it too: the size decides
+_FOLDERS: dict[str, Kind] = {
+    "mmproj": "mmproj",
+    "mtp": "draft",
+    "eagle3": "draft",
+    "dflash": "draft",
+    "dspark": "draft",
+    "lora": "lora",
+}
+# How it was made, and that it is GGUF: neither is the model's name. Nor is "i1-" a part of the label: it says that the
+# weights' importance was measured, not what the types are, and whole repositories have it in every name.
 _MADE = re.compile(r"[-._ ](?:i1|imat|imatrix|gguf|g[0-9]{2,3}|[0-9]+(?:\.[0-9]+)?bpw)(?=[-._ ]|$)", re.IGNORECASE)
 # Where recipes of several types begin that are no label: "…-IQ2XXS-w2Q2K-AProjQ8", "…-Q4KExperts-F16HC"
 _RECIPE = re.compile(r"[-._][A-Za-z0-9]*I?Q[1-8](?:_?[KX0]|[A-Z]|[-._]|$)")
@@ -65,13 +77,13 @@ def parse_file_name(path: str) -> FileName:
     """Read the path of a file in its repository."""
     folder, slash, name = path.rpartition("/")
     if match := _PIECE.fullmatch(name):
-        return FileName("piece", True, f"{folder}{slash}{match['whole']}", None)
+        return FileName("piece", True, f"{folder}{slash}{match['whole'] or match['chunks']}", None)
     if _MATRIX.fullmatch(name) and not name.lower().endswith(".gguf"):
         return FileName("imatrix", True, f"{folder}{slash}{name}", None)
     if not name[1:].lower().endswith(".gguf"):
         return FileName("other", True, path, None)
     stem, no, count = _split_part(name[: -len(".gguf")])
-    kind, is_sure = _kind(stem)
+    kind, is_sure = _kind(folder, stem)
     found = find_label(stem)
     label = found or find_label(folder)
     base, base_ends = _base(stem, found)
@@ -92,11 +104,16 @@ def _split_part(stem: str) -> tuple[str, int, int]:
     return match["stem"], int(match["no"]), int(match["count"])
 
 
-def _kind(stem: str) -> tuple[Kind, bool]:
+def _kind(folder: str, stem: str) -> tuple[Kind, bool]:
+    """Return what the name says it is; a folder of that name says so too, for what is small: "dspark/Q8_0.gguf"."""
     for kind, pattern in _SURE:
         if pattern.search(stem):
             return kind, True
-    return next(((kind, False) for kind, pattern in _LIKELY if pattern.search(stem)), ("model", True))
+    for kind, pattern in _LIKELY:
+        if pattern.search(stem):
+            return kind, False
+    kind = _FOLDERS.get(folder.rpartition("/")[2].lower(), "model")
+    return kind, kind == "model"
 
 
 def _base(stem: str, label: FoundLabel | None) -> tuple[str, bool]:

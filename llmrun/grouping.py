@@ -21,7 +21,7 @@ from llmrun.variant import ModelFile, RemoteFile, Variant
 # file; whole models with such a word in their names are not: the fewest bits are 1.6 of 32.
 _SMALL = 0.05
 _MAX_PARTS_NAMED = 5
-_SEPARATORS = re.compile(r"[-._ /]+")
+_WORD = re.compile(r"(?:[^-._ /]|(?<=[0-9])\.(?=[0-9]))+")  # 3.25bpw is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +177,13 @@ def _told_apart(variants: Sequence[Variant]) -> tuple[Variant, ...]:
     for variant in variants:
         same[variant.base, variant.quant].append(variant)
     named = [
-        variant if len(alike) == 1 and variant.quant else replace(variant, quant=quant)
+        replace(variant, quant=quant)
         for alike in same.values()
         for variant, quant in zip(alike, _quants(alike), strict=True)
     ]
     taken: set[tuple[str, str]] = set()
     unique = []
-    for variant in named:
+    for variant in named:  # what differs in one label's names may be what another is called
         key = (variant.base, variant.quant)
         unique.append(replace(variant, quant=_stem(variant)) if key in taken else variant)
         taken.add(key)
@@ -191,14 +191,23 @@ def _told_apart(variants: Sequence[Variant]) -> tuple[Variant, ...]:
 
 
 def _quants(alike: Sequence[Variant]) -> list[str]:
-    """Return a quantization for each of several with one label: with what differs in their names before the label."""
+    """Return a quantization for each of several with one label: with what differs in their names beside the label."""
     stems = [_stem(variant) for variant in alike]
     if len(stems) == 1:
-        return [_after_base(stems[0], alike[0].base)]
-    differing = _differing(stems)
-    quants = ["-".join(filter(None, (part, variant.quant))) for part, variant in zip(differing, alike, strict=True)]
-    is_clear = len(set(quants)) == len(quants) and all(quants) and not any(map(_has_label, differing))
-    return quants if is_clear else stems
+        return [alike[0].quant or _after_base(stems[0], alike[0].base)]
+    for names in ([stem.rpartition("/")[2] for stem in stems], stems):
+        differing = _differing(names)
+        quants = [_decorated(alike[0].quant, name, part) for name, part in zip(names, differing, strict=True)]
+        if len(set(quants)) == len(quants) and all(quants) and not any(map(_has_label, differing)):
+            return quants
+    return stems
+
+
+def _decorated(label: str, stem: str, part: str) -> str:
+    """Return a label with a part of the name on the side of it where the name has it."""
+    found = find_label(stem)
+    is_behind = found is not None and part != "" and stem.rindex(part) > found.start
+    return "-".join(filter(None, (label, part) if is_behind else (part, label)))
 
 
 def _has_label(part: str) -> bool:
@@ -209,7 +218,7 @@ def _has_label(part: str) -> bool:
 
 def _differing(stems: Sequence[str]) -> list[str]:
     """Return of each name what it does not share with the others at its beginning and its end, in whole words."""
-    words = [list(re.finditer(r"[^-._ /]+", stem)) for stem in stems]
+    words = [list(_WORD.finditer(stem)) for stem in stems]
     shortest = min(map(len, words))
     head = 0
     while head < shortest and len({stem[head].group().lower() for stem in words}) == 1:
@@ -223,9 +232,9 @@ def _differing(stems: Sequence[str]) -> list[str]:
 
 def _after_base(stem: str, base: str) -> str:
     """Return a name without the model's in front of it, or all of it where nothing would be left."""
-    words = list(re.finditer(r"[^-._ ]+", stem.rpartition("/")[2]))
-    rest = words[len(base.split("-")) :]
     name = stem.rpartition("/")[2]
+    words = list(re.finditer(r"[^-_. ]+", name))  # as many as the base has between its dashes
+    rest = words[len(base.split("-")) :]
     return name[rest[0].start() :] if rest else name
 
 

@@ -17,7 +17,7 @@ from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.purpose import check_writes_text
 from llmrun.gguf.source import check_file, read_model_header, split_paths
 from llmrun.gguf.summary import summarize
-from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, NameRef, format_reference
+from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, NameRef, format_reference, hub_spelling
 from llmrun.variant import ModelFile, Variant, quant_in_name
 
 Found = tuple[Variant, GGUFHeader]
@@ -27,7 +27,12 @@ def locate(ref: ModelRef) -> Path:
     """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
     here = _here(ref)
     path = embedded_file(here.quant or GUIDE_QUANTS[0]) if isinstance(here, GuideRef) else _expand(here.path)
-    check_file(path)
+    try:
+        check_file(path)
+    except NotFoundError as error:
+        if meant := hub_spelling(path):
+            raise NotFoundError(error.message, f"if it is one of the Hub: `{meant}`") from error
+        raise
     return path
 
 

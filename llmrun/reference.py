@@ -32,7 +32,9 @@ _PORTS = {"http": 80, "https": 443}
 
 _PATH_START = re.compile(r"/|\./|\.\./|~|[A-Za-z]:[\\/]|\.\.?\\|\\\\")
 _BARE_HUB = re.compile(r"(?:www\.)?(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PASSWORD = re.compile(r"[^/]*@(?:www\.)?(?:hf\.co|huggingface\.co)/", re.IGNORECASE)
+_HF = re.compile(r"hf:(?://)?", re.IGNORECASE)  # hf:// is how the Hub's own library writes it
 _SHELF = re.compile(r"(ollama|lmstudio):", re.IGNORECASE)
 # The Hub's rules (huggingface_hub's validate_repo_id): 1 to 96 letters, digits, `-`, `_`, `.`; no `--` and no `..`
 _REPO_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -109,11 +111,12 @@ def parse_reference(text: str, endpoint: str | None = None) -> ModelRef:
         raise UsageError("MODEL is empty", _FORMS)
     if match := _SHELF.match(text):
         return _parse_shelf(match[1], text[match.end() :])
-    if text[:3].lower() == "hf:":
-        return _parse_repo(text[3:])
+    if match := _HF.match(text):
+        rest = text[match.end() :]
+        return _parse_address(rest, endpoint) if _SCHEME.match(rest) else _parse_repo(rest)
     if _SCHEME.match(text):
         return _parse_address(text, endpoint)
-    if _BARE_HUB.match(text):
+    if _BARE_HUB.match(text) or _PASSWORD.match(text):
         return _parse_address(f"https://{text}", endpoint)
     if _is_path(text):
         return LocalRef(Path(text))
@@ -136,8 +139,14 @@ def format_reference(ref: ModelRef) -> str:
             return repo_id + (f":{wanted}" if wanted else "") + (f"@{revision}" if revision else "")
 
 
+def hub_spelling(path: Path) -> str | None:
+    """Return how a file of the Hub is written, for a path that looks like an owner, a repository and a file."""
+    match = _REPO_FILE.match(path.as_posix())
+    return f"{match[1]}:{path.as_posix()[match.end(1) + 1 :]}" if match else None
+
+
 def _is_path(text: str) -> bool:
-    if _SCHEME.match(text) or _SHELF.match(text) or _BARE_HUB.match(text) or text[:3].lower() == "hf:":
+    if any(start.match(text) for start in (_SCHEME, _SHELF, _BARE_HUB, _PASSWORD, _HF)):
         return False
     return bool(_PATH_START.match(text)) or (text.lower().endswith(".gguf") and not _REPO_START.match(text))
 
@@ -197,10 +206,7 @@ def _parse_repo(text: str) -> HubRef:
     _check_repo(repo_id)
     wanted, revision = _split_tag(rest)
     if rest and (wanted == "" or revision == ""):
-        raise UsageError(
-            f"{text!r} ends where a quantization or a revision should follow",
-            _see(repo_id),
-        )
+        raise UsageError(f"{text!r} ends where a quantization or a revision should follow", _see(repo_id))
     return _hub_ref(repo_id, unquote(revision) if revision else None, wanted)
 
 

@@ -31,7 +31,7 @@ class ModelFile:
 class Variant:
     """A quantization of a model: its files in order, of which a split model has several.
 
-    quant: its label, once among the variants of a model: with more of the file's name before it where several have that
+    quant: its label, once among the variants of a model: with more of the file's name beside it where several have that
     label (`i1-Q4_K_M`), and a piece of the name in its place where the name tells none. base: the model's name, as the
     files have it; "" where nobody asked.
     """

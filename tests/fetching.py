@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,7 @@ class Bench:
     token: str | None = None
     heard: Heard = field(default_factory=Heard)
     session: httpx2.Client = field(default_factory=new_session)
+    meanwhile: Callable[[], None] = lambda: None  # done while it would be waited for the next try
 
     def close(self) -> None:
         """Close the connections."""
@@ -103,9 +104,11 @@ class Bench:
         wanted = files or (self.file(),)
         self.server.clear_log()
         how = FetchWish(folder=self.cache, **wish)  # type: ignore[arg-type]
-        return fetch(
-            wanted, how, self.heard.listener(), hub or self.hub(), lambda: Retries(pause=self.heard.waits.append)
-        )
+        return fetch(wanted, how, self.heard.listener(), hub or self.hub(), lambda: Retries(pause=self._wait))
+
+    def _wait(self, seconds: float) -> None:
+        self.heard.waits.append(seconds)
+        self.meanwhile()
 
     def failure(self, *files: ModelFile, hub: Hub | None = None, **wish: object) -> LLMRunError:
         """The error that fetching ends with, and after which nothing wrong lies where a file should."""
@@ -142,7 +145,7 @@ class Bench:
         return path
 
     @property
-    def wire(self) -> list[tuple[str, str, int, str | None]]:
+    def wire(self) -> list[tuple[str, str, int | None, str | None]]:
         """What was asked: of whom, how, with what answer, and for which range."""
         return [(asked.origin, asked.method, asked.status, asked.range) for asked in self.server.requests()]
 

@@ -73,22 +73,35 @@ def test_a_server_that_is_busy_is_left_alone_as_long_as_it_asks(bench: Bench) ->
 
 
 def test_a_signature_that_is_used_up_is_had_anew_at_once(bench: Bench) -> None:
-    bench.leave(CONTENT[:2_000_000])
-    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", status=403))
+    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", cut=1_000_001))
+    bench.meanwhile = bench.server.expire_signatures
     (path,) = bench.fetch()
     assert path.read_bytes() == CONTENT
-    assert [asked[:3] for asked in bench.wire] == [
-        ("hub", "HEAD", 302),
-        ("cdn", "GET", 403),
-        ("hub", "HEAD", 302),
-        ("cdn", "GET", 206),
+    assert bench.wire == [
+        ("hub", "HEAD", 302, None),
+        ("cdn", "GET", 200, None),
+        ("cdn", "GET", 403, "bytes=1000001-"),
+        ("hub", "HEAD", 302, None),
+        ("cdn", "GET", 206, "bytes=1000001-"),
     ]
-    assert bench.heard.waits == [0]
+    assert bench.heard.waits == [1, 0]
+    assert bench.heard.reasons[1] == f"{bench.cdn_host} refused the bytes from 1,000,001 on (403)"
+
+
+def test_a_server_that_hangs_up_without_a_word_is_asked_again(bench: Bench) -> None:
+    bench.server.faults.append(Fault(on="hub", method="HEAD", path="resolve", drop=True))
+    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", drop=True))
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+    assert bench.heard.reasons == [
+        f"{bench.hub_host} broke off the connection",
+        f"{bench.cdn_host} broke off the connection",
+    ]
 
 
 def test_a_server_that_has_nothing_from_there_on_is_asked_for_all(bench: Bench) -> None:
     bench.leave(CONTENT[:2_000_000])
-    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", status=416))
+    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", refuse_range=True))
     (path,) = bench.fetch()
     assert path.read_bytes() == CONTENT
     assert bench.wire[-1] == ("cdn", "GET", 200, None)
@@ -131,6 +144,14 @@ def test_a_server_that_hangs_is_left_after_a_while(bench: Bench) -> None:
     bench.server.faults.append(Fault(on="cdn", method="GET", path=".", hang=True))
     (path,) = bench.fetch()
     assert path.read_bytes() == CONTENT
+    assert bench.heard.reasons == [f"{bench.cdn_host} sent nothing for 1 s"]
+
+
+def test_a_line_that_falls_silent_is_left_after_a_while_and_gone_on_with(bench: Bench) -> None:
+    bench.server.faults.append(Fault(on="cdn", method="GET", path=".", cut=1_000_001, stall=True))
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+    assert bench.wire[2:] == [resumed(206, 1_000_001)]
     assert bench.heard.reasons == [f"{bench.cdn_host} sent nothing for 1 s"]
 
 

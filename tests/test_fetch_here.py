@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_the_hubs_own_client_finds_what_was_fetched(bench: Bench) -> None:
     assert (found.warnings, repo.repo_id, revision.commit_hash) == ([], REPO, bench.commit)
     assert revision.refs == {"main"}
     assert {file.file_name for file in revision.files} == {NAME, "README.md"}
+    assert (bench.cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
     assert repo.size_on_disk == SIZE + len(README)
     assert {str(path.readlink()) for path in paths} == {
         f"../../blobs/{SHA256}",
@@ -139,7 +141,7 @@ def test_a_cache_that_cannot_be_written_is_told_of(bench: Bench) -> None:
     error = bench.failure()
     assert (type(error), error.message, error.hint) == (
         HubError,
-        f"{bench.cache}/.locks/models--acme--tiny-GGUF cannot be written: not a directory",
+        f"{bench.cache} cannot be used: file exists",
         "set HF_HUB_CACHE to a folder on another disk",
     )
 
@@ -186,6 +188,17 @@ def test_more_of_ours_is_not_given_up_for_less_of_theirs(bench: Bench) -> None:
     assert bench.wire[1:] == [("cdn", "GET", 206, "bytes=2000000-")]
 
 
+def test_a_longer_file_of_theirs_with_less_before_its_first_hole_is_left(bench: Bench) -> None:
+    left = bench.leave(b"", f"{SHA256}.0a1b2c3d.incomplete")
+    with left.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(CONTENT[1 << 20 :])
+    bench.leave(CONTENT[:2_000_000])
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+    assert bench.wire[1:] == [("cdn", "GET", 206, "bytes=2000000-")]
+
+
 # a folder of the user's
 
 
@@ -219,8 +232,22 @@ def test_a_file_of_the_cache_goes_into_a_folder_without_a_request_and_without_a_
     assert not path.is_symlink()
 
 
+def test_where_no_second_name_can_be_had_the_bytes_are_copied_and_checked(bench: Bench) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == bench.cache.parent.stat().st_dev:
+        pytest.skip("there is no other disk here")
+    bench.fetch()
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder:
+        (path,) = bench.fetch(local_dir=Path(folder), offline=True)
+        assert path.read_bytes() == CONTENT
+        assert [found.name for found in Path(folder).iterdir()] == [NAME]
+    assert bench.wire == []
+    assert bench.heard.checked[-1] == (SIZE, SIZE)
+
+
 def test_another_file_of_that_name_is_the_users(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"GGUF" + bytes(SIZE - 4))
+    (tmp_path / NAME).chmod(0o444)
     error = bench.failure(local_dir=tmp_path)
     assert (type(error), error.message, error.hint) == (
         UsageError,

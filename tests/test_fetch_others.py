@@ -6,6 +6,7 @@ import http.server
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -18,11 +19,23 @@ import pytest
 
 from llmrun.errors import UnreachableError
 from llmrun.hub.client import Hub, new_session
-from tests.fetching import CONTENT, NAME, SHA256, Bench, nobody, repository
+from tests.fetching import CONTENT, NAME, REPO, SHA256, Bench, nobody, repository
 from tests.hub_server.fault import Fault
 from tests.hub_server.server import HubServer
 
 SIZE = len(CONTENT)
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """An address that drops what comes, as a firewall does: whoever would take connections has its hands full."""
+    with socket.socket() as server, socket.socket() as one, socket.socket() as other:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for client in (one, other):
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager
@@ -118,6 +131,38 @@ def test_a_token_goes_to_the_hub_and_to_nobody_else(bench: Bench) -> None:
         assert seen == [("hub", "Bearer hf_good"), ("cdn", None)]
         assert {asked.authorization for asked in other.requests()} == {None}
         assert ("cdn", "GET", 200) in [(asked.origin, asked.method, asked.status) for asked in other.requests()]
+
+
+def test_a_repository_that_was_renamed_is_followed_with_the_token(bench: Bench) -> None:
+    bench.token = "hf_good"
+    file = bench.file()
+    bench.server.rename(REPO, "acme/small-GGUF")
+    (path,) = bench.fetch(file)
+    assert path.read_bytes() == CONTENT
+    seen = [(asked.origin, asked.status, asked.authorization) for asked in bench.server.requests()]
+    assert seen == [("hub", 307, "Bearer hf_good"), ("hub", 302, "Bearer hf_good"), ("cdn", 200, None)]
+
+
+def test_the_hub_is_the_one_the_environment_names(bench: Bench, tmp_path: Path) -> None:
+    code = "from llmrun.hub.client import this_hub; h = this_hub(); print(h.endpoint, h.token, h.answer_seconds)"
+    variables = {"HF_TOKEN": "hf_good", "HF_HUB_DOWNLOAD_TIMEOUT": "3"}
+    environment = bench.server.environment(tmp_path) | variables
+    told = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    assert told.stdout == f"{bench.server.url} hf_good 3.0\n"
+    environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+    told = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    assert told.stdout == f"{bench.server.url} None 3.0\n"
+
+
+def test_a_hub_whose_host_takes_no_connection_is_said_to_be_down_within_two_seconds(bench: Bench) -> None:
+    file = bench.file()
+    with deaf() as endpoint:
+        begun = time.monotonic()
+        error = bench.failure(file, hub=bench.hub(endpoint))
+        took = time.monotonic() - begun
+    host = endpoint.removeprefix("http://")
+    assert (type(error), error.message) == (UnreachableError, f"{host} cannot be reached within 2 s")
+    assert 1.9 < took < 4
 
 
 def test_a_hub_that_is_down_is_said_to_be_at_once(bench: Bench) -> None:

@@ -92,6 +92,18 @@ def test_what_lies_beside_a_model_is_told_by_its_name() -> None:
     ]
 
 
+def test_a_small_file_in_a_folder_named_after_a_sidecar_is_one() -> None:
+    files = [
+        remote("MTP/mtp-Q8_0.gguf"),
+        remote("dspark/Q8_0.gguf"),
+        remote("Model-8B-assistant.Q8_0.gguf"),
+        remote("MTP/Model-8B-MTP-Q8_0.gguf", 90 * GIB),
+    ]
+    grouped = group_files(files)
+    assert names(grouped.variants) == {"Q8_0": ["MTP/Model-8B-MTP-Q8_0.gguf"]}
+    assert beside(grouped) == [("draft", file.name) for file in files[:3]]
+
+
 def test_a_whole_model_may_have_such_a_word_in_its_name() -> None:
     """A sidecar that only its name suggests is also small."""
     flash = "DeepSeek-V4-Flash-IQ2XXS-w2Q2K-AProjQ8-SExpQ8-OutQ8-chat-v2-imatrix.gguf"
@@ -135,9 +147,10 @@ def test_files_nobody_can_load_are_called_what_they_are() -> None:
     ("paths", "quants"),
     [
         (["M.Q4_K_M.gguf", "M.i1-Q4_K_M.gguf"], {"Q4_K_M", "i1-Q4_K_M"}),
-        (["M-Q4_K_M.gguf", "M-Q4_K_M-imat.gguf"], {"Q4_K_M", "imat-Q4_K_M"}),
+        (["M-Q4_K_M.gguf", "M-Q4_K_M-imat.gguf"], {"Q4_K_M", "Q4_K_M-imat"}),
         (["old/M-Q4_K_M.gguf", "new/M-Q4_K_M.gguf"], {"old-Q4_K_M", "new-Q4_K_M"}),
-        (["M-Q3_K_S-3.25bpw.gguf", "M-Q3_K_S-2.92bpw.gguf"], {"3.25bpw-Q3_K_S", "2.92bpw-Q3_K_S"}),
+        (["M-Q3_K_S-3.25bpw.gguf", "M-Q3_K_S-2.25bpw.gguf"], {"Q3_K_S-3.25bpw", "Q3_K_S-2.25bpw"}),
+        (["gpu/M-Q3_K_S-3.2bpw.gguf", "cpu/M-Q3_K_S-2.9bpw.gguf"], {"Q3_K_S-3.2bpw", "Q3_K_S-2.9bpw"}),
         (["M-Q4_K_M.gguf", "Q4_K_M/m.gguf"], {"M-Q4_K_M", "Q4_K_M/m"}),
         (["M-kquant-17gb.gguf", "M-kquant-dynamic.gguf"], {"17gb", "dynamic"}),
         (["M.gguf", "M-Q8_0.gguf"], {"M", "Q8_0"}),
@@ -151,8 +164,8 @@ def test_a_name_without_a_label_leaves_it_to_the_header() -> None:
     grouped = group("M-kquant-17gb.gguf", "M-Q8_0.gguf", "i1/M.i1-Q8_0.gguf", repo_id="them/M-GGUF")
     assert {variant.quant: variant.label for variant in grouped.variants} == {
         "kquant-17gb": None,
-        "M-Q8_0": "Q8_0",
-        "i1/M.i1-Q8_0": "Q8_0",
+        "Q8_0": "Q8_0",
+        "i1-Q8_0": "Q8_0",
     }
 
 

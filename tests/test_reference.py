@@ -21,6 +21,7 @@ from llmrun.reference import (
     NameRef,
     ShelfRef,
     format_reference,
+    hub_spelling,
     parse_reference,
 )
 from llmrun.repo_path import why_unsafe
@@ -29,7 +30,21 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.mark.parametrize(
-    "text", ["/a/b", "./x", "../x", "~/m.gguf", "m.gguf", "M.GGUF", "C:\\m", "d:/m", ".\\m", "\\\\host\\m", "a b.gguf"]
+    "text",
+    [
+        "/a/b",
+        "./x",
+        "../x",
+        "~/m.gguf",
+        "m.gguf",
+        "M.GGUF",
+        "C:\\m",
+        "d:/m",
+        "d://m",
+        ".\\m",
+        "\\\\host\\m",
+        "a b.gguf",
+    ],
 )
 def test_a_path_is_known_by_its_looks(text: str) -> None:
     assert parse_reference(text) == LocalRef(Path(text))
@@ -84,7 +99,7 @@ def test_a_short_name_may_carry_a_quantization(text: str, name: str, quant: str 
     ],
 )
 def test_a_repository_may_be_followed_by_what_is_wanted_of_it(rest: str, ref: HubRef) -> None:
-    for prefix in ("", "hf:", "hf.co/", "huggingface.co/", "www.hf.co/", "https://huggingface.co/"):
+    for prefix in ("", "hf:", "hf://", "hf.co/", "huggingface.co/", "www.hf.co/", "https://huggingface.co/"):
         assert parse_reference(f"{prefix}Qwen/Qwen3-8B-GGUF{rest}") == ref
 
 
@@ -93,6 +108,14 @@ def test_behind_a_prefix_a_file_may_follow_a_slash(prefix: str) -> None:
     """Without one it would be a path of this machine."""
     assert parse_reference(f"{prefix}a/b/c/d.gguf@v2") == HubRef("a/b", "v2", filename="c/d.gguf")
     assert parse_reference("a/b/c/d.gguf") == LocalRef(Path("a/b/c/d.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("a/b/c.gguf", "a/b:c.gguf"), ("a/b/c/d.gguf", "a/b:c/d.gguf"), ("a/b.gguf", None), ("/a/b/c.gguf", None)],
+)
+def test_a_path_may_look_like_a_file_of_the_hub(path: str, meant: str | None) -> None:
+    assert hub_spelling(Path(path)) == meant
 
 
 @pytest.mark.parametrize(
@@ -185,7 +208,14 @@ def test_anything_else_is_refused_with_what_to_type(text: str, message: str, hin
 
 @pytest.mark.parametrize(
     "text",
-    ["https://me:s3cret@huggingface.co/a/b", "https://s3cret@evil.example/a", "ftp://s3cret@x/", "http://s3cret@["],
+    [
+        "https://me:s3cret@huggingface.co/a/b",
+        "https://s3cret@evil.example/a",
+        "ftp://s3cret@x/",
+        "http://s3cret@[",
+        "me:s3cret@hf.co/a/b",
+        "hf:https://s3cret@hf.co/a/b",
+    ],
 )
 def test_a_password_in_an_address_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -16,11 +16,11 @@ from llmrun.settings import Constraints
 from llmrun.survey import Row, Survey
 from llmrun.units import format_count
 
-_QUANT = 14  # columns
+_QUANT = 12  # columns
 _PLACES: dict[Where, str] = {"devices": "GPU", "experts": "SPLIT", "split": "SPLIT", "host": "CPU"}
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20))
 _COLUMNS = f"  {'quant':<{_QUANT}} {'files':>5} {'size':>6} {'bpw':>5} {'loss':<13} {'weights':>7} "
-_MORE_COLUMNS = f"{'KV':>5} {'comp.':>5} {'runs on':>7} {'tok/s':>5}"
+_MORE_COLUMNS = f"{'KV':>5} {'comp.':>5} {'where':>5} {'tok/s':>5}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,9 @@ def show_text(shown: pipeline.Shown) -> str:
 def _head(shown: pipeline.Shown) -> Iterator[str]:
     summary = shown.survey.summary
     about = f"{format_count(summary.n_params)} parameters, {one_line(summary.architecture)}"
-    yield f"{one_line(summary.name or 'no name')}: {about}, trained on {summary.n_ctx_train or 0:,} tokens"
     repository = shown.repository
+    name = summary.name or (repository.repo_id.rpartition("/")[2] if repository is not None else "no name")
+    yield f"{one_line(name)}: {about}, trained on {summary.n_ctx_train or 0:,} tokens"
     if repository is not None:
         gate = ", gated: its owner decides who may have it" if repository.gated else ""
         license_ = f", licence {one_line(repository.license)}" if repository.license else ""
@@ -92,7 +93,7 @@ def _line(row: Row, chosen: bool, unit: int) -> str:
     speed = "" if row.decode is None else f"{row.decode:.1f}" if row.decode < 100 else f"{row.decode:.0f}"
     return (
         f"{'>' if chosen else ' '} {one_line(label):<{_QUANT}} {len(row.variant.files):>5} "
-        f"{_number(row.variant.size, unit):>6} {row.bpw:>5.2f} {loss:<13} {memory} {place:>7} {speed:>5}"
+        f"{_number(row.variant.size, unit):>6} {row.bpw:>5.2f} {loss:<13} {memory} {place:>5} {speed:>5}"
     ).rstrip()
 
 

@@ -127,11 +127,13 @@ def _may_change(tensor: TensorInfo, base: GGMLType) -> bool:
 
 def _by_loss(tensors: Sequence[TensorInfo]) -> list[int]:
     """Return the places of the tensors, those first that lose most when they are quantized."""
-    return sorted(range(len(tensors)), key=lambda place: (_rank(tensors[place].name), place))
+    tied = all(tensor.name != "output.weight" for tensor in tensors)
+    first = "token_embd.weight" if tied else "output.weight"
+    return sorted(range(len(tensors)), key=lambda place: (_rank(tensors[place].name, first), place))
 
 
-def _rank(name: str) -> int:
-    if name.startswith(("output.", "token_embd.")):
+def _rank(name: str, first: str) -> int:
+    if name == first:
         return 0
     layer = re.match(r"blk\.(\d+)\.", name)
     later = int(layer[1]) % 2 if layer else 0

@@ -44,4 +44,4 @@ def _explained(error: OSError, folder: Path, length: int, size: int) -> HubError
         kept = f"make room and type the same again: the {format_bytes(length)} that came are kept"
         return DiskFullError(f"the disk of {folder} is full: {lacking} are lacking of {format_bytes(size)}", kept)
     path = error.filename if error.filename is not None else folder
-    return HubError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}", _ELSEWHERE)
+    return HubError(f"{path} cannot be used: {(error.strerror or str(error)).lower()}", _ELSEWHERE)

@@ -17,10 +17,10 @@ from llmrun.hub.checksum import Checksum, parse_checksum
 from llmrun.hub.client import Hub, is_offline, this_hub
 from llmrun.hub.disk import check_room, disk_errors
 from llmrun.hub.failure import given_up, offline, unreachable
-from llmrun.hub.part import Part
+from llmrun.hub.part import Part, is_that_file
 from llmrun.hub.retries import Retries
 from llmrun.hub.setback import SetbackError
-from llmrun.hub.settle import bytes_here, copy_from, held, link, remember_revision, settle, take_over
+from llmrun.hub.settle import bytes_here, copy_from, held, link, mark_as_cache, remember_revision, settle, take_over
 from llmrun.hub.source import Source
 from llmrun.hub.store import Place, cache_folder, is_whole, place_in_cache, place_in_folder, snapshot_path
 from llmrun.hub.transfer import Transfer, TransferListener
@@ -51,6 +51,7 @@ class FetchListener:
     started: with the bytes that are here already. waiting: another process has it, and so many bytes. checking: bytes
     added up, of those that are here. progress: bytes that are here. retrying: what went wrong, seconds until the next
     try. restarting: why everything is fetched anew. slow: a host that takes long to answer. done: where the file is.
+    Of a file that was here nothing is told.
     """
 
     started: Callable[[ModelFile, int], None] = _nothing
@@ -77,8 +78,9 @@ def fetch(
     them together have no room, ChecksumError, HubError; what came by then is kept.
     """
     fetching = _Fetching(wish, listener, hub, retries)
-    fetching.check_room(files)
-    paths = tuple(map(fetching.path_of, files))
+    with disk_errors(wish.local_dir or fetching.folder):
+        fetching.prepare(files)
+        paths = tuple(map(fetching.path_of, files))
     if wish.revision is not None and wish.local_dir is None:
         with contextlib.suppress(OSError):  # a cache may be for reading only
             for remote in map(_remote, files[:1]):
@@ -98,13 +100,15 @@ class _Fetching:
         self._hub = hub
         self._retries = retries
 
-    def check_room(self, files: Sequence[ModelFile]) -> None:
-        """Raise DiskFullError where what is lacking has no room, offline's error where it may not be fetched."""
+    def prepare(self, files: Sequence[ModelFile]) -> None:
+        """See that what is lacking may be fetched and has room; raises UnreachableError, DiskFullError."""
         lacking = [file for file in files if not self._is_here(file)]
         if lacking and (self._wish.offline or is_offline()):
             raise offline(f"{lacking[0].name} of {_remote(lacking[0]).repo_id}")
         needed = sum(max(0, file.size - bytes_here(self._place(file, _checksum(file)))) for file in lacking)
         check_room(needed, self._wish.local_dir or self.folder)
+        if lacking and self._wish.local_dir is None:
+            mark_as_cache(self.folder)
 
     def path_of(self, file: ModelFile) -> Path:
         """Return where a file lies, once it does."""
@@ -114,7 +118,7 @@ class _Fetching:
         source = Source(self._asked_hub(), file, self._listener.slow)
         checksum = _checksum(file) or self._told_checksum(file, source)
         place = self._place(file, checksum)
-        with disk_errors(place.final.parent), held(place, partial(self._listener.waiting, file)):
+        with held(place, partial(self._listener.waiting, file)):
             self._put(file, place, source, checksum)
         self._listener.done(file, place.final)
         return place.final
@@ -144,16 +148,13 @@ class _Fetching:
             restarting=partial(told.restarting, file),
         )
         with closing(Part(place.part, file.size, checksum)) as part:
-            told.started(file, bytes_here(place))
+            told.started(file, min(file.size, bytes_here(place)))
             Transfer(file.name, part, source, self._retries(), listener).run()
             settle(place, part)
 
     def _check_present(self, file: ModelFile, place: Place, checksum: Checksum | None) -> None:
         """Raise UsageError where a folder of the user's has another file of the same name: it is the user's."""
-        with closing(Part(place.final, file.size, checksum)) as present:
-            present.take_stock(partial(self._listener.checking, file))
-            is_same = present.length == place.final.stat().st_size and present.is_right()
-        if not is_same:
+        if not is_that_file(place.final, file.size, checksum, partial(self._listener.checking, file)):
             raise UsageError(f"{place.final} is there, and is another file", "move it away, or name another folder")
 
     def _told_checksum(self, file: ModelFile, source: Source) -> Checksum | None:

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from llmrun.hub.checksum import Checksum, RunningSum
 from llmrun.hub.disk import disk_errors
 
 _READ = 1 << 20
+
+
+def is_that_file(path: Path, size: int, checksum: Checksum | None, told: Callable[[int, int], None]) -> bool:
+    """Return whether a file has these bytes; told: with the bytes added up and how many there are."""
+    if path.stat().st_size != size:
+        return False
+    with closing(RunningSum(checksum, size)) as running, path.open("rb") as file:
+        while piece := file.read(_READ):
+            running.add(piece)
+            told(file.tell(), size)
+        return running.matches()
 
 
 class Part:

@@ -20,19 +20,23 @@ class Retries:
 
     pause: Callable[[float], None] = time.sleep
     in_a_row: int = field(default=0, init=False)
+    _has_obeyed: bool = field(default=False, init=False)
 
     def progressed(self) -> None:
         """Begin to count anew: something came."""
         self.in_a_row = 0
+        self._has_obeyed = False
 
     def wait_after(self, setback: SetbackError, told: Callable[[str, float], None]) -> bool:
         """Wait before the next try, told why and for how long; return false where there should be none."""
         self.in_a_row += 1
         if self.in_a_row > MAX_IN_A_ROW or (setback.wait or 0.0) > MAX_ASKED_WAIT:
             return False
-        seconds = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.in_a_row - 1))
-        if setback.wait is not None:  # what a server asks for is believed once, and less than ours never again
-            seconds = setback.wait if self.in_a_row == 1 else max(setback.wait, seconds)
+        ours = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self.in_a_row - 1))
+        seconds = ours if setback.wait is None else setback.wait
+        if self._has_obeyed:  # a server that asks for less than we would wait is believed once
+            seconds = max(seconds, ours)
+        self._has_obeyed |= setback.wait is not None
         told(setback.reason, seconds)
         self.pause(seconds)
         return True

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx2
 
 
 class SetbackError(Exception):
@@ -30,13 +34,16 @@ def setback_of(error: Exception, host: str) -> SetbackError:
     if isinstance(error, httpx2.ConnectError):
         return SetbackError(f"{host} cannot be reached: {_why(error)}", unreachable=True)
     if isinstance(error, httpx2.ConnectTimeout):
-        return SetbackError(f"{host} cannot be reached: it did not answer in time", unreachable=True)
+        return SetbackError(f"{host} cannot be reached within {_limit(error, 'connect')} s", unreachable=True)
     if isinstance(error, httpx2.TimeoutException):
-        seconds = error.request.extensions["timeout"]["read"]
-        return SetbackError(f"{host} sent nothing for {seconds:.0f} s", unreachable=True)
+        return SetbackError(f"{host} sent nothing for {_limit(error, 'read')} s", unreachable=True)
     if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError):
         return SetbackError(f"{host} broke off the connection")
     return SetbackError(f"{host} cannot be used: {type(error).__name__}", unreachable=True)
+
+
+def _limit(error: httpx2.TimeoutException, step: str) -> str:
+    return f"{error.request.extensions['timeout'][step]:.0f}"
 
 
 def _why(error: BaseException) -> str:
@@ -44,7 +51,7 @@ def _why(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({cause.verify_message})"
+            return f"its certificate is not trusted ({cause.verify_message}); SSL_CERT_FILE names those that are"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()
         cause = cause.__cause__ or cause.__context__

@@ -44,15 +44,15 @@ def held(place: Place, waiting: Callable[[int], None]) -> Iterator[None]:
 
 def bytes_here(place: Place) -> int:
     """Return how many bytes of a file need not be fetched, as far as their number tells."""
-    return max(map(_size_of, (place.part, *_left_by_others(place))))
+    return max(_size_of(place.part), *map(_solid_size, _left_by_others(place)), 0)
 
 
 def take_over(place: Place) -> None:
     """Make the part what another program left of the same file, where that is more."""
-    found = max(_left_by_others(place), key=_size_of, default=None)
-    if found is None or _size_of(found) <= _size_of(place.part):
+    found = max(_left_by_others(place), key=_solid_size, default=None)
+    if found is None or (size := _solid_size(found)) <= _size_of(place.part):
         return
-    os.truncate(found, _solid_size(found))
+    os.truncate(found, size)
     found.replace(place.part)
 
 
@@ -92,6 +92,13 @@ def copy_from(path: Path, place: Place) -> bool:
         shutil.copyfile(path, place.part)
         return False
     return True
+
+
+def mark_as_cache(folder: Path) -> None:
+    """Have backups pass over the cache: https://bford.info/cachedir/. What huggingface_hub wrote stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), (folder / "CACHEDIR.TAG").open("x") as file:
+        file.write("Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag of llmrun.\n")
 
 
 def remember_revision(repo_id: str, revision: str, commit: str, folder: Path) -> None:

@@ -43,6 +43,7 @@ class Transfer:
 
     def __init__(self, name: str, part: Part, source: Source, retries: Retries, listener: TransferListener) -> None:
         self._name = name
+        self._is_gguf = name.lower().endswith(".gguf")
         self._part = part
         self._source = source
         self._retries = retries
@@ -56,7 +57,7 @@ class Transfer:
         Raises what will not pass, UnreachableError, HubError after too many setbacks in a row, DiskFullError, and
         ChecksumError where the bytes are wrong twice. What came is kept, unless it is wrong.
         """
-        self._part.take_stock(self._listener.checking)
+        self._part.take_stock(self._tell_checking)
         if not self._is_a_model():
             self._restart("what is here is no GGUF file")
         self._fill()
@@ -72,7 +73,7 @@ class Transfer:
             )
 
     def _is_a_model(self) -> bool:
-        return not self._name.endswith(".gguf") or self._part.begins_as(_MAGIC)
+        return not self._is_gguf or self._part.begins_as(_MAGIC)
 
     def _restart(self, why: str) -> None:
         self._listener.restarting(why)
@@ -108,14 +109,23 @@ class Transfer:
 
     def _check_magic(self, piece: bytes, host: str) -> None:
         expected = _MAGIC[self._part.length :]
-        if expected and self._name.endswith(".gguf") and not expected.startswith(piece[: len(expected)]):
+        if expected and self._is_gguf and not expected.startswith(piece[: len(expected)]):
             raise SetbackError(f"{host} sent what begins with {piece[:12]!r} in place of a GGUF file")
 
     def _tell(self) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= _TOLD_EVERY or self._part.length == self._part.size:
-            self._told_at = now
+        if self._is_time() or self._part.length == self._part.size:
             self._listener.progress(self._part.length)
+
+    def _tell_checking(self, done: int, total: int) -> None:
+        if self._is_time() or done == total:
+            self._listener.checking(done, total)
+
+    def _is_time(self) -> bool:
+        now = time.monotonic()
+        if now - self._told_at < _TOLD_EVERY:
+            return False
+        self._told_at = now
+        return True
 
     def _bear(self, setback: SetbackError) -> None:
         """Wait for the next try, or raise what to tell; whoever was never there is said to be down at once."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from scripts.benchmarks.choose import measure_choose
 from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
+from scripts.benchmarks.fetch import measure_fetch
 from scripts.benchmarks.header import measure_header
 from scripts.benchmarks.pressure import measure_pressure
 from scripts.benchmarks.speed import measure_speed
@@ -32,6 +33,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "speed": measure_speed,
     "pressure": measure_pressure,
     "choose": measure_choose,
+    "fetch": measure_fetch,
 }
 
 

@@ -13,12 +13,12 @@ PIECE = 1 << 18  # bytes
 
 @dataclass(frozen=True)
 class Content:
-    """Bytes that are made when they are asked for. file: where they are, in place of `head`.
+    """Bytes that are made when they are asked for: the pieces of `head`, or what is in `file`, and zeros behind.
 
     stand_in: a checksum for what is never fetched whole, so that 140 GB of zeros need not be added up.
     """
 
-    head: bytes
+    head: tuple[bytes, ...]
     size: int
     file: Path | None = None
     stand_in: str | None = None
@@ -41,36 +41,49 @@ class Content:
     def pieces(self, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from start to before end."""
         if self.file is not None:
-            with self.file.open("rb") as opened:
-                opened.seek(start)
-                while start < end and (piece := opened.read(min(PIECE, end - start))):
-                    start += len(piece)
-                    yield piece
+            yield from _read(self.file, start, end)
             return
-        while start < end:
-            stop = min(start + PIECE, end)
-            piece = self.head[start:stop]
-            yield piece + bytes(stop - start - len(piece))
-            start = stop
+        for part in self.head:
+            yield from _cut(part, max(start, 0), min(end, len(part)))
+            start, end = start - len(part), end - len(part)
+        for begin in range(max(start, 0), end, PIECE):
+            yield bytes(min(PIECE, end - begin))
 
 
-def text(words: str) -> Content:
-    """A small file."""
-    data = words.encode()
-    return Content(data, len(data))
+def _cut(data: bytes, start: int, end: int) -> Iterator[bytes]:
+    for begin in range(start, end, PIECE):
+        yield data[begin : min(begin + PIECE, end)]
+
+
+def _read(path: Path, start: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as opened:
+        opened.seek(start)
+        for begin in range(start, end, PIECE):
+            yield opened.read(min(PIECE, end - begin))
+
+
+def as_content(given: bytes | Path | Content) -> Content:
+    """Return what was given as content."""
+    if isinstance(given, bytes):
+        return of_bytes(given)
+    return of_file(given) if isinstance(given, Path) else given
 
 
 def of_bytes(data: bytes) -> Content:
     """These bytes."""
-    return Content(data, len(data))
+    return Content((data,), len(data))
 
 
 def of_file(path: Path) -> Content:
     """What is in a file of this machine."""
-    return Content(b"", path.stat().st_size, file=path)
+    return Content((), path.stat().st_size, file=path)
 
 
-def sparse(head: bytes, size: int, *, stand_in: bool = False) -> Content:
-    """A head with zeros behind it. stand_in: give it a checksum that is wrong, and costs nothing."""
-    told = hashlib.sha256(head + str(size).encode()).hexdigest() if stand_in else None
-    return Content(head, size, stand_in=told)
+def sparse(head: bytes | tuple[bytes, ...], size: int, *, stand_in: bool = False) -> Content:
+    """A head, in one piece or several, with zeros behind it; `size` is of both.
+
+    stand_in: give it a checksum that is wrong, and costs nothing.
+    """
+    parts = (head,) if isinstance(head, bytes) else head
+    told = hashlib.sha256(parts[0] + parts[-1] + b"%d" % size).hexdigest() if stand_in else None
+    return Content(parts, size, stand_in=told)

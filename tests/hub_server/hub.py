@@ -5,138 +5,168 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from tests.hub_server.handler import Handler
+from tests.hub_server.handler import JSON, TEXT, Handler, Query
+from tests.hub_server.history import History
 from tests.hub_server.repo import Repo
+from tests.hub_server.search import search
 
-_API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|refs)(?:/([^/]+)(?:/(.+))?)?)?")
-_RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", re.DOTALL)
-_SMALL = re.compile(r"/api/resolve-cache/models/([^/]+/[^/]+)/([0-9a-f]{40})/(.+)")
+_API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|refs|paths-info)(?:/([^/]+)(?:/(.+))?)?)?")
+_RESOLVE = re.compile(r"/([^/]+/[^/]+)/(resolve)/([^/]+)/(.+)")
+_SMALL = re.compile(r"/api/resolve-cache/models/([^/]+/[^/]+)/()([0-9a-f]{40})/(.+)")
 _LIMITS = {
     "RateLimit": '"resolvers";r=2998;t=172',
     "RateLimit-Policy": '"fixed window";"resolvers";q=3000;w=300',
 }
+_WHO = {"type": "user", "name": "tester", "auth": {"type": "access_token", "accessToken": {"role": "read"}}}
 
 
 class HubHandler(Handler):
-    """A request to the Hub."""
+    """A connection to the Hub."""
 
     origin = "hub"
 
-    def route(self, path: str, query: Mapping[str, str]) -> None:
+    def route(self, path: str, query: Query) -> None:
         """Find what is asked for."""
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if token and token not in self.owner.tokens:
+        if self._token and self._token not in self.owner.tokens:
             headers = {"X-Error-Message": "Invalid credentials in Authorization header"}
             return self.reply(401, {"error": "Invalid username or password."}, headers)
         if path == "/api/agent-harnesses":
             return self.reply(200, {"standardEnvVars": [], "harnesses": {}})
         if path == "/api/whoami-v2":
-            return self.reply(200, {"type": "user", "name": "tester"}) if token else self._anonymous()
+            return self.reply(200, _WHO) if self._token else self._refuse_nobody({})
         if path == "/api/models":
-            return self._search(query)
-        if match := _API.fullmatch(path):
-            return self._api(match, query, token)
-        if match := _SMALL.fullmatch(path):
-            return self._small(match, token)
-        if match := _RESOLVE.fullmatch(path):
-            return self._resolve(match, token)
+            return self._paged(search(self.owner.repos.values(), query), query, query.get("limit", [""])[0])
+        for pattern, answer in ((_API, self._api), (_SMALL, self._small), (_RESOLVE, self._resolve)):
+            if match := pattern.fullmatch(path):
+                name, what, revision, inside = (unquote(group) if group else "" for group in match.groups())
+                history = self._history(name)
+                return None if history is None else answer(history, what, revision or "main", inside, query)
         return self.refuse(404, "NotFound", "Sorry, we can't find the page you are looking for.")
 
-    def _anonymous(self) -> None:
-        self.refuse(401, "RepoNotFound", "Invalid username or password.")
+    @property
+    def _token(self) -> str:
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
-    def _search(self, query: Mapping[str, str]) -> None:
-        words = query.get("search", "").lower().split()
-        found = [repo for repo in self.owner.repos.values() if all(word in repo.id.lower() for word in words)]
-        found.sort(key=lambda repo: -repo.downloads)
-        self.reply(200, [repo.info() for repo in found if not repo.private][: int(query.get("limit", "1000"))])
+    @property
+    def _may_have_all(self) -> bool:
+        return self.owner.tokens.get(self._token, False)
 
-    def _repo(self, name: str, token: str) -> Repo | None:
-        """Return a repository, answering where there is none for whoever asks."""
-        repo = self.owner.repos.get(name)
-        if repo is not None and not (repo.private and not token):
-            return repo
-        if token:
+    def _refuse_nobody(self, headers: Mapping[str, str]) -> None:
+        message = "Invalid username or password."
+        self.reply(401, {"error": message}, {**headers, "X-Error-Message": message})
+
+    def _history(self, name: str) -> History | None:
+        """Return a repository, answering where there is none for whoever asks, or where it is called otherwise."""
+        if (new := self.owner.renamed.get(name)) is not None:
+            address = self.path.replace(f"/{quote(name)}", f"/{quote(new)}", 1)
+            self.reply(307, b"Temporary Redirect", {"Location": address}, TEXT)
+            return None
+        history = self.owner.histories.get(name)
+        if history is not None and (not history.main.private or self._may_have_all):
+            return history
+        if self._token:
             self.refuse(404, "RepoNotFound", "Repository not found")
         else:
-            self._anonymous()
+            self._refuse_nobody({"X-Error-Code": "RepoNotFound"})
         return None
 
-    def _api(self, match: re.Match[str], query: Mapping[str, str], token: str) -> None:
-        name, what, revision, folder = match.groups()
-        if (new := self.owner.renamed.get(name)) is not None:
-            address = self.path.replace(f"/{name}", f"/{new}", 1)
-            return self.reply(307, b"Temporary Redirect", {"Location": address}, "text/plain")
-        repo = self._repo(name, token)
+    def _at(self, history: History, revision: str) -> Repo | None:
+        """Return what a repository is at a revision, answering where it has none such."""
+        repo = history.find(revision)
+        if repo is None:
+            self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return repo
+
+    def _api(self, history: History, what: str, revision: str, folder: str, query: Query) -> None:
+        if what == "refs":
+            return self.reply(200, history.refs())
+        repo = self._at(history, revision)
         if repo is None:
             return None
-        if revision is not None and not repo.has(revision):
-            return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        if what == "refs":
-            branches = [{"name": name, "targetCommit": repo.commit} for name in repo.branches]
-            return self.reply(200, {"branches": branches, "converts": [], "tags": []})
         if what == "tree":
-            return self._tree(repo, folder or "", query)
-        return self.reply(200, repo.info(with_blobs="blobs" in query))
+            return self._tree(repo, folder, query)
+        if what == "paths-info":
+            wanted = parse_qs(self.payload.decode()).get("paths", [])
+            return self.reply(200, [entry for entry in repo.tree(xet=self.owner.xet) if entry["path"] in wanted])
+        expand = query.get("expand")
+        return self.reply(200, repo.expanded(expand) if expand else repo.info(with_blobs="blobs" in query))
 
-    def _tree(self, repo: Repo, folder: str, query: Mapping[str, str]) -> None:
-        entries = repo.tree(folder, recursive=query.get("recursive", "").lower() == "true")
+    def _tree(self, repo: Repo, folder: str, query: Query) -> None:
+        recursive = query.get("recursive", ["false"])[0].lower() == "true"
+        entries = repo.tree(folder, recursive=recursive, xet=self.owner.xet)
         if folder and not entries:
             return self.refuse(404, "EntryNotFound", f'{folder} does not exist on "main"')
-        start = int(query.get("cursor", "0"))
-        end = start + self.owner.page_size
+        return self._paged(entries, query)
+
+    def _paged(self, entries: list[dict[str, Any]], query: Query, limit: str = "") -> None:
+        """Answer with a page of a list, and the address of the next."""
+        start = int(query.get("cursor", ["0"])[0])
+        end = start + min(int(limit or self.owner.page_size), self.owner.page_size)
         headers = {}
         if end < len(entries):
-            address = f"{self.owner.url}{self.path.partition('?')[0]}?{urlencode({**query, 'cursor': end})}"
-            headers = {"Link": f'<{address}>; rel="next"'}
-        return self.reply(200, entries[start:end], headers)
+            asked = urlencode({**query, "cursor": [end]}, doseq=True)
+            headers["Link"] = f'<{self.owner.url}{self.path.partition("?")[0]}?{asked}>; rel="next"'
+        self.reply(200, entries[start:end], headers)
 
-    def _resolve(self, match: re.Match[str], token: str) -> None:
-        name, revision, path = match.groups()
-        repo = self._repo(name, token)
+    def _resolve(self, history: History, _: str, revision: str, path: str, query: Query) -> None:
+        """Say where a file is: a large one on the other server, a small one on this."""
+        repo = self._readable(history, revision, path)
         if repo is None:
             return None
-        if not repo.has(revision):
-            return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        if repo.gated and not self.owner.tokens.get(token):
-            return self._gated(repo, token)
-        common = {"X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes", **_LIMITS}
-        if path not in repo.files:
-            return self.refuse(404, "EntryNotFound", "Entry not found", common)
-        headers = self._location(repo, path) | common
-        lfs = repo.is_lfs(path)
-        return self.reply(302 if lfs else 307, b"Redirecting", headers, "text/plain; charset=utf-8")
+        if not repo.is_lfs(path):
+            address = f"/api/resolve-cache/models/{quote(repo.id)}/{repo.commit}/{quote(path)}"
+            location = f"{address}?etag=%22{repo.oid(path)}%22"
+            return self.reply(307, b"Temporary Redirect", {"Location": location, **_common(repo)}, TEXT)
+        headers = {**self._linked(repo, path), **_common(repo)}
+        if self.owner.direct:
+            return self.send_content(repo.contents[path], headers)
+        location = self.owner.sign(repo, path)
+        return self.reply(302, f"Found. Redirecting to {location}".encode(), {"Location": location, **headers}, TEXT)
 
-    def _gated(self, repo: Repo, token: str) -> None:
+    def _readable(self, history: History, revision: str, path: str) -> Repo | None:
+        """Return what a repository is at a revision, answering where whoever asks may not have the file."""
+        repo = self._at(history, revision)
+        if repo is None:
+            return None
+        if repo.gated and not self._may_have_all:
+            self._refuse_gated(repo)
+        elif path not in repo.contents:
+            self.refuse(404, "EntryNotFound", "Entry not found", _common(repo))
+        else:
+            return repo
+        return None
+
+    def _refuse_gated(self, repo: Repo) -> None:
         message = f"Access to model {repo.id} is restricted"
-        if token:
+        if self._token:
             return self.refuse(403, "GatedRepo", f"{message} and you are not in the authorized list.")
         return self.refuse(401, "GatedRepo", f"{message}. You must have access to it and be authenticated.")
 
-    def _location(self, repo: Repo, path: str) -> dict[str, str]:
-        """Where a file is: a large one on the other server, a small one on this."""
-        if not repo.is_lfs(path):
-            address = f"/api/resolve-cache/models/{repo.id}/{repo.commit}/{quote(path)}"
-            return {"Location": f"{address}?etag=%22{repo.oid(path)}%22"}
-        return {
-            "Location": self.owner.signed(repo, path),
-            "X-Linked-Size": str(repo.files[path].size),
-            "X-Linked-Etag": f'"{repo.files[path].sha256}"',
-            "ETag": f'"{repo.oid(path)}"',
+    def _linked(self, repo: Repo, path: str) -> dict[str, str]:
+        """What is said of a large file, on this server alone."""
+        content = repo.contents[path]
+        told = {
+            "X-Linked-Size": str(content.size),
+            "X-Linked-Etag": f'"{content.sha256}"',
+            "ETag": f'"{content.sha256 if self.owner.direct else repo.oid(path)}"',
         }
+        if self.owner.xet:
+            told["X-Xet-Hash"] = repo.xet_hash(path)
+            told["Link"] = f'<{self.owner.url}/api/models/{repo.id}/xet-read-token/{repo.commit}>; rel="xet-auth"'
+        return told
 
-    def _small(self, match: re.Match[str], token: str) -> None:
-        name, _, path = match.groups()
-        repo = self._repo(name, token)
-        if repo is None:
-            return
-        body = b"".join(repo.files[path].pieces(0, repo.files[path].size))
-        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{repo.oid(path)}"'}
-        self.reply(200, body, headers, "text/plain; charset=utf-8")
+    def _small(self, history: History, _: str, revision: str, path: str, query: Query) -> None:
+        repo = self._readable(history, revision, path)
+        if repo is not None:
+            headers = {"Content-Type": TEXT, "ETag": f'"{repo.oid(path)}"', **_common(repo)}
+            self.send_content(repo.contents[path], headers)
 
-    def reply(self, status: int, body: Any, headers: Mapping[str, str] = {}, content_type: str = "") -> None:
+    def reply(self, status: int, body: Any, headers: Mapping[str, str] = {}, content_type: str = JSON) -> None:
         """Answer, with what the Hub adds to every answer."""
-        kind = content_type or "application/json; charset=utf-8"
-        super().reply(status, body, {"X-Request-Id": "Root=1-fake", **headers}, kind)
+        super().reply(status, body, {"X-Request-Id": "Root=1-fake", **headers}, content_type)
+
+
+def _common(repo: Repo) -> dict[str, str]:
+    return {"X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes", **_LIMITS}
