@@ -68,6 +68,11 @@ class Planner:
         """Return what would be chosen by arithmetic alone, None where nothing fits."""
         return choose([one.offer for one in self._stock.values()], self._ground, self._policy)
 
+    def decode(self, choice: Choice) -> float | None:
+        """Return the predicted tokens a second of writing, None where that is unknown."""
+        speed = self._speed(choice, self._stock[choice.offer.quant])
+        return None if speed is None else speed.decode
+
     def variant(self, plan: Plan) -> Stocked:
         """Return the variant of a plan."""
         return self._stock[plan.quant]

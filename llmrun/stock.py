@@ -63,7 +63,8 @@ def stocked(
     work, sizes = _work(header), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,
-        loss=loss_of(variant.quant, summary.bpw, header.architecture),
+        # where the file's name tells no label, the file itself does
+        loss=loss_of(variant.label or summary.quant, summary.bpw, header.architecture),
         bpw=summary.bpw,
         n_ctx_train=header.uint(header.arch("context_length")),
         sizes=sizes,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from llmrun.gguf.summary import ModelSummary
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.planner import Planner
-from llmrun.planning.choose import Choice
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.policy import Where
 from llmrun.settings import Constraints, RunSettings
@@ -25,7 +24,8 @@ _USUAL_CONTEXT = 4096  # tokens, where nothing fits and so no context is chosen
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variant. is_read: whether its header is its own, so that what it takes is exact.
+    """One variant. is_read: whether its header is its own, so that what it takes is exact. label: its quantization, by
+    its files' names, else by its own header; None where neither tells it.
 
     where: None where it does not fit; what it takes is then told for the CPU alone. taken: host and devices together,
     None where nobody knows. n_gpu_layers: the output counted. decode: predicted tokens a second, None where unknown.
@@ -33,6 +33,7 @@ class Row:
 
     variant: Variant
     is_read: bool
+    label: str | None
     bpw: float
     loss: float
     where: Where | None
@@ -73,7 +74,7 @@ def survey(
     n_ctx = constraints.n_ctx or (_usual(stock) if plan is None else plan.forecast.n_ctx_each)
     fixed = replace(constraints, n_ctx=n_ctx)
     rows = [
-        _row(one, read, Planner([one], site, speeds, fixed, wish).choice(), n_ctx)
+        _row(one, read, Planner([one], site, speeds, fixed, wish), n_ctx)
         for one, read in zip(stock, is_read, strict=True)
     ]
     chosen = None if plan is None else plan.quant
@@ -86,18 +87,21 @@ def _usual(stock: Sequence[Stocked]) -> int:
     return min(_USUAL_CONTEXT, stock[0].offer.n_ctx_train)
 
 
-def _row(one: Stocked, is_read: bool, choice: Choice | None, n_ctx: int) -> Row:
+def _row(one: Stocked, is_read: bool, planner: Planner, n_ctx: int) -> Row:
+    """Return what one variant takes. planner: who plans with nothing else."""
+    choice = planner.choice()
     settings = RunSettings(n_ctx=n_ctx, devices=(), n_gpu_layers=0) if choice is None else choice.settings
     footprint = one.offer.footprint(settings) if choice is None else choice.footprint
     return Row(
         variant=one.variant,
         is_read=is_read,
+        label=one.variant.label or one.summary.quant,
         bpw=one.summary.bpw,
         loss=one.offer.loss,
         where=None if choice is None else choice.row.where,
         n_gpu_layers=settings.n_gpu_layers or 0,
         taken=None if footprint is None else _together(footprint),
-        decode=None if choice is None else one.offer.decode(settings),
+        decode=None if choice is None else planner.decode(choice),
     )
 
 

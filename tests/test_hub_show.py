@@ -55,13 +55,31 @@ def test_show_is_a_contract(program: Program) -> None:
     assert sorted(found["repository"]) == ["commit", "gated", "license", "repo_id"]
     assert sorted(found["variants"][0]) == sorted(
         (
-            *("bpw", "decode", "exact", "files", "here", "loss", "loss_class", "memory", "n_gpu_layers", "quant"),
+            *(
+                "bpw",
+                "decode",
+                "exact",
+                "files",
+                "here",
+                "label",
+                "loss",
+                "loss_class",
+                "memory",
+                "n_gpu_layers",
+                "quant",
+            ),
             *("size", "where"),
         )
     )
     assert sorted(found["variants"][0]["files"][0]) == ["name", "sha256", "size"]
     assert [row["quant"] for row in found["variants"]] == ["F16", "Q8_0", "Q4_K_M"]
     assert {row["where"] for row in found["variants"]} == {"CPU"}
+
+
+def test_where_the_name_says_nothing_the_header_does(hub: HubServer, program: Program) -> None:
+    hub.add(Repo("acme/plain-GGUF", {"plain.gguf": embedded_file("Q4_K_M")}))
+    (row,) = shown(program, "acme/plain-GGUF")["variants"]
+    assert (row["quant"], row["label"], row["loss_class"]) == ("plain", "Q4_K_M", "good")
 
 
 def test_show_fits_a_terminal_and_marks_what_would_be_taken(program: Program) -> None:

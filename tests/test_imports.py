@@ -214,6 +214,15 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_by(code) & HEAVY == set()
 
 
+def test_a_model_that_is_here_is_found_without_the_hubs_client() -> None:
+    """A start with no request must not wait for what would make one."""
+    code = (
+        "from llmrun.models import open_model\nfrom llmrun.reference import parse_reference\n"
+        "import llmrun.pipeline\nopen_model(parse_reference('guide'))"
+    )
+    assert loaded_by(code) & {"huggingface_hub", "httpx2", "rich", "asyncio"} == set()
+
+
 def test_importing_the_package_loads_nothing_of_it() -> None:
     assert loaded_by("import llmrun") & (HEAVY | {"typer", "rich", "subprocess"}) == set()
 

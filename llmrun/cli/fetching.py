@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -46,8 +47,8 @@ def speed_text(done: int, size: int, per_second: float | None) -> str:
     """Return how fast it goes and how long it will take."""
     if per_second is None:
         return ""
-    left = format_seconds((size - done) / per_second)
-    return f"{format_bytes(int(per_second))} a second, {left} left"
+    left = math.ceil((size - done) / per_second)
+    return f"{format_bytes(int(per_second))} a second, {format_seconds(left) if left >= 10 else f'{left} s'} left"
 
 
 class FetchScreen:

@@ -150,6 +150,7 @@ def _figures(row: Row) -> dict[str, object]:
     taken = row.taken
     return {
         "quant": row.quant,
+        "label": row.label,
         "files": [{"name": file.name, "size": file.size, "sha256": file.sha256} for file in row.variant.files],
         "size": row.variant.size,
         "bpw": row.bpw,
