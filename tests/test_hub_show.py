@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from llmrun.embedded import embedded_file
 from tests.hub_program import QUESTION, Program
+from tests.hub_server.repo import Repo
 from tests.hub_server.repos import (
     large_repo,
 )
@@ -68,7 +70,7 @@ def test_show_is_a_contract(program: Program) -> None:
                 "n_gpu_layers",
                 "quant",
             ),
-            *("size", "where"),
+            *("n_gpu_layers", "size", "where"),
         )
     )
     assert sorted(found["variants"][0]["files"][0]) == ["name", "sha256", "size"]
