@@ -12,7 +12,8 @@ from subprocess import CompletedProcess
 import pexpect
 import pytest
 
-from tests.conftest import clean_environment, figures
+from tests.conftest import figures
+from tests.environments import clean_environment
 from tests.model_trees import COMMIT, Q4, Q8, QWEN, REPO, HubCache, Ollama, content, posix_only, sha256
 
 Run = Callable[..., CompletedProcess[str]]
