@@ -145,7 +145,7 @@ def _in_catalog(ref: HubRef | NameRef | ShelfRef) -> tuple[HubRef | None, NotFou
 def cached_variants(ref: HubRef) -> tuple[Variant, ...]:
     """Return the variants of a repository that are here, whole, and are meant; costs no request."""
     try:
-        return _meant(group_files(cached_files(ref.repo_id, ref.revision)), ref)
+        return _meant(group_files(cached_files(ref.repo_id, ref.revision), ref.repo_id), ref)
     except NotFoundError:
         return ()
 

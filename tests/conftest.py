@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,9 @@ from llmrun.engine.protocol import Chunk, Generate, Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from scripts.synthetic import FIRST_FILLER, TINY, write_model
+from tests.environments import clean_environment
 from tests.fetching import Bench, repository
+from tests.hub_program import hub, many, program  # noqa: F401 - fixtures
 from tests.hub_server.server import HubServer
 from tests.lent import lender
 from tests.model_trees import HubCache, Ollama
@@ -162,12 +163,6 @@ def figures(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     value = json.loads(done.stdout)
     assert isinstance(value, dict)
     return value
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """The environment of a new user with a terminal of 80 columns."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMRUN_", "XDG_"))}
-    return kept | {"HOME": str(home), "COLUMNS": "80", "TERM": "xterm", "OMP_WAIT_POLICY": "passive", "NO_COLOR": "1"}
 
 
 @pytest.fixture

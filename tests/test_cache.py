@@ -11,6 +11,8 @@ import pytest
 from huggingface_hub import scan_cache_dir
 
 from llmrun.hub.cache import CachedRepo, cached_files, read_cache, read_repo
+from llmrun.models import cached_variants
+from llmrun.reference import HubRef
 from llmrun.variant import ModelFile
 from tests.model_trees import COMMIT, LATER, Q4, Q8, REPO, HubCache, content, posix_only, sha256
 
@@ -87,6 +89,15 @@ def test_of_a_file_in_two_snapshots_the_newest_counts(cache: HubCache) -> None:
     cache.add(REPO, {Q4: content("new")}, LATER)
     os.utime(cache.repo() / "snapshots" / COMMIT, (1, 1))
     assert [file.sha256 for file in only_repo(cache).files] == [sha256(content("new")), sha256(content(Q8))]
+
+
+def test_cached_files_are_grouped_by_their_repositorys_name_and_not_by_their_commits(
+    cache: HubCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a larger model of another name it is the one that the repository is named after."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache.folder))
+    cache.add(REPO, {Q4: content(Q4), "other-Q8_0.gguf": content("other", 2000)})
+    assert [variant.files[0].name for variant in cached_variants(HubRef(REPO))] == [Q4]
 
 
 def test_case_in_a_repositorys_name_does_not_matter(cache: HubCache) -> None:

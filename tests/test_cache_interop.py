@@ -12,11 +12,11 @@ import pytest
 from huggingface_hub import scan_cache_dir
 
 from llmrun.hub.cache import CachedRepo, read_cache, read_repo
-from tests.hub_server.content import of_bytes, text
+from tests.hub_server.content import of_bytes
 from tests.hub_server.fault import Fault
-from tests.hub_server.handler import Handler
 from tests.hub_server.repo import Repo
-from tests.hub_server.server import HubServer, Request
+from tests.hub_server.request import Request
+from tests.hub_server.server import HubServer
 from tests.model_trees import Q4, Q8, REPO, HubCache, content, posix_only, sha256
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,18 +35,19 @@ class Watched(HubServer):
         self.asked = threading.Semaphore(0)
         super().__init__()
 
-    def written_down(self, handler: Handler, path: str) -> Request:
-        request = super().written_down(handler, path)
+    def struck_by(self, request: Request) -> Fault:
         if request.origin == "cdn":
             self.asked.release()
-        return request
+        return super().struck_by(request)
 
 
 @pytest.fixture
 def hub() -> Iterator[Watched]:
     server = Watched()
     with server:
-        server.add(Repo(REPO, {name: of_bytes(data) for name, data in FILES.items()} | {"README.md": text("# tiny\n")}))
+        server.add(
+            Repo(REPO, {name: of_bytes(data) for name, data in FILES.items()} | {"README.md": of_bytes(b"# tiny\n")})
+        )
         yield server
 
 
@@ -144,6 +145,6 @@ def test_a_download_of_ours_that_was_cut_off_is_listed_and_can_be_removed(
     (repo,) = read_cache(hub_cache.folder).repos
     (partial,) = repo.partials
     assert (partial.size, partial.sha256, repo.files) == (40_000, sha256(FILES[Q4]), ())
-    assert f"`llmrun pull {REPO}` goes on with it" in llmrun("list").stdout
+    assert f"`llmrun pull {REPO}`, in the same quantization, goes on with it" in llmrun("list").stdout
     assert llmrun("rm", REPO, "--unfinished", "--yes").returncode == 0
     assert not hub_cache.repo().exists()

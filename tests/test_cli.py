@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts.synthetic import CHATML, write_model
-from tests.conftest import clean_environment
+from tests.environments import clean_environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -22,7 +22,6 @@ from llmrun.doctor.checks import check
 from llmrun.engine.protocol import DeviceList
 from llmrun.hardware.detect import usable
 from llmrun.hardware.hardware import Hardware
-from tests.conftest import clean_environment
 from tests.doctor_machines import (
     CPU_ENGINE,
     CUDA0,
@@ -32,6 +31,7 @@ from tests.doctor_machines import (
     UHD,
     nvidia_machine,
 )
+from tests.environments import clean_environment
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent

@@ -22,7 +22,8 @@ from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.worker.session import next_step
 from scripts.synthetic import Shape, write_model
-from tests.conftest import GREEDY, ONE_THREAD, ask, chunks, clean_environment, request
+from tests.conftest import GREEDY, ONE_THREAD, ask, chunks, request
+from tests.environments import clean_environment
 
 StartEngine = Callable[..., Engine]
 

@@ -38,7 +38,7 @@ from llmrun.hardware.host_memory import (
 )
 from llmrun.hardware.macos import parse_sysctl, parse_vm_stat
 from scripts.synthetic import Shape, write_model
-from tests.conftest import clean_environment
+from tests.environments import clean_environment
 from tests.hardware_trees import golden, plant
 
 GIB, MIB = 1 << 30, 1 << 20

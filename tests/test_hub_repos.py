@@ -102,7 +102,7 @@ def test_the_tokens_of_a_large_model_are_there_once() -> None:
 @pytest.mark.parametrize(
     ("name", "path", "what"),
     [
-        ("acme/vision-GGUF", "mmproj-vision-F16.gguf", "the part of a model that sees"),
+        ("acme/vision-GGUF", "mmproj-model-f16.gguf", "the part of a model that sees"),
         ("acme/vision-GGUF", "vision-imatrix.gguf", "an importance matrix"),
         ("acme/embed-GGUF", "embed-Q8_0.gguf", "a model for embeddings"),
     ],

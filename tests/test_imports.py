@@ -93,6 +93,7 @@ OWNERS = {
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
     "prompt_toolkit": ("chat",),
+    "rich": ("cli",),
     "typer": ("cli",),
 }
 

@@ -15,7 +15,8 @@ from filelock import FileLock
 
 from llmrun.hub.cache import read_cache, read_repo
 from llmrun.hub.removal import plan_removal, plan_removal_of_all, remove
-from tests.conftest import clean_environment, figures
+from tests.conftest import figures
+from tests.environments import clean_environment
 from tests.model_trees import (
     COMMIT,
     LATER,

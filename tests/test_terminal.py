@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from scripts.synthetic import FIRST_FILLER, TINY, Shape, byte_texts, write_model
-from tests.conftest import clean_environment
+from tests.environments import clean_environment
 
 if TYPE_CHECKING:
     Spawn = pexpect.spawn[str]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pexpect
 import pytest
 
 from tests.conftest import figures
-from tests.model_trees import COMMIT, Q4, Q8, QWEN, REPO, HubCache, Ollama, content, sha256
+from tests.environments import clean_environment
+from tests.model_trees import COMMIT, Q4, Q8, QWEN, REPO, HubCache, Ollama, content, posix_only, sha256
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -23,6 +26,17 @@ def test_sound_files_are_told_to_be(llmrun: Run, hub_cache: HubCache) -> None:
     assert llmrun("verify", REPO).stdout == "all 2 files are as they should be\n"
     one = llmrun("verify", f"{REPO}:Q4_K_M")
     assert (one.returncode, one.stdout, one.stderr) == (0, "the file is as it should be\n", "")
+
+
+@posix_only
+def test_on_a_terminal_it_is_shown_how_far_it_is(hub_cache: HubCache, tmp_path: Path) -> None:
+    hub_cache.add(REPO, {Q4: content(Q4)})
+    arguments = ["-P", "-m", "llmrun.cli.main", "verify", REPO]
+    environment = clean_environment(tmp_path)
+    child = pexpect.spawn(sys.executable, arguments, env=environment, encoding="utf-8", timeout=60)
+    child.expect_exact(f"checking {Q4}: 100% of 1000 B")
+    child.expect_exact("the file is as it should be")
+    child.expect(pexpect.EOF)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short"])

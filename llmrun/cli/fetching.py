@@ -75,6 +75,11 @@ class FetchScreen:
                 slow=lambda host: self._say(f"{host} has not answered yet, waiting for it"),
                 done=self._done,
             )
+        except KeyboardInterrupt:
+            self._end_bar()
+            if self._began:
+                self._say("what came is kept: the same command goes on from there")
+            raise
         finally:
             self._end_bar()
 

@@ -115,8 +115,10 @@ def _below(text: str | None) -> list[str]:
 
 def _how_to_go_on(download: Unfinished) -> str:
     partial = download.partial
-    there = f"{partial.size / partial.total:.0%} of {partial.name} is here: " if partial.total else ""
-    return f"{there}`llmrun pull {download.repo_id}` goes on with it"
+    if partial.name is None or not partial.total:  # the part tells its sum, and not whose it is
+        return f"`llmrun pull {download.repo_id}`, in the same quantization, goes on with it"
+    part = f"{partial.size / partial.total:.0%} of {partial.name}"
+    return f"{part} is here: `llmrun pull {download.repo_id}:{partial.name}` goes on with it"
 
 
 def _ago(then: float | None, now: float) -> str:

@@ -182,27 +182,26 @@ def _look_into(folder: Path, repo_id: str) -> CachedRepo | None:
 def _read_snapshots(folder: Path, notes: list[str]) -> list[Snapshot]:
     """Return the snapshots, of those without a GGUF file too; what is odd goes to notes."""
     snapshots: list[Snapshot] = []
-    inside = [place.resolve() for place in (folder.parent, folder, folder / "blobs")]  # each may be a link itself
     for place in sorted((folder / "snapshots").iterdir()) if (folder / "snapshots").is_dir() else ():
         if _COMMIT.fullmatch(place.name) is None or place.is_symlink():
             notes.append(f"snapshots/{place.name} is no commit")
             continue
-        read = [_read_file(path, name, inside) for path, name in walk(place) if name.lower().endswith(".gguf")]
+        read = [_read_file(folder, path, name) for path, name in walk(place) if name.lower().endswith(".gguf")]
         files = [file for file in read if isinstance(file, ModelFile)]
         notes += [note for note in read if isinstance(note, str)]
         snapshots.append(Snapshot(place.name, _with_sums(folder, place.name, files), place.stat().st_mtime))
     return snapshots
 
 
-def _read_file(path: Path, name: str, inside: Sequence[Path]) -> ModelFile | str:
+def _read_file(folder: Path, path: Path, name: str) -> ModelFile | str:
     """Return a file of a snapshot, or what is odd about it."""
     try:
-        blob = blob_of(path)
+        blob = blob_of(folder, path)
         status = (blob or path).lstat()
         if blob is None or not stat.S_ISREG(status.st_mode):  # any other way than the usual one may lead anywhere
             real = path.resolve(strict=True)
             status = real.stat()
-            if stat.S_ISREG(status.st_mode) and not any(real.is_relative_to(place) for place in inside):
+            if stat.S_ISREG(status.st_mode) and not _is_inside(folder, real):
                 return f"{name} is a link out of the cache"
     except (OSError, RuntimeError):  # the latter is a circle of links, until Python 3.13
         return f"{name} is a link to nothing"
@@ -212,16 +211,17 @@ def _read_file(path: Path, name: str, inside: Sequence[Path]) -> ModelFile | str
     return ModelFile(name, status.st_size, path, told)
 
 
-def blob_of(path: Path) -> Path | None:
-    """Return what a link of a snapshot points to in its repository's own blobs; None where that is not so.
+def _is_inside(folder: Path, real: Path) -> bool:
+    places = (folder.parent, folder, folder / "blobs")  # each may be a link itself, to a larger disk
+    return any(real.is_relative_to(place.resolve()) for place in places)
 
-    path: .../models--OWNER--NAME/snapshots/COMMIT/NAME, whose file may lie in folders.
-    """
+
+def blob_of(folder: Path, path: Path) -> Path | None:
+    """Return which of the blobs in a repository's folder a link of a snapshot points to; None where that is none."""
     if not path.is_symlink():
         return None
     target = Path(os.path.normpath(path.parent / path.readlink()))
-    repo = next((place.parent for place in path.parents if place.name == "snapshots"), None)
-    return target if repo and target.parent == repo / "blobs" else None
+    return target if target.parent == folder / "blobs" else None
 
 
 def _with_sums(folder: Path, commit: str, files: Sequence[ModelFile]) -> tuple[ModelFile, ...]:

@@ -42,7 +42,7 @@ def plan_removal(repo: CachedRepo, names: Collection[str]) -> Removal:
     kept: set[Path] = set()
     going: dict[Path, Path] = {}
     for path, name in walk(repo.folder / "snapshots"):
-        blob = blob_of(path) or path  # without links the bytes lie in the snapshot itself
+        blob = blob_of(repo.folder, path) or path  # without links the bytes lie in the snapshot itself
         if name.partition("/")[2] in names:
             going[path] = blob
         else:

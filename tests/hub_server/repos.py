@@ -83,8 +83,7 @@ def vision_repo(repo_id: str = "acme/vision-GGUF") -> Repo:
     files: Files = {
         "README.md": _card("vision"),
         "vision-Q8_0.gguf": embedded_file("Q8_0"),
-        "vision-F16.gguf": embedded_file("F16"),
-        "mmproj-vision-F16.gguf": _small("clip", "mmproj"),
+        "mmproj-model-f16.gguf": _small("clip", "mmproj"),
         "vision-imatrix.gguf": _small("llama", "imatrix"),
         "mtp-vision.gguf": _small("llama", "model"),
     }
