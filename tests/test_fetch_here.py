@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -58,6 +60,22 @@ def test_what_is_here_is_used_where_there_is_no_hub(bench: Bench) -> None:
     with nobody() as endpoint:
         assert bench.fetch(file, hub=bench.hub(endpoint)) == paths
     assert bench.fetch(file, offline=True) == paths
+
+
+def test_what_is_here_is_had_without_importing_the_hubs_client(bench: Bench, tmp_path: Path) -> None:
+    file = bench.file()
+    (path,) = bench.fetch(file)
+    code = f"""
+import sys
+from pathlib import Path
+from llmrun.hub.fetch import FetchWish, fetch
+from llmrun.variant import ModelFile, RemoteFile
+print(fetch([{file!r}], FetchWish(folder=Path({str(bench.cache)!r})))[0])
+print({{"huggingface_hub", "httpx2", "filelock"}} & set(sys.modules))
+"""
+    environment = bench.server.environment(tmp_path)
+    told = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    assert told.stdout == f"{path}\nset()\n"
 
 
 def test_what_is_not_here_is_not_asked_for_offline(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,27 +20,14 @@ from pathlib import Path
 from llmrun.hub.client import Hub, new_session
 from llmrun.hub.fetch import FetchWish, fetch
 from llmrun.variant import ModelFile, RemoteFile
+from scripts.benchmarks.fetch_server import REPO_ID
 from scripts.benchmarks.table import Row
 
 TURNS = 5
 _GIB = 1 << 30
-_REPO = "acme/big-GGUF"
 _WHOLE = ("big.gguf",)
 _SPLIT = tuple(f"split-{no:05d}-of-00004.gguf" for no in range(1, 5))
 _BAR = 0.9
-
-_SERVE = f"""
-import sys
-from tests.hub_server.content import sparse
-from tests.hub_server.repo import Repo
-from tests.hub_server.server import HubServer
-sizes = {{name: int(size) for name, size in (word.split("=") for word in sys.argv[1:])}}
-repo = Repo({_REPO!r}, {{name: sparse(b"GGUF" + name.encode(), size) for name, size in sizes.items()}})
-with HubServer() as server:
-    server.add(repo)
-    print(server.url, repo.commit, *(repo.files[name].sha256 for name in sizes), flush=True)
-    sys.stdin.read()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +42,8 @@ def measure_fetch(folder: Path) -> list[Row]:
     """One file of 1 GiB, and four that are as large together."""
     os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
     return [
-        _compare("fetch of 1 GiB, against hf_hub_download + sha256", folder, _WHOLE),
-        _compare("fetch of 4 x 256 MiB, against the same", folder, _SPLIT),
+        _compare("fetch of 1 GiB, against hf_hub_download", folder, _WHOLE),
+        _compare("fetch of 4 x 256 MiB, against hf_hub_download", folder, _SPLIT),
     ]
 
 
@@ -71,12 +58,12 @@ def _compare(name: str, folder: Path, names: Sequence[str]) -> Row:
 
 @contextmanager
 def _server(names: Sequence[str], size: int) -> Iterator[Served]:
-    command = [sys.executable, "-c", _SERVE, *(f"{name}={size}" for name in names)]
+    command = [sys.executable, "-m", "scripts.benchmarks.fetch_server", *(f"{name}={size}" for name in names)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url, commit, *sums = process.stdout.readline().split()
         files = (
-            ModelFile(name, size, RemoteFile(_REPO, commit, name), sha256)
+            ModelFile(name, size, RemoteFile(REPO_ID, commit, name), sha256)
             for name, sha256 in zip(names, sums, strict=True)
         )
         yield Served(url, tuple(files))
@@ -105,7 +92,7 @@ def _download(served: Served, cache: Path) -> None:
     for file in served.files:
         assert isinstance(file.origin, RemoteFile)
         path = hf_hub_download(
-            _REPO, file.name, revision=file.origin.commit, cache_dir=cache, endpoint=served.url, token=False
+            REPO_ID, file.name, revision=file.origin.commit, cache_dir=cache, endpoint=served.url, token=False
         )
         with Path(path).open("rb") as opened:
             assert hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
