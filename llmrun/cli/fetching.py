@@ -61,6 +61,7 @@ class FetchScreen:
         self._rate = Rate()
         self._told = 0.0
         self._began = 0.0
+        self._here: int | None = None  # bytes that were here, until that is said
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[FetchListener]:
@@ -84,14 +85,17 @@ class FetchScreen:
         finally:
             self._end_bar()
 
-    def _started(self, file: ModelFile, here: int) -> None:
+    def _started(self, _: ModelFile, here: int) -> None:
         self._rate = Rate()
-        self._told = time.monotonic()
-        self._began = self._told
-        start = f", {format_bytes(here)} of it are here" if here else ""
+        self._told = self._began = time.monotonic()
+        self._here = here
+
+    def _announce(self, file: ModelFile, here: int) -> None:
+        """Say what is being fetched, once something of it comes: what is refused was never begun."""
         if self._console.quiet:
             return
         if not sys.stderr.isatty():
+            start = f", {format_bytes(here)} of it are here" if here else ""
             self._say(f"fetching {_name(file)}, {format_bytes(file.size)}{start}")
             return
         if here:
@@ -123,6 +127,9 @@ class FetchScreen:
             self._console.status(f"checking what is here of {_name(file)}: {done / max(1, here):.0%}")
 
     def _progressed(self, file: ModelFile, done: int) -> None:
+        if self._here is not None:
+            self._announce(file, self._here)
+            self._here = None
         now = time.monotonic()
         self._rate.add(now, done)
         figures = speed_text(done, file.size, self._rate.per_second())
