@@ -1,8 +1,8 @@
 """The models that llama.cpp fetched itself: a folder of OWNER_REPO_PATH.gguf, or since 2026 a cache as the Hub's.
 
-`manifest=OWNER=REPO=TAG.json` beside them tells which repository they are from, and their sha256
-(parse_manifest_name, make_old_cache_filename and migrate_single_file in llama.cpp's common/hf-cache.cpp); before there
-were manifests, FILE.gguf.json told the address (common_download_file_single in common/arg.cpp of 2025).
+`manifest=OWNER=REPO=TAG.json` beside them tells which repository they are from, and their sha256 (get_manifest_path in
+llama.cpp's common/download.cpp of 2025); versions before that are said to have written the address into FILE.gguf.json,
+for which we have no source: one that is not as expected is passed over.
 """
 
 from __future__ import annotations
