@@ -10,23 +10,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llmrun.catalog import resolve
 from llmrun.embedded import embedded_file
 from llmrun.errors import GGUFError, NotFoundError, UsageError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.purpose import check_writes_text
 from llmrun.gguf.source import check_file, read_model_header, split_paths
 from llmrun.gguf.summary import summarize
-from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef, NameRef, format_reference, hub_spelling
+from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, hub_spelling
 from llmrun.variant import ModelFile, Variant, quant_in_name
 
 Found = tuple[Variant, GGUFHeader]
+HereRef = LocalRef | GuideRef
 
 
-def locate(ref: ModelRef) -> Path:
+def locate(ref: HereRef) -> Path:
     """Return the file of a reference; raises NotFoundError or GGUFError if it cannot be a model."""
-    here = _here(ref)
-    path = embedded_file(here.quant or GUIDE_QUANTS[0]) if isinstance(here, GuideRef) else _expand(here.path)
+    path = embedded_file(ref.quant or GUIDE_QUANTS[0]) if isinstance(ref, GuideRef) else _expand(ref.path)
     try:
         check_file(path)
     except NotFoundError as error:
@@ -36,25 +35,10 @@ def locate(ref: ModelRef) -> Path:
     return path
 
 
-def check_here(ref: ModelRef) -> None:
+def check_here(ref: HereRef) -> None:
     """Raise NotFoundError or GGUFError where a reference means nothing that could be run."""
     if not (isinstance(ref, LocalRef) and _files_in(_expand(ref.path))):
         locate(ref)
-
-
-def _here(ref: ModelRef) -> LocalRef | GuideRef:
-    """Return a reference to what is here; raises UsageError for what would have to be fetched first.
-
-    NotFoundError for a short name that nobody knows.
-    """
-    if isinstance(ref, LocalRef | GuideRef):
-        return ref
-    if isinstance(ref, NameRef):
-        ref = resolve(ref)  # a slip is answered with the nearest names
-    raise UsageError(
-        f"{format_reference(ref)} is not on this machine, and models cannot be fetched yet",
-        "download the .gguf file with your browser, and give its path: `llmrun chat ./FILE.gguf`",
-    )
 
 
 def _expand(path: Path) -> Path:
@@ -64,16 +48,15 @@ def _expand(path: Path) -> Path:
         raise NotFoundError(f"there is no home directory for {path}", "give the whole path") from error
 
 
-def variants_of(ref: ModelRef) -> tuple[Found, ...]:
+def variants_of(ref: HereRef) -> tuple[Found, ...]:
     """Return the variants a reference leaves open, each with its header.
 
     Raises NotFoundError or GGUFError for what cannot be run, UsageError for a folder of several models.
     """
-    here = _here(ref)
-    if isinstance(here, GuideRef):
-        quants = GUIDE_QUANTS if here.quant is None else (here.quant,)
+    if isinstance(ref, GuideRef):
+        quants = GUIDE_QUANTS if ref.quant is None else (ref.quant,)
         return tuple(read_variant(embedded_file(quant)) for quant in quants)
-    folder = _expand(here.path)
+    folder = _expand(ref.path)
     if files := _files_in(folder):
         return _variants_in(folder, files)
     path = locate(ref)

@@ -5,6 +5,7 @@ What is here is taken without a request; the Hub is asked only for what is not.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,7 +15,7 @@ from llmrun.errors import GGUFError, NotFoundError
 from llmrun.folders import headers_folder
 from llmrun.gguf.header import GGUFHeader
 from llmrun.grouping import Grouped, group_files
-from llmrun.hub.cache import cached_files
+from llmrun.hub.cache import cached_snapshots
 from llmrun.hub.client import is_offline
 from llmrun.hub.failure import offline
 from llmrun.hub.headers import HeaderReader
@@ -110,14 +111,18 @@ def open_model(ref: ModelRef, search: Search = Search()) -> Opened:
     if isinstance(ref, GuideRef | LocalRef):
         return Opened(LocalModel(variants_of(ref)))
     hub_ref, unknown = _in_catalog(ref)
-    if not search.fresh:
-        if hub_ref is not None and (variants := cached_variants(hub_ref)):
-            return Opened(LocalModel(tuple(map(_with_header, variants))))
-        if shelved := find_all(format_reference(ref)) or (hub_ref and find_all(format_reference(hub_ref))):
-            return _of_shelf(shelved)
+    if not search.fresh and hub_ref is not None and (variants := cached_variants(hub_ref)):
+        return _of_cache(variants)
+    if (not search.fresh or hub_ref is None) and (shelved := _shelved(ref, hub_ref)):
+        return _of_shelf(shelved)
     if hub_ref is None:
         raise unknown
     return _on_the_hub(hub_ref, search)
+
+
+def _shelved(ref: ModelRef, hub_ref: HubRef | None) -> Sequence[ShelfModel]:
+    """Return what other programs have under the name that was given, or that of the repository it stands for."""
+    return find_all(format_reference(ref)) or (find_all(format_reference(hub_ref)) if hub_ref is not None else ())
 
 
 def check_meant(ref: ModelRef) -> None:
@@ -144,10 +149,12 @@ def _in_catalog(ref: HubRef | NameRef | ShelfRef) -> tuple[HubRef | None, NotFou
 
 def cached_variants(ref: HubRef) -> tuple[Variant, ...]:
     """Return the variants of a repository that are here, whole, and are meant; costs no request."""
-    try:
-        return _meant(group_files(cached_files(ref.repo_id, ref.revision), ref.repo_id), ref)
-    except NotFoundError:
-        return ()
+    found: dict[str, Variant] = {}
+    for snapshot in cached_snapshots(ref.repo_id, ref.revision):
+        with contextlib.suppress(NotFoundError):
+            for variant in _meant(group_files(snapshot.files, ref.repo_id), ref):
+                found.setdefault(variant.quant, variant)
+    return tuple(found.values())
 
 
 def _meant(grouped: Grouped, ref: HubRef) -> tuple[Variant, ...]:
@@ -157,8 +164,18 @@ def _meant(grouped: Grouped, ref: HubRef) -> tuple[Variant, ...]:
     return grouped.variants if ref.quant is None else (select(grouped, ref.quant),)
 
 
-def _with_header(variant: Variant) -> Found:
-    return variant, read_writing_model(variant.path)
+def _of_cache(variants: Sequence[Variant]) -> Opened:
+    """Return what is whole of a cached model, with a note of what is not; raises GGUFError where nothing is."""
+    found: list[Found] = []
+    damaged: list[GGUFError] = []
+    for variant in variants:
+        try:
+            found.append((variant, read_writing_model(variant.path)))
+        except GGUFError as error:
+            damaged.append(error)
+    if not found:
+        raise damaged[0]
+    return Opened(LocalModel(tuple(found)), notes=tuple(f"passed over: {error.message}" for error in damaged))
 
 
 def _of_shelf(shelved: Sequence[ShelfModel]) -> Opened:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, InsufficientMemoryError
+from llmrun.errors import EngineError, InsufficientMemoryError, UsageError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
@@ -23,6 +23,7 @@ from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import choose_threads, usual_threads
 from llmrun.hub.cache import cached_files
+from llmrun.hub.client import is_offline
 from llmrun.local import locate, read_variant
 from llmrun.margins import HOST, pool_name, remember_margins
 from llmrun.models import LocalModel, Opened, Search, open_model
@@ -105,7 +106,8 @@ def _search(
     standby: Standby, listener: Listener, *, offline: bool, fresh: bool = False, on: Hardware | None = None
 ) -> Search:
     room = partial(_room, standby) if on is None else lambda: on.host.memory.available
-    return Search(offline=offline, fresh=fresh, room=room, slow=listener.slow or _tell_nobody)
+    offline = offline or is_offline()
+    return Search(offline=offline, fresh=fresh and not offline, room=room, slow=listener.slow or _tell_nobody)
 
 
 def _tell_nobody(_: str) -> None: ...
@@ -163,7 +165,9 @@ def show(
 
     wishes = Wishes(constraints, wish)
     with Standby() as standby:
-        opened = _opened(ref, _search(standby, listener, offline=offline, fresh=not offline), listener)
+        opened = _opened(
+            ref, _search(standby, listener, offline=offline, fresh=not (offline or is_offline())), listener
+        )
         model = opened.model
         for variant, _ in model.found() if exact else ():
             model.read(variant.quant)
@@ -212,7 +216,9 @@ def pull(
     named is fetched though it does not fit here, and the listener is told so.
     """
     with Standby(listener.log) as standby:
-        opened = _opened(ref, _search(standby, listener, offline=offline, fresh=not offline), listener)
+        opened = _opened(
+            ref, _search(standby, listener, offline=offline, fresh=not (offline or is_offline())), listener
+        )
         plan: Plan | None = None
         found, wishes = opened.model.found(), Wishes(constraints, wish)
         try:
@@ -234,6 +240,10 @@ def _fetch(
 ) -> tuple[Path, ...]:
     """Return where a variant's files lie, fetching what is not here."""
     if variant.is_here or repository is None:
+        if local_dir is not None:
+            raise UsageError(
+                f"{variant.files[0].name} is a file of yours already", "copy it: --local-dir is for the Hub's"
+            )
         return tuple(file.origin for file in variant.files if isinstance(file.origin, Path))
     from llmrun.hub.fetch import FetchListener, FetchWish, fetch
 

@@ -37,7 +37,7 @@ class RemoteModel:
         self._like: dict[str, GGUFHeader] = {}
         for variant in variants:
             if (header := reader.kept(variant.files)) is not None:
-                self._read[variant.quant] = header
+                self._take(variant, header)
         if not self._read:
             self.read(guess_variant(variants, room).quant)
 
@@ -51,20 +51,27 @@ class RemoteModel:
 
     def read(self, quant: str) -> None:
         """Read a variant's own header."""
-        if quant in self._read:
-            return
-        variant = next(one for one in self.variants if one.quant == quant)
-        header = self._reader.read(variant.files)
+        if quant not in self._read:
+            variant = next(one for one in self.variants if one.quant == quant)
+            self._take(variant, self._reader.read(variant.files))
+
+    def _take(self, variant: Variant, header: GGUFHeader) -> None:
         try:
             check_writes_text(header)
         except GGUFError as error:
             raise GGUFError(f"{variant.files[0].name} cannot chat: {error.message}", error.hint) from error
-        self._read[quant] = header
+        self._read[variant.quant] = header
+        self._like.clear()  # there may be a nearer one now
 
     def _header(self, variant: Variant) -> GGUFHeader:
         quant = variant.quant
         if quant in self._read:
             return self._read[quant]
         if quant not in self._like:
-            self._like[quant] = likeness(next(iter(self._read.values())), quant, variant.size)
+            self._like[quant] = likeness(self._nearest(variant), variant.label, variant.size)
         return self._like[quant]
+
+    def _nearest(self, variant: Variant) -> GGUFHeader:
+        """Return the header of the variant nearest in size."""
+        read = [one for one in self.variants if one.quant in self._read]
+        return self._read[min(read, key=lambda one: abs(one.size - variant.size)).quant]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError
+from llmrun.errors import EngineError, InsufficientMemoryError
 from llmrun.folders import answers_folder
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.hardware import Hardware
@@ -85,12 +85,22 @@ def stockroom_for(model: Model, standby: Standby, wishes: Wishes, threads: Threa
 
 
 def settle(model: Model, room: Stockroom, wishes: Wishes) -> Settled:
-    """Return a plan that rests on the header of what it chose; where that was only a likeness it is read, and so on."""
+    """Return a plan that rests on the header of what it chose; where that was only a likeness it is read, and so on.
+
+    Nothing is refused before the header of the smallest variant has been read.
+    """
     from llmrun.planner import Planner
 
     while True:
         planner = Planner(room.stock(model.found()), room.site, room.speeds, wishes.constraints, wishes.wish)
-        plan = _planned(planner, room.site, wishes.wish, wishes.replay)
+        try:
+            plan = _planned(planner, room.site, wishes.wish, wishes.replay)
+        except InsufficientMemoryError:
+            smallest = min(model.found(), key=lambda found: found[0].size)[0].quant
+            if model.is_read(smallest):
+                raise
+            model.read(smallest)
+            continue
         if model.is_read(plan.quant):
             return Settled(room.site, planner, plan)
         model.read(plan.quant)

@@ -13,6 +13,7 @@ from tests.hub_program import CONTROL, QUESTION, SAYS, Program
 from tests.hub_server.content import of_file
 from tests.hub_server.fault import Fault
 from tests.hub_server.repo import Repo
+from tests.hub_server.repos import embedding_repo
 from tests.hub_server.server import HubServer
 
 # what goes wrong
@@ -100,6 +101,29 @@ def test_a_model_of_ollama_is_used_by_its_name(hub: HubServer, program: Program,
         assert (done.returncode, done.stdout.startswith(SAYS)) == (0, True), done.stderr
         assert "Ollama has tiny:1b already" in done.stderr
     assert hub.log == []
+
+
+def test_what_ollama_has_can_be_shown(program: Program, tmp_path: Path) -> None:
+    make_ollama_model(tmp_path / "ollama", "tiny", "1b", embedded_file("Q8_0"))
+    done = program("show", "ollama:tiny:1b", OLLAMA_MODELS=str(tmp_path / "ollama"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_offline_by_the_environment_is_offline(hub: HubServer, program: Program) -> None:
+    program("pull", "guide/guide-GGUF:Q8_0")
+    hub.clear_log()
+    for command in ("pull", "show"):
+        done = program(command, "guide/guide-GGUF", HF_HUB_OFFLINE="1")
+        assert done.returncode == 0, done.stderr
+    assert hub.log == []
+
+
+def test_a_model_that_cannot_chat_is_refused_the_second_time_too(program: Program, hub: HubServer) -> None:
+    hub.add(embedding_repo())
+    for _ in range(2):
+        done = program("plan", "acme/embed-GGUF")
+        assert done.returncode == 6
+        assert "cannot chat: this is a model for embeddings" in done.stderr
 
 
 def make_ollama_model(folder: Path, name: str, tag: str, file: Path) -> None:

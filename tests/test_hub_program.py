@@ -141,3 +141,26 @@ def test_a_killed_pull_goes_on_where_it_was(hub: HubServer, program: Program, tm
     done = program("pull", "guide/guide-GGUF:F16")
     assert done.returncode == 0, done.stderr
     assert hub.requests("cdn")[-1].range == f"bytes={had}-"
+
+
+def test_a_quantization_is_found_here_after_the_repository_moved_on(hub: HubServer, program: Program) -> None:
+    """Each commit has only what was fetched of it."""
+    program("pull", "guide/guide-GGUF:Q4_K_M")
+    hub.add(Repo("guide/guide-GGUF", {**guide_repo().files, "README.md": b"new"}))
+    program("pull", "guide/guide-GGUF:Q8_0")
+    hub.clear_log()
+    for quant in ("Q4_K_M", "Q8_0"):
+        done = program("run", f"guide/guide-GGUF:{quant}", QUESTION, "--offline")
+        assert (done.returncode, done.stdout.startswith(SAYS)) == (0, True), done.stderr
+    assert hub.log == []
+
+
+def test_a_damaged_file_does_not_stand_in_the_way_of_a_whole_one(program: Program) -> None:
+    for quant in ("Q8_0", "Q4_K_M"):
+        (path,) = map(Path, json.loads(program("pull", f"guide/guide-GGUF:{quant}", "--json").stdout)["paths"])
+        if quant == "Q8_0":
+            blob = path.resolve()
+            blob.write_bytes(blob.read_bytes()[:-1000])
+    done = program("run", "guide/guide-GGUF", QUESTION, "--offline")
+    assert (done.returncode, done.stdout.startswith(SAYS)) == (0, True), done.stderr
+    assert "note: passed over: " in done.stderr

@@ -67,3 +67,12 @@ def test_a_likeness_can_be_written_and_read() -> None:
     read = parse_header(encode_header(alike))
     assert isinstance(read, GGUFHeader)
     assert read.tensors == alike.tensors
+
+
+def test_experts_that_were_only_quantized_to_four_bits_change() -> None:
+    """Many repositories have an MXFP4_MOE file beside others; its header says as much of them as any."""
+    base = likeness(quantized(MODELS["qwen3-30b-a3b"], "Q8_0"), "MXFP4_MOE", 17_500_000_000)
+    assert "MXFP4" in of_types(base)
+    for quant in ("Q8_0", "Q2_K"):
+        real = quantized(MODELS["qwen3-30b-a3b"], quant)
+        assert likeness(base, quant, real.file_size).file_size == pytest.approx(real.file_size, rel=1e-3)

@@ -59,7 +59,7 @@ class FetchScreen:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._rate = Rate()
-        self._told = 0.0
+        self._told = -_LINE_EVERY  # the first line comes at once
         self._began = 0.0
         self._here: int | None = None  # bytes that were here, until that is said
 
@@ -141,7 +141,12 @@ class FetchScreen:
             self._say(f"{_name(file)}: {format_bytes(done)} of {format_bytes(file.size)}, {figures}")
 
     def _waiting(self, file: ModelFile, here: int) -> None:
-        self._console.status(f"another process fetches {_name(file)}: {format_bytes(here)} so far, waiting for it")
+        text = f"another process fetches {_name(file)}: {format_bytes(here)} so far, waiting for it"
+        if sys.stderr.isatty():
+            self._console.status(text)
+        elif time.monotonic() - self._told >= _LINE_EVERY:
+            self._told = time.monotonic()
+            self._say(text)
 
     def _retrying(self, file: ModelFile, why: str, seconds: float) -> None:
         self._say(f"{_name(file)}: {why}: trying again in {seconds:.0f} s")

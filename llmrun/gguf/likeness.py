@@ -33,9 +33,9 @@ _BASES = MappingProxyType(
     {"IQ3_XS": "IQ3_XXS", "IQ3_M": "IQ3_S", "IQ2_M": "IQ2_S", "MXFP4_MOE": "MXFP4", "FP16": "F16", "FP32": "F32"}
 )
 _SUFFIX = re.compile(r"(?<=_K)_\w+$|(?<=_NL)_\w+$|(?<=_XS)_X?L$|(?<=_S)_X?L$")
-_EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
-# published in these bits: every quantization of the model keeps them (gpt-oss)
+# published in these bits: every quantization of the model keeps them
 _KEPT = "MXFP4"
+_PUBLISHED_SO = frozenset({"gpt-oss"})
 
 
 def likeness(header: GGUFHeader, quant: str | None, size: int) -> GGUFHeader:
@@ -45,7 +45,8 @@ def likeness(header: GGUFHeader, quant: str | None, size: int) -> GGUFHeader:
     as near to the size as a tensor's type can bring them.
     """
     wanted = max(0, size - header.data_offset)
-    tensors = _filled(list(header.tensors), _base(quant, header, wanted), wanted, header.alignment)
+    kept = _KEPT if header.architecture in _PUBLISHED_SO else None
+    tensors = _filled(list(header.tensors), _base(quant, header, wanted), wanted, header.alignment, kept)
     metadata = {key: entry for key, entry in header.metadata.items() if key != "general.file_type"}
     return replace(header, metadata=MappingProxyType(metadata), tensors=lay_out(tensors, header.alignment))
 
@@ -64,9 +65,14 @@ def _bits(kind: GGMLType) -> float:
     return 8 * kind.type_size / kind.block_size
 
 
-def _filled(tensors: list[TensorInfo], base: GGMLType, wanted: int, alignment: int) -> list[TensorInfo]:
-    """Return the tensors in the base type, then raised or lowered one by one until they take what is wanted."""
-    places = [place for place in _by_loss(tensors) if _may_change(tensors[place], base)]
+def _filled(
+    tensors: list[TensorInfo], base: GGMLType, wanted: int, alignment: int, kept: str | None
+) -> list[TensorInfo]:
+    """Return the tensors in the base type, then raised or lowered one by one until they take what is wanted.
+
+    kept: the type of tensors that stay as they are.
+    """
+    places = [place for place in _by_loss(tensors) if _may_change(tensors[place], kept)]
     for place in places:
         tensors[place] = replace(tensors[place], type=_fitting(base, tensors[place].shape[0]))
     gap = wanted - sum(align(tensor.size, alignment) for tensor in tensors)
@@ -114,15 +120,13 @@ def _fitting(kind: GGMLType, row: int) -> GGMLType:
     return other if row % other.block_size == 0 else ggml_type_named("F16")
 
 
-def _may_change(tensor: TensorInfo, base: GGMLType) -> bool:
+def _may_change(tensor: TensorInfo, kept: str | None) -> bool:
     """Whether the quantizer takes a tensor: matrices, but no norms, routers, convolutions (llama-quant.cpp)."""
-    if tensor.type.name == _KEPT:
+    if tensor.type.name == kept:
         return False
     if len(tensor.shape) < 2 or not tensor.name.endswith("weight") or tensor.shape[0] % 32:
         return False
-    if any(part in tensor.name for part in ("_norm", "ffn_gate_inp", "ssm_conv1d", "altup", "laurel")):
-        return False
-    return base.name != _KEPT or _EXPERTS.search(tensor.name) is not None or tensor.type.name != "F32"
+    return not any(part in tensor.name for part in ("_norm", "ffn_gate_inp", "ssm_conv1d", "altup", "laurel"))
 
 
 def _by_loss(tensors: Sequence[TensorInfo]) -> list[int]:

@@ -138,6 +138,19 @@ def cached_files(repo_id: str, revision: str | None = None, folder: Path | None 
     return snapshot.files if snapshot else ()
 
 
+def cached_snapshots(repo_id: str, revision: str | None = None, folder: Path | None = None) -> tuple[Snapshot, ...]:
+    """Return what is here of a repository, commit by commit: main's first, then the newest; costs no request.
+
+    revision: that one alone. A commit has only what was fetched of it, and where none is named another's is as good.
+    """
+    repo = read_repo(repo_id, folder)
+    if repo is None:
+        return ()
+    first = repo.snapshot(revision)
+    others = () if revision else (snapshot for snapshot in repo.snapshots if snapshot is not first)
+    return tuple(filter(None, (first, *others)))
+
+
 def _same_but_for_case(folder: Path, wanted: str) -> str | None:
     try:
         return next((path.name for path in folder.iterdir() if path.name.lower() == wanted.lower()), None)

@@ -59,7 +59,8 @@ class HeaderReader:
 
         Raises GGUFError for what is damaged, HubError and its children for what does not come.
         """
-        headers = [self._read_part(file) for file in files]
+        # a second part has other metadata and other tensors than any first: it is not tried by the known one
+        headers = [self._read_part(file, is_first=no == 0) for no, file in enumerate(files)]
         if len(headers) == 1:
             return headers[0]
         try:
@@ -73,17 +74,18 @@ class HeaderReader:
             return None
         return self.read(files)
 
-    def _read_part(self, file: ModelFile) -> GGUFHeader:
+    def _read_part(self, file: ModelFile, *, is_first: bool) -> GGUFHeader:
         if (stored := self._stored(file)) is not None:
             return stored
         if self._hub is None:
             self._hub = this_hub()
         source = Source(self._hub, file, self._slow)
-        header = self._persisting(lambda _: self._read_tensors(file, source), file, source)
+        header = self._persisting(lambda _: self._read_tensors(file, source), file, source) if is_first else None
         if header is None:
             data = bytearray()
             header = self._persisting(lambda retries: _grown(data, file, source, retries), file, source)
-            self._remember(header, data)
+            if is_first:
+                self._remember(header, data)
         _check_size(header, file)
         self._keep(file, header)
         return header
