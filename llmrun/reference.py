@@ -52,6 +52,8 @@ _SHELF_NAME = re.compile(r"[A-Za-z0-9_][^\s\x00-\x1f\x7f-\x9f\\]*")
 _PAGES = {"tree": "folder", "blob": "file", "resolve": "file", "raw": "file"}
 _OTHER_PAGES = frozenset({"commit", "commits", "community", "discussions", "edit", "settings"})
 
+_PASTED = " \t\r\n\"'"  # what comes along where a name is copied from a text
+
 _FORMS = f"`llmrun chat {GUIDE}` for the embedded model, `llmrun chat owner/repo` for one of the Hub, or ./FILE.gguf"
 
 
@@ -109,6 +111,8 @@ def parse_reference(text: str, endpoint: str | None = None) -> ModelRef:
     """
     if not text.strip():
         raise UsageError("MODEL is empty", _FORMS)
+    if not _is_path(text):
+        text = text.strip(_PASTED).removesuffix("/") or text
     if match := _SHELF.match(text):
         return _parse_shelf(match[1], text[match.end() :])
     if match := _HF.match(text):

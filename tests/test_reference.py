@@ -265,3 +265,8 @@ def test_every_text_is_a_reference_or_refused_with_a_hint(text: str) -> None:
     with contextlib.suppress(UsageError):
         reference = parse_reference(text)
         assert parse_reference(format_reference(reference)) == reference
+
+
+@pytest.mark.parametrize("text", ["acme/x-GGUF/", " acme/x-GGUF ", '"acme/x-GGUF"', "'acme/x-GGUF'", "acme/x-GGUF\n"])
+def test_what_comes_along_when_a_name_is_copied_is_passed_over(text: str) -> None:
+    assert parse_reference(text) == HubRef("acme/x-GGUF")

@@ -32,7 +32,7 @@ def run_search(words: str, limit: int, *, as_json: bool, quiet: bool) -> None:
 def search_text(hits: tuple[Hit, ...]) -> str:
     """Return a table of at most 80 columns, where the names are not longer than theirs."""
     width = min(_NAME, max(len(hit.repo_id) for hit in hits))
-    head = f"{'repository':<{width}} {'weights':>7} {'size':>9} {'downloads':>9}"
+    head = f"{'repository':<{width}} {'weights':>7} {'one file':>9} {'downloads':>9}"
     return "\n".join([head, *(_line(hit, width) for hit in hits)])
 
 

@@ -18,6 +18,7 @@ from llmrun.units import format_count
 
 _QUANT = 12  # columns
 _PLACES: dict[Where, str] = {"devices": "GPU", "experts": "SPLIT", "split": "SPLIT", "host": "CPU"}
+_COPIED = 1.2  # times the file's size: more than embeddings that are there twice
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20))
 _COLUMNS = f"  {'quant':<{_QUANT}} {'files':>5} {'size':>6} {'bpw':>5} {'loss':<13} {'weights':>7} "
 _MORE_COLUMNS = f"{'KV':>5} {'comp.':>5} {'where':>5} {'tok/s':>5}"
@@ -107,6 +108,8 @@ def _notes(shown: pipeline.Shown) -> Iterator[str]:
         yield f"here already: {', '.join(map(one_line, shown.here))}"
     if any(not row.is_read for row in shown.survey.rows):
         yield "≈ scaled from the header of another quantization; --exact reads every header"
+    if any(row.taken is not None and row.taken.weights > _COPIED * row.variant.size for row in shown.survey.rows):
+        yield "weights beyond the size: a second copy in the processor's own layout, which is faster"
     for sidecar in shown.sidecars:
         yield f"also there: {one_line(sidecar)}"
     for problem in shown.unusable:
@@ -117,7 +120,7 @@ def _what_to_type(name: str, survey: Survey) -> Iterator[str]:
     if survey.chosen is None:
         yield "none of them fits here: a shorter --ctx, or a smaller model"
         return
-    yield f"> is what `llmrun chat {name}` would take; `llmrun plan {name}` says why"
+    yield f"> is what `llmrun chat {name}` would take"
 
 
 def show_figures(shown: pipeline.Shown) -> dict[str, object]:
