@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llmrun import __version__
 from llmrun.errors import UnreachableError, UsageError
 from llmrun.hub.address import host_of, is_same_origin
-from llmrun.hub.failure import Asked, offline, refused, unreachable
+from llmrun.hub.failure import Asked, led_away, offline, refused, unreachable
 from llmrun.hub.setback import SetbackError, setback_of
 from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch
 
@@ -60,8 +60,9 @@ def hub_api() -> HfApi:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what it would warn of is told by us
     import huggingface_hub
 
-    huggingface_hub.set_client_factory(new_session)
-    return huggingface_hub.HfApi(library_name="llmrun", library_version=__version__)
+    api = huggingface_hub.HfApi(library_name="llmrun", library_version=__version__)
+    huggingface_hub.set_client_factory(functools.partial(new_session, api.endpoint))
+    return api
 
 
 def hub_session() -> httpx2.Client:
@@ -92,12 +93,21 @@ def is_offline() -> bool:
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def new_session() -> httpx2.Client:
-    """Return connections of our own kind: with deadlines, and none while we are to be offline."""
+def new_session(endpoint: str | None = None) -> httpx2.Client:
+    """Return connections of our own kind: with deadlines, and none while we are to be offline.
+
+    endpoint: the only server that the Hub's client may ask through them, None is any.
+    """
     import httpx2
 
     class Session(httpx2.Client):
         """Says at once that nobody is there, which the Hub's client would try five times more."""
+
+        def request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Response:
+            """Ask as the Hub's client does, which sends the token to wherever a list is said to go on."""
+            if endpoint is not None and not is_same_origin(str(url), endpoint):
+                raise led_away(host_of(endpoint), host_of(str(url)))
+            return super().request(method, url, **options)
 
         def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
             try:
