@@ -114,6 +114,8 @@ def new_session(endpoint: str | None = None) -> httpx2.Client:
                 return super().send(request, **options)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 raise setback_of(error, host_of(str(request.url))) from error
+            except UnicodeError as error:  # a server that sent on to a host with a name that no host has
+                raise SetbackError(f"{host_of(str(request.url))} sends on to what is no address") from error
 
     return Session(
         event_hooks={"request": [_refuse_offline, watch]},
