@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llmrun.errors import HubError
+from llmrun.errors import HubError, UsageError
 from llmrun.hub.client import new_session
+from llmrun.hub.settings import check_settings
 from tests.hub_server.content import of_bytes
 from tests.hub_server.fault import Fault
 from tests.hub_server.repo import Repo
@@ -76,3 +77,59 @@ def test_the_hubs_client_asks_nobody_but_the_hub(server: HubServer) -> None:
         with pytest.raises(HubError):
             session.get(f"{other.url}/api/models/{REPO}", headers={"authorization": "Bearer hf_good"})
         assert other.log == []
+
+
+# what people set
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"HF_ENDPOINT": "hub.example"}, "HF_ENDPOINT is 'hub.example', which is no address of a server"),
+        ({"HF_ENDPOINT": ""}, "HF_ENDPOINT is '', which is no address of a server"),
+        ({"HF_ENDPOINT": "http://u:hf_secret@hub:abc"}, "HF_ENDPOINT is 'http://hub:abc', which is no address"),
+        ({"HF_ENDPOINT": "hf_secret@hub"}, "HF_ENDPOINT is 'hub', which is no address"),
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": "abc"}, "HF_HUB_DOWNLOAD_TIMEOUT is 'abc', which is no number of seconds"),
+        ({"HF_HUB_ETAG_TIMEOUT": "-5"}, "HF_HUB_ETAG_TIMEOUT is '-5', which is no number of seconds"),
+        ({"HF_TOKEN": "hf_secret\N{LATIN SMALL LETTER E WITH ACUTE}"}, "HF_TOKEN has characters that no token has"),
+    ],
+)
+def test_what_is_set_and_cannot_be_meant_is_named(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_settings(variables)
+    assert caught.value.message.startswith(message)
+    assert "hf_secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_what_is_usually_set_can_be_meant() -> None:
+    check_settings({})
+    check_settings({"HF_ENDPOINT": "https://hub.example/", "HF_TOKEN": " hf_good\n", "HF_HUB_DOWNLOAD_TIMEOUT": "30"})
+
+
+def test_settings_are_checked_before_the_hubs_client_reads_them(server: HubServer, tmp_path: Path) -> None:
+    ((kind, text),) = asked(server, tmp_path, REPO, HF_HUB_DOWNLOAD_TIMEOUT="abc")
+    assert (kind, "HF_HUB_DOWNLOAD_TIMEOUT" in text) == ("UsageError", True)
+
+
+@pytest.mark.parametrize("proxy", ["nonsense://u:hf_secret@x", "http://u:hf_secret@x:abc", "socks5://u:hf_secret@x:1"])
+def test_a_proxy_that_is_none_is_named_by_its_variable(server: HubServer, tmp_path: Path, proxy: str) -> None:
+    ((kind, text),) = asked(server, tmp_path, REPO, HTTP_PROXY=proxy, NO_PROXY="")
+    assert (kind, "HTTP_PROXY names no proxy that can be used" in text) == ("UsageError", True)
+    assert "hf_secret" not in text
+
+
+def test_certificates_that_are_not_there_are_named_by_their_variable(server: HubServer, tmp_path: Path) -> None:
+    ((kind, text),) = asked(server, tmp_path, REPO, SSL_CERT_FILE=str(tmp_path / "none.pem"))
+    assert (kind, "SSL_CERT_FILE names no certificates" in text) == ("UsageError", True)
+
+
+def test_a_token_that_cannot_be_read_is_named_by_its_file(server: HubServer, tmp_path: Path) -> None:
+    folder, binary, other = tmp_path / "folder", tmp_path / "binary", tmp_path / "other"
+    folder.mkdir()
+    binary.write_bytes(b"hf_secret\xff\xfe")
+    other.write_text("hf_secret\N{LATIN SMALL LETTER E WITH ACUTE}", encoding="utf-8")
+    for path in (folder, binary, other):
+        ((kind, text),) = asked(server, tmp_path, REPO, HF_TOKEN_PATH=str(path))
+        assert (kind, f"the token in {path} cannot be used" in text) == ("UsageError", True)
+        assert "hf_secret" not in text
+    assert server.log == []
