@@ -14,7 +14,7 @@ from llmrun.errors import HubError, UsageError
 from llmrun.hub.client import new_session
 from llmrun.hub.settings import check_settings
 from tests.hub_server.content import of_bytes
-from tests.hub_server.fault import Fault
+from tests.hub_server.fault import LOGIN_PAGE, Fault
 from tests.hub_server.repo import Repo
 from tests.hub_server.server import HubServer
 
@@ -77,6 +77,68 @@ def test_the_hubs_client_asks_nobody_but_the_hub(server: HubServer) -> None:
         with pytest.raises(HubError):
             session.get(f"{other.url}/api/models/{REPO}", headers={"authorization": "Bearer hf_good"})
         assert other.log == []
+
+
+# what is no answer
+
+COMMIT = "a" * 40
+ABOUT = {"id": "o/r", "sha": COMMIT, "tags": ["license:mit"], "siblings": []}
+ENTRY = {"type": "file", "oid": "b" * 40, "size": 5, "path": "a.gguf"}
+NO_JSON = (LOGIN_PAGE, b"", b'{"id":', b'{"id":"\xff\xfe"}', b"[" * 100_000)
+NOTHING = (b"{}", b"5", b"null", b"[1]")
+
+
+def bodies(*values: object) -> tuple[bytes, ...]:
+    return tuple(json.dumps(value).encode() for value in values)
+
+
+def no_answers(server: HubServer, home: Path, kind: str, answers: tuple[bytes, ...]) -> None:
+    """Check that each of these is said to be no answer, or is a list all the same."""
+    names = [f"o/r{number}" if kind != "search" else f"word{number}" for number in range(len(answers))]
+    for name, answer in zip(names, answers, strict=True):
+        if kind == "tree":
+            about = json.dumps(ABOUT | {"id": name}).encode()
+            server.faults.append(Fault("hub", path=f"/api/models/{name}$", status=200, body=about))
+        path = {"about": f"/api/models/{name}$", "tree": f"/{name}/tree/", "search": "/api/models$"}[kind]
+        server.faults.append(Fault("hub", path=path, status=200, body=answer))
+    said = asked(server, home, *names)
+    wrong = [(answer[:80], *one) for answer, one in zip(answers, said, strict=True) if one[0] != "HubError"]
+    assert wrong == []
+
+
+def test_what_is_no_repository_is_said_to_be_none(server: HubServer, tmp_path: Path) -> None:
+    strange: tuple[dict[str, object], ...] = ({"sha": 7}, {"sha": None}, {"id": 7}, {"id": "../../x"}, {"id": None}, {"siblings": [1]})
+    answers = bodies(*(ABOUT | one for one in strange))
+    no_answers(server, tmp_path, "about", (*NO_JSON, *NOTHING, b"[]", *answers))
+
+
+def test_what_is_no_list_of_files_is_said_to_be_none(server: HubServer, tmp_path: Path) -> None:
+    sha256_of_5 = {"oid": 5, "size": 1, "pointerSize": 1}
+    strange: tuple[dict[str, object], ...] = ({"path": 5}, {"lfs": "x"}, {"lfs": {}}, {"lfs": sha256_of_5}, {"size": "5"}, {"size": -1})
+    answers = bodies(*([ENTRY | one] for one in strange), [{}], [{"type": "file", "size": 1, "oid": "x"}], ["x"])
+    no_answers(server, tmp_path, "tree", (*NO_JSON, *NOTHING[1:], *answers))
+
+
+def test_what_is_no_list_of_models_is_said_to_be_none(server: HubServer, tmp_path: Path) -> None:
+    answers = bodies([{}], [{"id": 5}], [{"id": "\x1b[31m"}])
+    no_answers(server, tmp_path, "search", (*NO_JSON, *NOTHING[1:], *answers))
+
+
+def test_a_login_page_in_place_of_a_list_is_said_to_be_one(server: HubServer, tmp_path: Path) -> None:
+    server.faults += [Fault("hub", page=True, times=2)]
+    said = asked(server, tmp_path, REPO, "tiny")
+    assert [kind for kind, _ in said] == ["HubError", "HubError"]
+    assert all("sent a web page" in text for _, text in said)
+
+
+def test_what_is_strange_beside_the_list_does_no_harm(server: HubServer, tmp_path: Path) -> None:
+    about = json.dumps(ABOUT | {"id": REPO, "sha": server.repos[REPO].commit, "tags": [1, "license:mit"]}).encode()
+    server.faults.append(Fault("hub", path=f"/api/models/{REPO}$", status=200, body=about))
+    found = json.dumps([{"id": "a/b", "downloads": "x", "likes": [], "gguf": {"architecture": 5}}]).encode()
+    server.faults.append(Fault("hub", path="/api/models$", status=200, body=found))
+    listed, hit = asked(server, tmp_path, REPO, "tiny")
+    assert (listed[0], "license='mit'" in listed[1]) == ("", True)
+    assert (hit[0], "downloads=0, likes=0" in hit[1]) == ("", True)
 
 
 # what people set

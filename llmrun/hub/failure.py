@@ -106,6 +106,11 @@ def web_page(host: str, what: str) -> HubError:
     )
 
 
+def no_list(host: str, what: str) -> HubError:
+    """Return that what came is not what a Hub answers."""
+    return HubError(f"{host} was asked for {what}, and what it answered is no list of them", _NO_MIRROR)
+
+
 def led_away(host: str, other: str) -> HubError:
     """Return that a list is said to go on at another server, which is not asked: it would be given the token."""
     return HubError(f"{host} says its list goes on at {other}, which is not asked: it is another server", _NO_MIRROR)
