@@ -107,14 +107,28 @@ def no_answers(server: HubServer, home: Path, kind: str, answers: tuple[bytes, .
 
 
 def test_what_is_no_repository_is_said_to_be_none(server: HubServer, tmp_path: Path) -> None:
-    strange: tuple[dict[str, object], ...] = ({"sha": 7}, {"sha": None}, {"id": 7}, {"id": "../../x"}, {"id": None}, {"siblings": [1]})
+    strange: tuple[dict[str, object], ...] = (
+        {"sha": 7},
+        {"sha": None},
+        {"id": 7},
+        {"id": "../../x"},
+        {"id": None},
+        {"siblings": [1]},
+    )
     answers = bodies(*(ABOUT | one for one in strange))
     no_answers(server, tmp_path, "about", (*NO_JSON, *NOTHING, b"[]", *answers))
 
 
 def test_what_is_no_list_of_files_is_said_to_be_none(server: HubServer, tmp_path: Path) -> None:
     sha256_of_5 = {"oid": 5, "size": 1, "pointerSize": 1}
-    strange: tuple[dict[str, object], ...] = ({"path": 5}, {"lfs": "x"}, {"lfs": {}}, {"lfs": sha256_of_5}, {"size": "5"}, {"size": -1})
+    strange: tuple[dict[str, object], ...] = (
+        {"path": 5},
+        {"lfs": "x"},
+        {"lfs": {}},
+        {"lfs": sha256_of_5},
+        {"size": "5"},
+        {"size": -1},
+    )
     answers = bodies(*([ENTRY | one] for one in strange), [{}], [{"type": "file", "size": 1, "oid": "x"}], ["x"])
     no_answers(server, tmp_path, "tree", (*NO_JSON, *NOTHING[1:], *answers))
 
@@ -122,6 +136,13 @@ def test_what_is_no_list_of_files_is_said_to_be_none(server: HubServer, tmp_path
 def test_what_is_no_list_of_models_is_said_to_be_none(server: HubServer, tmp_path: Path) -> None:
     answers = bodies([{}], [{"id": 5}], [{"id": "\x1b[31m"}])
     no_answers(server, tmp_path, "search", (*NO_JSON, *NOTHING[1:], *answers))
+
+
+def test_a_list_of_empty_pages_without_end_is_given_up(server: HubServer, tmp_path: Path) -> None:
+    link = {"Link": f'<{server.url}/api/models/{REPO}/tree/main>; rel="next"'}
+    server.faults.append(Fault("hub", path="/tree/", status=200, body=b"[]", headers=link, times=1000))
+    ((kind, text),) = asked(server, tmp_path, REPO)
+    assert (kind, "which did not end" in text) == ("HubError", True)
 
 
 def test_a_login_page_in_place_of_a_list_is_said_to_be_one(server: HubServer, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from llmrun.hub.address import host_of, is_same_origin
 from llmrun.hub.failure import Asked, led_away, offline, refused, unreachable
 from llmrun.hub.setback import SetbackError, setback_of
 from llmrun.hub.settings import check_settings, is_token, unusable_certificates, unusable_proxy, unusable_token
-from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch
+from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch, watch_body
 
 if TYPE_CHECKING:
     import httpx2
@@ -141,7 +141,7 @@ def new_session(endpoint: str | None = None) -> httpx2.Client:
 
     try:
         return Session(
-            event_hooks={"request": [_refuse_offline, watch]},
+            event_hooks={"request": [_refuse_offline, watch], "response": [watch_body]},
             follow_redirects=True,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
         )

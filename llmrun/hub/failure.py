@@ -111,6 +111,11 @@ def no_list(host: str, what: str) -> HubError:
     return HubError(f"{host} was asked for {what}, and what it answered is no list of them", _NO_MIRROR)
 
 
+def without_end(host: str, n_requests: int) -> HubError:
+    """Return that a list went on for longer than any has."""
+    return HubError(f"{host} was asked {n_requests} times for one list, which did not end", _NO_MIRROR)
+
+
 def led_away(host: str, other: str) -> HubError:
     """Return that a list is said to go on at another server, which is not asked: it would be given the token."""
     return HubError(f"{host} says its list goes on at {other}, which is not asked: it is another server", _NO_MIRROR)
