@@ -55,6 +55,11 @@ class Source:
         self._takes_ranges = True
         self._asked = Asked(hub.endpoint, self._remote.repo_id, self._remote.path, hub.token is not None)
 
+    @property
+    def host(self) -> str:
+        """Who has it, as people are told: the Hub, until that has said where it is."""
+        return host_of(self._hub.endpoint if self._location is None else self._location.url)
+
     def location(self) -> Location:
         """Return where the file is, asking the Hub where that is not known.
 
