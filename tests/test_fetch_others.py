@@ -227,3 +227,16 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
     def http_error_302(self, *asked: object) -> object:
         return asked[1]
+
+
+@pytest.mark.parametrize("location", ["http://hub:99999/x?Signature=secret", "http://[::1/x", f"http://{'a' * 64}/x"])
+def test_a_hub_that_sends_to_no_address_is_given_up_with_the_reason(bench: Bench, location: str) -> None:
+    bench.server.faults.append(Fault("hub", "HEAD", status=302, headers={"Location": location}, times=9))
+    error = bench.failure()
+    assert f"{bench.hub_host} sends on to what is no address" in error.message
+    assert "secret" not in f"{error.message} {error.hint}"
+
+
+def test_a_server_of_bytes_that_sends_to_no_address_is_given_up_with_the_reason(bench: Bench) -> None:
+    bench.server.faults.append(Fault("cdn", status=302, headers={"Location": f"http://{'a' * 64}/x"}, times=9))
+    assert f"{bench.cdn_host} sends on to what is no address" in bench.failure().message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.hub_server.content import of_bytes
 from tests.hub_server.fault import Fault
 from tests.hub_server.repo import Repo
 from tests.hub_server.repos import gated_repo, guide_repo, large_repo, split_repo
+from tests.hub_server.request import Origin
 from tests.hub_server.server import HubServer
 
 MIB = 1 << 20
@@ -138,6 +140,17 @@ def test_what_fails_once_is_asked_for_again(server: HubServer, large: Repo, faul
     server.faults.append(fault)
     assert reader(server).read(files_of(large, "Large-Q8_0.gguf")) == real_header(large, "Large-Q8_0.gguf")
     assert [left.times for left in server.faults] == [0]
+
+
+@pytest.mark.parametrize(("origin", "method"), [("hub", "HEAD"), ("cdn", "GET")])
+def test_who_is_waited_for_is_told_before(server: HubServer, large: Repo, origin: Origin, method: str) -> None:
+    told: list[str] = []
+    said_before: list[list[str]] = []
+    server.faults.append(Fault(origin, method, status=429, headers={"Retry-After": "100"}))
+    hub = Hub(server.url, new_session(), answer_seconds=1)
+    retries = Retries(lambda _: said_before.append(list(told)))
+    HeaderReader(None, hub, told.append, lambda: retries).read(files_of(large, "Large-Q8_0.gguf"))
+    assert said_before == [[urlsplit(server.url if origin == "hub" else server.cdn_url).netloc]]
 
 
 def test_a_signature_that_expired_is_asked_for_anew(server: HubServer, large: Repo) -> None:

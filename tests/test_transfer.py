@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.errors import GatedError, HubError, LLMRunError, NotFoundError
-from llmrun.hub.address import file_url, host_of, is_same_origin
+from llmrun.hub.address import file_url, host_of, is_address, is_same_origin
 from llmrun.hub.answer import asked_wait, bytes_to_skip
 from llmrun.hub.failure import Asked, given_up, refused
 from llmrun.hub.retries import MAX_IN_A_ROW, Retries
@@ -120,6 +120,38 @@ def test_whatever_a_server_says_of_time_is_some_or_none(headers: dict[str, str])
 def test_a_host_is_told_without_what_is_in_its_address() -> None:
     assert host_of("https://user:secret@cdn.hf.co:443/x?Signature=secret") == "cdn.hf.co"
     assert host_of("http://127.0.0.1:8000/x?Signature=secret") == "127.0.0.1:8000"
+
+
+def test_a_page_is_told_without_the_password_of_its_server() -> None:
+    asked = Asked("https://user:sec@ret@mirror.example:8443/hub", "acme/tiny")
+    assert asked.page == "https://mirror.example:8443/hub/acme/tiny"
+    assert "secret" not in str(refused(403, {}, asked).hint)
+
+
+NO_ADDRESSES = (
+    *("", "huggingface.co", "ftp://hub/a", "https://", "https:///a", "http://hub:99999/", "http://hub:abc/"),
+    *("http://[::1/", f"http://{'a' * 64}.example/", f"http://{'a.' * 127}/", "http://h b/", "http://h\x00/"),
+)
+
+
+@pytest.mark.parametrize("url", NO_ADDRESSES)
+def test_what_is_no_address_is_said_to_be_none_and_is_nobodys(url: str) -> None:
+    assert not is_address(url)
+    assert isinstance(host_of(url), str)
+    assert not is_same_origin("http://[::1/", url)
+
+
+@given(st.text())
+def test_whatever_stands_where_an_address_should_has_a_host_to_tell(url: str) -> None:
+    assert isinstance(host_of(url), str)
+    assert is_address(url) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://huggingface.co", "http://127.0.0.1:8000/a?b", "http://[::1]:80", "HTTP://Hub"]
+)
+def test_an_address_is_one(url: str) -> None:
+    assert is_address(url)
 
 
 @pytest.mark.parametrize(

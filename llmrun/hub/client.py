@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from llmrun import __version__
 from llmrun.errors import UnreachableError, UsageError
 from llmrun.hub.address import host_of, is_same_origin
-from llmrun.hub.failure import Asked, offline, refused, unreachable
+from llmrun.hub.failure import Asked, led_away, offline, refused, unreachable
 from llmrun.hub.setback import SetbackError, setback_of
-from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch
+from llmrun.hub.settings import check_settings, is_token, unusable_certificates, unusable_proxy, unusable_token
+from llmrun.hub.waiting import ANSWER_SECONDS, CONNECT_SECONDS, watch, watch_body
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,7 +53,11 @@ class Hub:
 
 @functools.cache
 def hub_api() -> HfApi:
-    """Return the Hub's client, imported when it is first needed: its settings are read at import."""
+    """Return the Hub's client, imported when it is first needed: its settings are read at import.
+
+    Raises UsageError for settings that are none.
+    """
+    check_settings(os.environ)
     # Xet transfers neither resume nor can be checked on the way; our own byte loop does both
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -60,8 +65,9 @@ def hub_api() -> HfApi:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what it would warn of is told by us
     import huggingface_hub
 
-    huggingface_hub.set_client_factory(new_session)
-    return huggingface_hub.HfApi(library_name="llmrun", library_version=__version__)
+    api = huggingface_hub.HfApi(library_name="llmrun", library_version=__version__)
+    huggingface_hub.set_client_factory(functools.partial(new_session, api.endpoint))
+    return api
 
 
 def hub_session() -> httpx2.Client:
@@ -75,10 +81,27 @@ def hub_session() -> httpx2.Client:
 def this_hub() -> Hub:
     """Return the Hub the environment names, with the token of the user."""
     session = hub_session()
+    from huggingface_hub import constants
+
+    return Hub(endpoint(), session, _token(), float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
+
+
+def _token() -> str | None:
+    """Return the token of the user, None where there is none, or none is to be sent; raises UsageError."""
     from huggingface_hub import constants, get_token
 
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return Hub(endpoint(), session, token, float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    path = str(constants.HF_TOKEN_PATH)
+    try:
+        token = get_token()
+    except OSError as error:
+        raise unusable_token(path, (error.strerror or "it cannot be read").lower()) from error
+    except UnicodeError as error:
+        raise unusable_token(path, "it is no text") from error
+    if token is not None and not is_token(token):
+        raise unusable_token(path, "it has characters that no token has")
+    return token
 
 
 def endpoint() -> str:
@@ -92,24 +115,40 @@ def is_offline() -> bool:
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def new_session() -> httpx2.Client:
-    """Return connections of our own kind: with deadlines, and none while we are to be offline."""
+def new_session(endpoint: str | None = None) -> httpx2.Client:
+    """Return connections of our own kind: with deadlines, and none while we are to be offline.
+
+    endpoint: the only server that the Hub's client may ask through them, None is any.
+    """
     import httpx2
 
     class Session(httpx2.Client):
         """Says at once that nobody is there, which the Hub's client would try five times more."""
+
+        def request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Response:
+            """Ask as the Hub's client does, which sends the token to wherever a list is said to go on."""
+            if endpoint is not None and not is_same_origin(str(url), endpoint):
+                raise led_away(host_of(endpoint), host_of(str(url)))
+            return super().request(method, url, **options)
 
         def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
             try:
                 return super().send(request, **options)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 raise setback_of(error, host_of(str(request.url))) from error
+            except UnicodeError as error:  # a server that sent on to a host with a name that no host has
+                raise SetbackError(f"{host_of(str(request.url))} sends on to what is no address") from error
 
-    return Session(
-        event_hooks={"request": [_refuse_offline, watch]},
-        follow_redirects=True,
-        timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-    )
+    try:
+        return Session(
+            event_hooks={"request": [_refuse_offline, watch], "response": [watch_body]},
+            follow_redirects=True,
+            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        )
+    except OSError as error:
+        raise unusable_certificates(os.environ) from error
+    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+        raise unusable_proxy(os.environ) from error
 
 
 def _refuse_offline(request: httpx2.Request) -> None:
@@ -124,9 +163,10 @@ def hub_errors(repo_id: str, path: str | None = None) -> Iterator[None]:
     """Raise what goes wrong with the Hub as errors of ours; path: of the file in the repository that is asked for."""
     address = endpoint()  # before anything is imported of the Hub's client, which then reads its settings
     import httpx2
-    from huggingface_hub import errors, get_token
+    from huggingface_hub import errors
 
-    asked = Asked(address, repo_id, path, has_token=get_token() is not None)
+    hub_session()  # what cannot be made as the environment says is not the Hub's failure
+    asked = Asked(address, repo_id, path, has_token=_token() is not None)
     try:
         yield
     except errors.HfHubHTTPError as error:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from llmrun.errors import ChecksumError, GatedError, HubError, LLMRunError, NotFoundError, UnreachableError
-from llmrun.hub.address import host_of
+from llmrun.hub.address import host_of, shown_address
 from llmrun.hub.answer import asked_wait
 from llmrun.hub.retries import MAX_ASKED_WAIT
 from llmrun.hub.setback import SetbackError
 from llmrun.units import format_bytes, format_seconds
+
+_NO_MIRROR = "try again later; where HF_ENDPOINT names a mirror, unset it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Asked:
     @property
     def page(self) -> str:
         """The repository's page."""
-        return f"{self.endpoint}/{self.repo_id}"
+        return f"{shown_address(self.endpoint)}/{self.repo_id}"
 
 
 def refused(status: int, headers: Mapping[str, str], asked: Asked) -> LLMRunError:
@@ -104,11 +106,26 @@ def web_page(host: str, what: str) -> HubError:
     )
 
 
+def no_list(host: str, what: str) -> HubError:
+    """Return that what came is not what a Hub answers."""
+    return HubError(f"{host} was asked for {what}, and what it answered is no list of them", _NO_MIRROR)
+
+
+def without_end(host: str, n_requests: int) -> HubError:
+    """Return that a list went on for longer than any has."""
+    return HubError(f"{host} was asked {n_requests} times for one list, which did not end", _NO_MIRROR)
+
+
+def led_away(host: str, other: str) -> HubError:
+    """Return that a list is said to go on at another server, which is not asked: it would be given the token."""
+    return HubError(f"{host} says its list goes on at {other}, which is not asked: it is another server", _NO_MIRROR)
+
+
 def contradicted(what: str, listed: str, offered: str) -> ChecksumError:
     """Return that the Hub says one thing in its list of files, and another when asked for one."""
     return ChecksumError(
         f"the Hub contradicts itself about {what}: {listed} in its list, {offered} when asked for it",
-        "try again later; where HF_ENDPOINT names a mirror, unset it",
+        _NO_MIRROR,
     )
 
 

@@ -99,9 +99,9 @@ class HeaderReader:
             except SetbackError as setback:
                 if setback.unreachable:
                     raise unreachable(setback.reason) from setback
-                source.forget()
-                if not retries.wait_after(setback, lambda *_: None):
+                if not retries.wait_after(setback, lambda *_: self._slow(source.host)):
                     raise given_up(file.name, setback, retries.in_a_row, 0, file.size) from setback
+                source.forget()
 
     def _read_tensors(self, file: ModelFile, source: Source) -> GGUFHeader | None:
         """Return the header if it differs from the known one in nothing but types and sizes; None where it does."""

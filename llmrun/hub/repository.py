@@ -5,9 +5,10 @@ Must not know what is in the files, or what is done with the list.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from llmrun.errors import HubError
 from llmrun.hub.address import host_of
 from llmrun.hub.answer import LATER, asked_wait
 from llmrun.hub.client import endpoint, hub_api, hub_errors
+from llmrun.hub.failure import no_list, web_page
 from llmrun.hub.retries import Retries
 from llmrun.hub.setback import SetbackError
 from llmrun.hub.waiting import ANSWER_SECONDS, answered
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)  # a few old ones have no owner
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # .gguf, and what becomes one: raw splits as x.gguf.part1of2
 _GGUF = re.compile(r"\.gguf", re.IGNORECASE)
@@ -75,26 +78,37 @@ def list_repository(repo_id: str, revision: str | None = None, slow: Slow = _nob
     slow: told the host that takes long to answer. Raises NotFoundError for a repository or revision there is not,
     UnreachableError, GatedError, HubError.
     """
-    info = _asked(repo_id, lambda: hub_api().model_info(repo_id, revision=revision, timeout=ANSWER_SECONDS), slow)
-    name, commit = info.id, info.sha or ""
-    if not _COMMIT.fullmatch(commit):
-        raise HubError(f"the Hub names no commit of {repo_id}")
-    entries = _asked(name, lambda: _entries(name, commit), slow)
-    files = tuple(_model_file(name, commit, entry) for entry in entries if _is_gguf(entry))
-    return Repository(name, revision or "main", commit, files, bool(info.gated), _license(info))
+    about = _asked(repo_id, f"the files of {repo_id}", lambda: _about(repo_id, revision), slow)
+    name, commit = about.repo_id, about.commit
+    files = _asked(name, f"the files of {name}", lambda: _files(name, commit), slow)
+    return replace(about, files=files)
 
 
-def _asked(what: str, ask: Callable[[], _T], slow: Slow) -> _T:
-    """Ask the Hub, again where it is out of order for a moment."""
+def _asked(repo_id: str, what: str, ask: Callable[[], _T], slow: Slow) -> _T:
+    """Ask the Hub, again where it is out of order for a moment; ask: makes values of ours of what it is answered."""
     retries = Retries()
-    with hub_errors(what):
+    with hub_errors(repo_id):
         host = host_of(endpoint())
         while True:
             try:
-                return answered(lambda: _or_setback(ask, host), host, slow=slow)
+                return answered(lambda: _understood(lambda: _or_setback(ask, host), host, what), host, slow=slow)
             except SetbackError as setback:
                 if setback.unreachable or not retries.wait_after(setback, lambda *_: slow(host)):
                     raise
+
+
+def _understood(ask: Callable[[], _T], host: str, what: str) -> _T:
+    """Ask once; raises HubError for an answer that is none, which the Hub's client takes for one and trips over."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return ask()
+    except HFValidationError:  # a name that is none, which is not asked for
+        raise
+    except json.JSONDecodeError as error:
+        raise (web_page if error.doc.lstrip().startswith("<") else no_list)(host, what) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise no_list(host, what) from error
 
 
 def _or_setback(ask: Callable[[], _T], host: str) -> _T:
@@ -111,8 +125,23 @@ def _or_setback(ask: Callable[[], _T], host: str) -> _T:
         raise SetbackError(f"{host} answered {status}", wait) from error
 
 
-def _entries(repo_id: str, commit: str) -> list[RepoFile | RepoFolder]:
-    return list(islice(hub_api().list_repo_tree(repo_id, recursive=True, revision=commit), _MOST_ENTRIES))
+def _about(repo_id: str, revision: str | None) -> Repository:
+    """Return a repository without its files."""
+    info = hub_api().model_info(repo_id, revision=revision, timeout=ANSWER_SECONDS)
+    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+        raise HubError(f"the Hub names no commit of {repo_id}")
+    return Repository(_repo_id(info), revision or "main", info.sha, (), bool(info.gated), _license(info))
+
+
+def _repo_id(info: ModelInfo) -> str:
+    if not isinstance(info.id, str) or not _REPO_ID.fullmatch(info.id):
+        raise HubError(f"the Hub names {info.id!r} as the name of a repository")
+    return info.id
+
+
+def _files(repo_id: str, commit: str) -> tuple[ModelFile, ...]:
+    entries = islice(hub_api().list_repo_tree(repo_id, recursive=True, revision=commit), _MOST_ENTRIES)
+    return tuple(_model_file(repo_id, commit, entry) for entry in entries if _is_gguf(entry))
 
 
 def _is_gguf(entry: RepoFile | RepoFolder) -> bool:
@@ -121,7 +150,7 @@ def _is_gguf(entry: RepoFile | RepoFolder) -> bool:
 
 def _model_file(repo_id: str, commit: str, entry: Any) -> ModelFile:
     sha256 = None if entry.lfs is None else entry.lfs.sha256
-    if sha256 is not None and not _SHA256.fullmatch(sha256):
+    if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise HubError(f"the Hub names {sha256!r} as the sha256 of {entry.path} in {repo_id}")
     if type(entry.size) is not int or not 0 <= entry.size <= _LARGEST:
         raise HubError(f"the Hub names {entry.size!r} as the size of {entry.path} in {repo_id}")
@@ -130,28 +159,30 @@ def _model_file(repo_id: str, commit: str, entry: Any) -> ModelFile:
 
 def _license(info: ModelInfo) -> str | None:
     """Return the licence by the tags, where the Hub repeats what the card says."""
-    tags = (tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:"))
-    return next(tags, None)
+    tags = info.tags if isinstance(info.tags, list) else []
+    names = (tag.removeprefix("license:") for tag in tags if isinstance(tag, str) and tag.startswith("license:"))
+    return next(names, None)
 
 
 def search_repositories(words: str, limit: int, slow: Slow = _nobody) -> tuple[Hit, ...]:
     """Return the repositories with GGUF files that the Hub finds, the most downloaded first: one request."""
     expand: list[Any] = ["downloads", "likes", "gated", "gguf"]
 
-    def ask() -> list[ModelInfo]:
+    def ask() -> tuple[Hit, ...]:
         found = hub_api().list_models(search=words, filter="gguf", sort="downloads", limit=limit, expand=expand)
-        return list(found)
+        return tuple(map(_hit, found))
 
-    return tuple(map(_hit, _asked(f"models called {words!r}", ask, slow)))
+    what = f"models called {words!r}"
+    return _asked(what, what, ask, slow)
 
 
 def _hit(info: ModelInfo) -> Hit:
     gguf = info.gguf if isinstance(info.gguf, dict) else {}
     architecture = gguf.get("architecture")
     return Hit(
-        info.id,
-        info.downloads or 0,
-        info.likes or 0,
+        _repo_id(info),
+        _int_or_none(info.downloads) or 0,
+        _int_or_none(info.likes) or 0,
         bool(info.gated),
         _int_or_none(gguf.get("total")),
         _int_or_none(gguf.get("totalFileSize")),

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
-from llmrun.hub.address import file_url, host_of, is_same_origin
+from llmrun.hub.address import file_url, host_of, is_address, is_same_origin
 from llmrun.hub.answer import LATER, asked_wait, bytes_to_skip, is_web_page
 from llmrun.hub.checksum import Checksum, parse_checksum
 from llmrun.hub.client import Hub
@@ -54,6 +54,11 @@ class Source:
         self._location: Location | None = None
         self._takes_ranges = True
         self._asked = Asked(hub.endpoint, self._remote.repo_id, self._remote.path, hub.token is not None)
+
+    @property
+    def host(self) -> str:
+        """Who has it, as people are told: the Hub, until that has said where it is."""
+        return host_of(self._hub.endpoint if self._location is None else self._location.url)
 
     def location(self) -> Location:
         """Return where the file is, asking the Hub where that is not known.
@@ -111,7 +116,7 @@ class Source:
                 size = size or _size(answer.headers.get("x-linked-size", ""))
                 if answer.status_code not in _REDIRECTS:
                     return Location(url, checksum or _git_checksum(answer), size)
-                url = urljoin(url, answer.headers.get("location", ""))
+                url = _led_to(url, answer.headers.get("location", ""))
             if not is_same_origin(url, self._hub.endpoint):
                 return Location(url, checksum, size)
         raise SetbackError(f"{host_of(url)} sends from one address to the next")
@@ -134,6 +139,14 @@ class Source:
         if location.size not in (None, self._size):
             raise contradicted(self._asked.what, f"{self._size:,} bytes", f"{location.size:,} bytes")
         return location
+
+
+def _led_to(url: str, location: str) -> str:
+    """Return where an answer sends to, which is not told to people: it may be signed."""
+    with contextlib.suppress(ValueError):
+        if is_address(found := urljoin(url, location)):
+            return found
+    raise SetbackError(f"{host_of(url)} sends on to what is no address")
 
 
 def _after(pieces: Iterator[bytes], skipped: int) -> Iterator[bytes]:
