@@ -124,6 +124,53 @@ def test_where_there_are_no_links_the_bytes_lie_under_the_files_own_name(
     assert bench.wire == []
 
 
+def test_without_links_the_bytes_that_another_snapshot_leads_to_stay(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linked,) = bench.fetch()
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    file = bench.file()
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (path,) = bench.fetch(file)
+    assert bench.wire == []
+    assert (path.is_symlink(), path.read_bytes()) == (False, CONTENT)
+    assert (linked.is_symlink(), linked.read_bytes()) == (True, CONTENT)
+
+
+def test_without_links_bytes_that_are_mended_stay_where_another_snapshot_leads(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linked,) = bench.fetch()
+    os.truncate(linked.resolve(), 1000)
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (path,) = bench.fetch()
+    assert (path.is_symlink(), path.read_bytes(), linked.read_bytes()) == (False, CONTENT, CONTENT)
+
+
+def test_without_links_a_file_of_another_commit_is_not_fetched_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (first,) = bench.fetch()
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    file = bench.file()
+    (path,) = bench.fetch(file)
+    assert bench.wire == []
+    assert path.samefile(first)
+
+
+def test_without_links_another_file_of_that_name_and_size_is_not_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (first,) = bench.fetch()
+    first.write_bytes(b"GGUF" + bytes(SIZE - 4))
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_small_file_is_checked_as_git_does(bench: Bench) -> None:
     bench.server.faults.append(Fault(on="hub", method="GET", path="resolve-cache", status=200, body=b"# tony\n"))
     (path,) = bench.fetch(bench.file("README.md"))

@@ -20,7 +20,17 @@ from llmrun.hub.failure import given_up, offline, unreachable
 from llmrun.hub.part import Part, is_that_file
 from llmrun.hub.retries import Retries
 from llmrun.hub.setback import SetbackError
-from llmrun.hub.settle import bytes_here, copy_from, held, link, mark_as_cache, remember_revision, settle, take_over
+from llmrun.hub.settle import (
+    bytes_here,
+    copy_from,
+    held,
+    link,
+    mark_as_cache,
+    namesakes,
+    remember_revision,
+    settle,
+    take_over,
+)
 from llmrun.hub.source import Source
 from llmrun.hub.store import Place, cache_folder, is_whole, place_in_cache, place_in_folder, snapshot_path
 from llmrun.hub.transfer import Transfer, TransferListener
@@ -136,7 +146,17 @@ class _Fetching:
             return
         elif is_whole(place.final, file.size):  # another process brought it, while its lock was waited for
             return
-        self._transfer(file, place, source, checksum)
+        if not self._is_copied(file, place, checksum):
+            self._transfer(file, place, source, checksum)
+
+    def _is_copied(self, file: ModelFile, place: Place, checksum: Checksum | None) -> bool:
+        """Return whether another snapshot has the same file and lent it; bytes that had to be copied are a part now."""
+        told = partial(self._listener.checking, file)
+        for path in namesakes(place):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if is_that_file(path, file.size, checksum, told):
+                    return copy_from(path, place)
+        return False
 
     def _transfer(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
         take_over(place)

@@ -62,16 +62,20 @@ def settle(place: Place, part: Part) -> None:
     part.close()  # Windows renames no open file
     target = place.blob or place.final
     target.parent.mkdir(parents=True, exist_ok=True)
+    others_may_link = os.path.lexists(target)  # what was there was damaged: their links are whole again
     place.part.replace(target)
     _sync_folder(target.parent)
     if place.blob is not None:
-        link(place)
+        link(place, moves=not others_may_link)
     for path in _left_by_others(place):
         path.unlink(missing_ok=True)
 
 
-def link(place: Place) -> None:
-    """Have the file's own name lead to its bytes; where there are no links, the bytes go there."""
+def link(place: Place, moves: bool = False) -> None:
+    """Have the file's own name lead to its bytes; where there are no links, it is a second name or a copy of them.
+
+    moves: the bytes may go there themselves, as no other snapshot leads to them.
+    """
     assert place.blob is not None, "there is nothing to link to"
     place.final.parent.mkdir(parents=True, exist_ok=True)
     place.final.unlink(missing_ok=True)
@@ -80,7 +84,10 @@ def link(place: Place) -> None:
             raise OSError("links are not wanted")
         place.final.symlink_to(os.path.relpath(place.blob, place.final.parent))
     except OSError:  # Windows, where links need a right of their own; file systems without
-        place.blob.replace(place.final)
+        if moves:
+            place.blob.replace(place.final)
+        elif not copy_from(place.blob, place):
+            place.part.replace(place.final)
 
 
 def copy_from(path: Path, place: Place) -> bool:
@@ -89,9 +96,22 @@ def copy_from(path: Path, place: Place) -> bool:
     try:
         os.link(path.resolve(), place.final)
     except OSError:  # another disk, or a file system without
+        place.part.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place.part)
         return False
     return True
+
+
+def namesakes(place: Place) -> tuple[Path, ...]:
+    """Return the files of that name in other snapshots that are no links, so that no blob's name tells their sum."""
+    if place.blob is None:
+        return ()
+    snapshots = place.blob.parent.parent / "snapshots"
+    name = Path(*place.final.relative_to(snapshots).parts[1:])
+    with contextlib.suppress(OSError):
+        paths = [snapshot / name for snapshot in snapshots.iterdir()]
+        return tuple(path for path in paths if path != place.final and path.is_file() and not path.is_symlink())
+    return ()
 
 
 def mark_as_cache(folder: Path) -> None:
