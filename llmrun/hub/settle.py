@@ -17,6 +17,7 @@ from llmrun.hub.part import Part
 from llmrun.hub.store import Place, ref_path
 
 _POLL = 0.25  # seconds between looks at how far another process is
+_LLAMA_CPP = ".downloadInProgress"  # common/download.cpp
 _IDLE = 10.0  # seconds since its last byte, after which a download without a lock is one that was left
 
 
@@ -36,10 +37,11 @@ def held(place: Place, waiting: Callable[[int], None]) -> Iterator[None]:
             waiting(_size_of(place.part))
     try:
         yield
-        if place.blob is None:  # a folder of the user's: whoever waits finds the file there, whichever lock it gets
-            place.lock.unlink(missing_ok=True)
     finally:
-        lock.release()
+        lock.release()  # first: Windows removes no open file
+    if place.blob is None:  # a folder of the user's: whoever waits finds the file there, whichever lock it gets
+        with contextlib.suppress(OSError):
+            place.lock.unlink()
 
 
 def bytes_here(place: Place) -> int:
@@ -51,6 +53,10 @@ def take_over(place: Place) -> None:
     """Make the part what another program left of the same file, where that is more."""
     found = max(_left_by_others(place), key=_solid_size, default=None)
     if found is None or (size := _solid_size(found)) <= _size_of(place.part):
+        return
+    if found.name.endswith(_LLAMA_CPP):  # takes no lock: whoever may yet go on with it does so in a file of its own
+        shutil.copyfile(found, place.part)
+        os.truncate(place.part, size)
         return
     os.truncate(found, size)
     found.replace(place.part)
@@ -124,7 +130,7 @@ def mark_as_cache(folder: Path) -> None:
 def remember_revision(repo_id: str, revision: str, commit: str, folder: Path) -> None:
     """Write down which commit a revision is, as huggingface_hub does; whole or not at all."""
     path = ref_path(repo_id, revision, folder)
-    if revision == commit or (path.is_file() and path.read_text("utf-8") == commit):
+    if revision == commit or (path.is_file() and path.read_bytes() == commit.encode()):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -145,16 +151,17 @@ def _left_by_others(place: Place) -> tuple[Path, ...]:
 
 
 def _is_idle(path: Path) -> bool:
-    return not path.name.endswith(".downloadInProgress") or time.time() - path.stat().st_mtime > _IDLE
+    return not path.name.endswith(_LLAMA_CPP) or time.time() - path.stat().st_mtime > _IDLE
 
 
 def _solid_size(path: Path) -> int:
     """Return the bytes before the first hole: Xet writes a file in no order."""
-    with path.open("rb") as file:
+    with contextlib.suppress(OSError), path.open("rb") as file:  # another's, and perhaps gone by now
         size = os.fstat(file.fileno()).st_size
         if not hasattr(os, "SEEK_HOLE") or not size:
             return size
         return os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+    return 0
 
 
 def _size_of(path: Path) -> int:
