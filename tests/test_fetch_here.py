@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from llmrun.errors import HubError, UnreachableError, UsageError
 from llmrun.variant import ModelFile, RemoteFile
@@ -124,6 +125,53 @@ def test_where_there_are_no_links_the_bytes_lie_under_the_files_own_name(
     assert bench.wire == []
 
 
+def test_without_links_the_bytes_that_another_snapshot_leads_to_stay(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linked,) = bench.fetch()
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    file = bench.file()
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (path,) = bench.fetch(file)
+    assert bench.wire == []
+    assert (path.is_symlink(), path.read_bytes()) == (False, CONTENT)
+    assert (linked.is_symlink(), linked.read_bytes()) == (True, CONTENT)
+
+
+def test_without_links_bytes_that_are_mended_stay_where_another_snapshot_leads(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linked,) = bench.fetch()
+    os.truncate(linked.resolve(), 1000)
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (path,) = bench.fetch()
+    assert (path.is_symlink(), path.read_bytes(), linked.read_bytes()) == (False, CONTENT, CONTENT)
+
+
+def test_without_links_a_file_of_another_commit_is_not_fetched_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (first,) = bench.fetch()
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    file = bench.file()
+    (path,) = bench.fetch(file)
+    assert bench.wire == []
+    assert path.samefile(first)
+
+
+def test_without_links_another_file_of_that_name_and_size_is_not_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    (first,) = bench.fetch()
+    first.write_bytes(b"GGUF" + bytes(SIZE - 4))
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_small_file_is_checked_as_git_does(bench: Bench) -> None:
     bench.server.faults.append(Fault(on="hub", method="GET", path="resolve-cache", status=200, body=b"# tony\n"))
     (path,) = bench.fetch(bench.file("README.md"))
@@ -188,6 +236,32 @@ def test_what_llama_cpp_is_writing_now_is_left_to_it(bench: Bench) -> None:
     assert left.read_bytes() == CONTENT[:2_000_000]
 
 
+def test_what_llama_cpp_writes_after_a_silence_stays_out_of_the_file(bench: Bench) -> None:
+    left = bench.leave(CONTENT[:2_000_000], f"{SHA256}.downloadInProgress")
+    with left.open("ab") as theirs:
+        os.utime(left, (0, 0))
+        (path,) = bench.fetch()
+        theirs.write(b"more")
+    assert bench.wire[1:] == [("cdn", "GET", 206, "bytes=2000000-")]
+    assert path.read_bytes() == CONTENT
+
+
+def test_what_of_theirs_cannot_be_read_is_passed_over(bench: Bench) -> None:
+    left = bench.leave(b"", f"{SHA256}.0a1b2c3d.incomplete")
+    left.unlink()
+    left.symlink_to("nothing")
+    (path,) = bench.fetch()
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_remembered_revision_that_is_no_text_is_written_anew(bench: Bench) -> None:
+    bench.fetch(revision="main")
+    ref = bench.blobs.parent / "refs" / "main"
+    ref.write_bytes(b"\xff\xfe\x00")
+    bench.fetch(revision="main")
+    assert ref.read_text() == bench.commit
+
+
 def test_of_a_file_with_holes_what_is_before_the_first_is_taken(bench: Bench) -> None:
     left = bench.leave(CONTENT[: 1 << 20], f"{SHA256}.0a1b2c3d.incomplete")
     with left.open("r+b") as file:
@@ -248,6 +322,32 @@ def test_a_file_of_the_cache_goes_into_a_folder_without_a_request_and_without_a_
     assert path.read_bytes() == CONTENT
     assert path.samefile(cached)
     assert not path.is_symlink()
+
+
+def test_a_damaged_file_of_the_cache_does_not_go_into_a_folder(bench: Bench, tmp_path: Path) -> None:
+    (cached,) = bench.fetch()
+    cached.write_bytes(b"GGUF" + bytes(SIZE - 4))
+    with pytest.raises(UnreachableError):
+        bench.fetch(local_dir=tmp_path / "models", offline=True)
+    assert bench.wire == []
+    (path,) = bench.fetch(local_dir=tmp_path / "models")
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_folders_lock_is_let_go_before_it_is_removed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no file that is open."""
+    remove = Path.unlink
+
+    def as_windows(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".lock":
+            FileLock(path).acquire(timeout=0).lock.release()
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", as_windows)
+    (path,) = bench.fetch(local_dir=tmp_path / "models")
+    assert path.read_bytes() == CONTENT
 
 
 def test_where_no_second_name_can_be_had_the_bytes_are_copied_and_checked(bench: Bench) -> None:

@@ -109,6 +109,17 @@ def test_what_another_file_shares_its_bytes_with_stays(hub_cache: HubCache) -> N
     assert [path.name for path in (hub_cache.repo() / "snapshots").iterdir()] == [LATER]
 
 
+def test_what_another_snapshot_was_linked_to_since_the_question_stays(hub_cache: HubCache) -> None:
+    hub_cache.add(REPO, {Q4: content(Q4), Q8: content(Q8)})
+    repo = read_repo(REPO, hub_cache.folder)
+    assert repo is not None
+    removal = plan_removal(repo, {Q4, Q8})
+    hub_cache.add(REPO, {Q4: content(Q4)}, LATER)
+    remove(removal)
+    assert (hub_cache.repo() / "snapshots" / LATER / Q4).read_bytes() == content(Q4)
+    assert not hub_cache.blob(REPO, content(Q8)).exists()
+
+
 def test_a_file_goes_out_of_all_snapshots(hub_cache: HubCache) -> None:
     hub_cache.add(REPO, {Q4: content("old")}, COMMIT, "v1")
     hub_cache.add(REPO, {Q4: content("new"), Q8: content(Q8)}, LATER)

@@ -30,6 +30,7 @@ ENVIRONMENTS: list[dict[str, str]] = [
     {"HF_HOME": "/hf", "HUGGINGFACE_HUB_CACHE": "/old"},
     {"HF_HOME": "/hf", "HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"},
     {"HF_HUB_CACHE": "~/models"},
+    {"HF_HUB_CACHE": "~nosuchuser/models"},
     {"HF_HUB_CACHE": "${BASE}/models", "BASE": "/base"},
 ]
 

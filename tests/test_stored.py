@@ -32,7 +32,20 @@ def test_bytes_of_any_tokenizer_are_not_kept() -> None:
     assert len(format_stored(header)) < len(data) // 10
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"format": 2}', b'{"format": 1, "version": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"format": 2}',
+        b'{"format": 1, "version": 3}',
+        b'{"format": 1, "version": 3, "metadata": []}',
+        b"[" * 200_000,
+        b"\xff",
+    ],
+    ids=lambda data: repr(data[:50]),
+)
 def test_anything_else_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's own words, or ours
         parse_stored(data)

@@ -28,8 +28,8 @@ def format_stored(header: GGUFHeader) -> bytes:
 
 def parse_stored(data: bytes) -> GGUFHeader:
     """Read what format_stored wrote; raises ValueError for anything else."""
-    content = json.loads(data)
     try:
+        content = json.loads(data)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}")
         return GGUFHeader(
@@ -39,7 +39,7 @@ def parse_stored(data: bytes) -> GGUFHeader:
             content["alignment"],
             content["data_offset"],
         )
-    except (KeyError, TypeError, GGUFError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, GGUFError) as error:
         raise ValueError(f"no stored header: {error}") from error
 
 

@@ -20,7 +20,17 @@ from llmrun.hub.failure import given_up, offline, unreachable
 from llmrun.hub.part import Part, is_that_file
 from llmrun.hub.retries import Retries
 from llmrun.hub.setback import SetbackError
-from llmrun.hub.settle import bytes_here, copy_from, held, link, mark_as_cache, remember_revision, settle, take_over
+from llmrun.hub.settle import (
+    bytes_here,
+    copy_from,
+    held,
+    link,
+    mark_as_cache,
+    namesakes,
+    remember_revision,
+    settle,
+    take_over,
+)
 from llmrun.hub.source import Source
 from llmrun.hub.store import Place, cache_folder, is_whole, place_in_cache, place_in_folder, snapshot_path
 from llmrun.hub.transfer import Transfer, TransferListener
@@ -103,7 +113,7 @@ class _Fetching:
     def prepare(self, files: Sequence[ModelFile]) -> None:
         """See that what is lacking may be fetched and has room; raises UnreachableError, DiskFullError."""
         lacking = [file for file in files if not self._is_here(file)]
-        if lacking and (self._wish.offline or is_offline()):
+        if lacking and self._is_offline():
             raise offline(f"{lacking[0].name} of {_remote(lacking[0]).repo_id}")
         needed = sum(max(0, file.size - bytes_here(self._place(file, _checksum(file)))) for file in lacking)
         check_room(needed, self._wish.local_dir or self.folder)
@@ -129,17 +139,28 @@ class _Fetching:
             if place.final.exists():
                 self._check_present(file, place, checksum)
                 return
-            if (cached := self._cached(file)) is not None and copy_from(cached, place):
-                return
         elif place.blob is not None and is_whole(place.blob, file.size):
             link(place)
             return
         elif is_whole(place.final, file.size):  # another process brought it, while its lock was waited for
             return
-        self._transfer(file, place, source, checksum)
+        if not self._is_copied(file, place, checksum):
+            self._transfer(file, place, source, checksum)
+
+    def _is_copied(self, file: ModelFile, place: Place, checksum: Checksum | None) -> bool:
+        """Return whether the same file lay elsewhere in the cache and was lent; copied bytes are a part now."""
+        told = partial(self._listener.checking, file)
+        cached = self._cached(file)
+        for path in (cached,) if cached is not None else namesakes(place):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if is_that_file(path, file.size, checksum, told):
+                    return copy_from(path, place)
+        return False
 
     def _transfer(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
         take_over(place)
+        if self._is_offline() and bytes_here(place) < file.size:  # what seemed to be here is damaged
+            raise offline(f"{file.name} of {_remote(file).repo_id}")
         told = self._listener
         listener = TransferListener(
             checking=partial(told.checking, file),
@@ -185,6 +206,9 @@ class _Fetching:
         if self._wish.local_dir is not None:
             return place_in_folder(_remote(file), checksum, self._wish.local_dir)
         return place_in_cache(_remote(file), checksum, self.folder)
+
+    def _is_offline(self) -> bool:
+        return self._wish.offline or is_offline()
 
     def _asked_hub(self) -> Hub:
         if self._hub is None:

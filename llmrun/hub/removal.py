@@ -141,8 +141,12 @@ def _remove_whole(folder: Path) -> None:
 
 def _remove_files(removal: Removal) -> None:
     folder = removal.repo.folder
-    for path in (*removal.links, *removal.blobs):
+    for path in removal.links:
         path.unlink(missing_ok=True)
+    linked = {blob_of(folder, path) for path, _ in walk(folder / "snapshots")}  # also since it was planned
+    for path in removal.blobs:
+        if path not in linked:
+            path.unlink(missing_ok=True)
     for name in ("snapshots", "blobs"):
         _remove_empty(folder / name)
     _forget_commits(folder)

@@ -17,6 +17,7 @@ from llmrun.hub.part import Part
 from llmrun.hub.store import Place, ref_path
 
 _POLL = 0.25  # seconds between looks at how far another process is
+_LLAMA_CPP = ".downloadInProgress"  # common/download.cpp
 _IDLE = 10.0  # seconds since its last byte, after which a download without a lock is one that was left
 
 
@@ -36,10 +37,11 @@ def held(place: Place, waiting: Callable[[int], None]) -> Iterator[None]:
             waiting(_size_of(place.part))
     try:
         yield
-        if place.blob is None:  # a folder of the user's: whoever waits finds the file there, whichever lock it gets
-            place.lock.unlink(missing_ok=True)
     finally:
-        lock.release()
+        lock.release()  # first: Windows removes no open file
+    if place.blob is None:  # a folder of the user's: whoever waits finds the file there, whichever lock it gets
+        with contextlib.suppress(OSError):
+            place.lock.unlink()
 
 
 def bytes_here(place: Place) -> int:
@@ -52,6 +54,10 @@ def take_over(place: Place) -> None:
     found = max(_left_by_others(place), key=_solid_size, default=None)
     if found is None or (size := _solid_size(found)) <= _size_of(place.part):
         return
+    if found.name.endswith(_LLAMA_CPP):  # takes no lock: whoever may yet go on with it does so in a file of its own
+        shutil.copyfile(found, place.part)
+        os.truncate(place.part, size)
+        return
     os.truncate(found, size)
     found.replace(place.part)
 
@@ -62,16 +68,20 @@ def settle(place: Place, part: Part) -> None:
     part.close()  # Windows renames no open file
     target = place.blob or place.final
     target.parent.mkdir(parents=True, exist_ok=True)
+    others_may_link = os.path.lexists(target)  # what was there was damaged: their links are whole again
     place.part.replace(target)
     _sync_folder(target.parent)
     if place.blob is not None:
-        link(place)
+        link(place, moves=not others_may_link)
     for path in _left_by_others(place):
         path.unlink(missing_ok=True)
 
 
-def link(place: Place) -> None:
-    """Have the file's own name lead to its bytes; where there are no links, the bytes go there."""
+def link(place: Place, moves: bool = False) -> None:
+    """Have the file's own name lead to its bytes; where there are no links, it is a second name or a copy of them.
+
+    moves: the bytes may go there themselves, as no other snapshot leads to them.
+    """
     assert place.blob is not None, "there is nothing to link to"
     place.final.parent.mkdir(parents=True, exist_ok=True)
     place.final.unlink(missing_ok=True)
@@ -80,7 +90,10 @@ def link(place: Place) -> None:
             raise OSError("links are not wanted")
         place.final.symlink_to(os.path.relpath(place.blob, place.final.parent))
     except OSError:  # Windows, where links need a right of their own; file systems without
-        place.blob.replace(place.final)
+        if moves:
+            place.blob.replace(place.final)
+        elif not copy_from(place.blob, place):
+            place.part.replace(place.final)
 
 
 def copy_from(path: Path, place: Place) -> bool:
@@ -89,9 +102,22 @@ def copy_from(path: Path, place: Place) -> bool:
     try:
         os.link(path.resolve(), place.final)
     except OSError:  # another disk, or a file system without
+        place.part.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place.part)
         return False
     return True
+
+
+def namesakes(place: Place) -> tuple[Path, ...]:
+    """Return the files of that name in other snapshots that are no links, so that no blob's name tells their sum."""
+    if place.blob is None:
+        return ()
+    snapshots = place.blob.parent.parent / "snapshots"
+    name = Path(*place.final.relative_to(snapshots).parts[1:])
+    with contextlib.suppress(OSError):
+        paths = [snapshot / name for snapshot in snapshots.iterdir()]
+        return tuple(path for path in paths if path != place.final and path.is_file() and not path.is_symlink())
+    return ()
 
 
 def mark_as_cache(folder: Path) -> None:
@@ -104,7 +130,7 @@ def mark_as_cache(folder: Path) -> None:
 def remember_revision(repo_id: str, revision: str, commit: str, folder: Path) -> None:
     """Write down which commit a revision is, as huggingface_hub does; whole or not at all."""
     path = ref_path(repo_id, revision, folder)
-    if revision == commit or (path.is_file() and path.read_text("utf-8") == commit):
+    if revision == commit or (path.is_file() and path.read_bytes() == commit.encode()):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -125,16 +151,17 @@ def _left_by_others(place: Place) -> tuple[Path, ...]:
 
 
 def _is_idle(path: Path) -> bool:
-    return not path.name.endswith(".downloadInProgress") or time.time() - path.stat().st_mtime > _IDLE
+    return not path.name.endswith(_LLAMA_CPP) or time.time() - path.stat().st_mtime > _IDLE
 
 
 def _solid_size(path: Path) -> int:
     """Return the bytes before the first hole: Xet writes a file in no order."""
-    with path.open("rb") as file:
+    with contextlib.suppress(OSError), path.open("rb") as file:  # another's, and perhaps gone by now
         size = os.fstat(file.fileno()).st_size
         if not hasattr(os, "SEEK_HOLE") or not size:
             return size
         return os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+    return 0
 
 
 def _size_of(path: Path) -> int:

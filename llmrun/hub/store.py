@@ -47,7 +47,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def _expand(path: str) -> Path:
-    return Path(os.path.expandvars(Path(path).expanduser()))
+    return Path(os.path.expandvars(os.path.expanduser(path)))  # noqa: PTH111 - Path's raises where there is no such user
 
 
 def snapshot_path(file: RemoteFile, folder: Path) -> Path:
