@@ -22,6 +22,7 @@ from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import choose_threads, usual_threads
+from llmrun.hub.address import is_address
 from llmrun.hub.cache import cached_files
 from llmrun.hub.client import is_offline
 from llmrun.local import locate, read_variant
@@ -62,8 +63,12 @@ class Listener:
 
 
 def hub_address() -> str | None:
-    """Return the address of the Hub where it is not the usual one, for references that are addresses."""
-    return os.environ.get("HF_ENDPOINT")
+    """Return the address of the Hub where it is not the usual one, for references that are addresses.
+
+    What is set for it and cannot be one is for whoever asks the Hub to complain of: a model that is here needs none.
+    """
+    address = os.environ.get("HF_ENDPOINT")
+    return address if address is not None and is_address(address) else None
 
 
 def inspect(ref: ModelRef, *, offline: bool = False) -> tuple[str, ModelSummary]:
