@@ -49,6 +49,11 @@ class Heard:
     checked: list[tuple[int, int]] = field(default_factory=list)
     progress: list[int] = field(default_factory=list)
     done: list[Path] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+
+    def _hear_done(self, _: ModelFile, path: Path, checked: bool) -> None:
+        self.done.append(path)
+        self.right.append(checked)
 
     def listener(self) -> FetchListener:
         """Who writes all of it down."""
@@ -60,7 +65,7 @@ class Heard:
             retrying=lambda _, why, __: self.reasons.append(why),
             restarting=lambda _, why: self.restarts.append(why),
             slow=self.slow.append,
-            done=lambda _, path: self.done.append(path),
+            done=self._hear_done,
         )
 
 
@@ -180,7 +185,7 @@ listener = FetchListener(
     waiting=lambda _, here: say("waiting", here),
     progress=lambda _, here: say("progress", here),
     slow=lambda host: say("slow", host),
-    done=lambda _, path: say("done", path),
+    done=lambda _, path, __: say("done", path),
 )
 fetch([ModelFile(name, int(size), RemoteFile({REPO!r}, commit, name), sha256)], listener=listener)
 """

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from llmrun.errors import HubError, UnreachableError, UsageError
+from llmrun.errors import DiskFullError, HubError, UnreachableError, UsageError
 from llmrun.variant import ModelFile, RemoteFile
 from tests.fetching import CONTENT, NAME, README, REPO, SHA256, Bench, nobody, repository
 from tests.hub_server.fault import Fault
@@ -361,6 +363,24 @@ def test_where_no_second_name_can_be_had_the_bytes_are_copied_and_checked(bench:
         assert [found.name for found in Path(folder).iterdir()] == [NAME]
     assert bench.wire == []
     assert bench.heard.checked[-1] == (SIZE, SIZE)
+
+
+def test_a_copy_onto_another_disk_needs_room_there(bench: Bench) -> None:
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == bench.cache.parent.stat().st_dev:
+        pytest.skip("there is no other disk here")
+    (cached,) = bench.fetch()
+    size = shutil.disk_usage(elsewhere).total + 1
+    os.truncate(cached.resolve(), size)
+    with tempfile.TemporaryDirectory(dir=elsewhere) as folder, pytest.raises(DiskFullError):
+        bench.fetch(replace(bench.file(), size=size), local_dir=Path(folder))
+
+
+def test_only_what_was_added_up_is_said_to_be_right(bench: Bench) -> None:
+    bench.fetch()
+    bench.server.add(repository({NAME: CONTENT, "README.md": b"another\n"}))
+    bench.fetch()
+    assert bench.heard.right == [True, False]
 
 
 def test_another_file_of_that_name_is_the_users(bench: Bench, tmp_path: Path) -> None:

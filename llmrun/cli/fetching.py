@@ -151,12 +151,13 @@ class FetchScreen:
     def _retrying(self, file: ModelFile, why: str, seconds: float) -> None:
         self._say(f"{_name(file)}: {why}: trying again in {seconds:.0f} s")
 
-    def _done(self, file: ModelFile, _: Path) -> None:
+    def _done(self, file: ModelFile, _: Path, checked: bool) -> None:
         self._end_bar()
         self._console.clear_status()
         if self._began:
             took = format_seconds(time.monotonic() - self._began)
-            self._say(f"{_name(file)}: {format_bytes(file.size)} in {took}, its checksum is right")
+            sums = "its checksum is right" if checked else "and nobody says what its checksum is"
+            self._say(f"{_name(file)}: {format_bytes(file.size)} in {took}, {sums}")
         self._began = 0.0
 
     def _say(self, text: str) -> None:

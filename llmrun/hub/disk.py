@@ -17,13 +17,23 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 def check_room(needed: int, folder: Path) -> None:
     """Raise DiskFullError where so many bytes do not go into a folder, which need not be there yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = _nearest(folder)
     free = shutil.disk_usage(there).free
     if needed > free:
         raise DiskFullError(
             f"{format_bytes(needed)} are to be fetched, and {format_bytes(free)} are free on the disk of {there}",
             f"make room (`llmrun list` shows what can go), or {_ELSEWHERE}",
         )
+
+
+def is_same_disk(path: Path, other: Path) -> bool:
+    """Return whether two files lie, or will lie, on one disk."""
+    return _nearest(path).stat().st_dev == _nearest(other).stat().st_dev
+
+
+def _nearest(path: Path) -> Path:
+    """Return what is there of a path: itself, or the nearest folder above."""
+    return next(found for found in (path, *path.absolute().parents) if found.exists())
 
 
 @contextlib.contextmanager

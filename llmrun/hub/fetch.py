@@ -15,7 +15,7 @@ from pathlib import Path
 from llmrun.errors import HubError, UsageError
 from llmrun.hub.checksum import Checksum, parse_checksum
 from llmrun.hub.client import Hub, is_offline, this_hub
-from llmrun.hub.disk import check_room, disk_errors
+from llmrun.hub.disk import check_room, disk_errors, is_same_disk
 from llmrun.hub.failure import given_up, offline, unreachable
 from llmrun.hub.part import Part, is_that_file
 from llmrun.hub.retries import Retries
@@ -60,7 +60,8 @@ class FetchListener:
 
     started: with the bytes that are here already. waiting: another process has it, and so many bytes. checking: bytes
     added up, of those that are here. progress: bytes that are here. retrying: what went wrong, seconds until the next
-    try. restarting: why everything is fetched anew. slow: a host that takes long to answer. done: where the file is.
+    try. restarting: why everything is fetched anew. slow: a host that takes long to answer. done: where the file is,
+    and whether its bytes were added up to a checksum.
     Of a file that was here nothing is told.
     """
 
@@ -71,7 +72,7 @@ class FetchListener:
     retrying: Callable[[ModelFile, str, float], None] = _nothing
     restarting: Callable[[ModelFile, str], None] = _nothing
     slow: Callable[[str], None] = _nothing
-    done: Callable[[ModelFile, Path], None] = _nothing
+    done: Callable[[ModelFile, Path, bool], None] = _nothing
 
 
 def fetch(
@@ -115,10 +116,17 @@ class _Fetching:
         lacking = [file for file in files if not self._is_here(file)]
         if lacking and self._is_offline():
             raise offline(f"{lacking[0].name} of {_remote(lacking[0]).repo_id}")
-        needed = sum(max(0, file.size - bytes_here(self._place(file, _checksum(file)))) for file in lacking)
-        check_room(needed, self._wish.local_dir or self.folder)
+        check_room(sum(map(self._room_for, files)), self._wish.local_dir or self.folder)
         if lacking and self._wish.local_dir is None:
             mark_as_cache(self.folder)
+
+    def _room_for(self, file: ModelFile) -> int:
+        """Return how many bytes of a file are yet to come onto its disk, from the Hub or from another disk."""
+        place = self._place(file, _checksum(file))
+        if not self._is_here(file):
+            return max(0, file.size - bytes_here(place))
+        cached = self._cached(file)
+        return 0 if cached is None or place.final.exists() or is_same_disk(cached, place.final) else file.size
 
     def path_of(self, file: ModelFile) -> Path:
         """Return where a file lies, once it does."""
@@ -129,23 +137,24 @@ class _Fetching:
         checksum = _checksum(file) or self._told_checksum(file, source)
         place = self._place(file, checksum)
         with held(place, partial(self._listener.waiting, file)):
-            self._put(file, place, source, checksum)
-        self._listener.done(file, place.final)
+            is_read = self._put(file, place, source, checksum)
+        self._listener.done(file, place.final, is_read and checksum is not None)
         return place.final
 
-    def _put(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
-        """Have the file lie in its place, by what is here where that will do; its lock is held."""
+    def _put(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> bool:
+        """Have the file lie in its place, by what is here where that will do; return whether its bytes were read."""
         if self._wish.local_dir is not None:
             if place.final.exists():
                 self._check_present(file, place, checksum)
-                return
+                return True
         elif place.blob is not None and is_whole(place.blob, file.size):
             link(place)
-            return
+            return False
         elif is_whole(place.final, file.size):  # another process brought it, while its lock was waited for
-            return
+            return False
         if not self._is_copied(file, place, checksum):
             self._transfer(file, place, source, checksum)
+        return True
 
     def _is_copied(self, file: ModelFile, place: Place, checksum: Checksum | None) -> bool:
         """Return whether the same file lay elsewhere in the cache and was lent; copied bytes are a part now."""
