@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from llmrun.errors import HubError, UsageError
@@ -133,15 +133,15 @@ class _Fetching:
         cached = self._cached(file)
         if cached is not None and self._wish.local_dir is None:
             return cached
-        source = Source(self._asked_hub(), file, self._listener.slow)
-        checksum = _checksum(file) or self._told_checksum(file, source)
+        source = cache(lambda: Source(self._asked_hub(), file, self._listener.slow))  # where nobody is asked, not made
+        checksum = _checksum(file) or self._told_checksum(file, source())
         place = self._place(file, checksum)
         with held(place, partial(self._listener.waiting, file)):
             is_read = self._put(file, place, source, checksum)
         self._listener.done(file, place.final, is_read and checksum is not None)
         return place.final
 
-    def _put(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> bool:
+    def _put(self, file: ModelFile, place: Place, source: Callable[[], Source], checksum: Checksum | None) -> bool:
         """Have the file lie in its place, by what is here where that will do; return whether its bytes were read."""
         if self._wish.local_dir is not None:
             if place.final.exists():
@@ -166,7 +166,7 @@ class _Fetching:
                     return copy_from(path, place)
         return False
 
-    def _transfer(self, file: ModelFile, place: Place, source: Source, checksum: Checksum | None) -> None:
+    def _transfer(self, file: ModelFile, place: Place, source: Callable[[], Source], checksum: Checksum | None) -> None:
         take_over(place)
         if self._is_offline() and bytes_here(place) < file.size:  # what seemed to be here is damaged
             raise offline(f"{file.name} of {_remote(file).repo_id}")
@@ -179,7 +179,7 @@ class _Fetching:
         )
         with closing(Part(place.part, file.size, checksum)) as part:
             told.started(file, min(file.size, bytes_here(place)))
-            Transfer(file.name, part, source, self._retries(), listener).run()
+            Transfer(file.name, part, source(), self._retries(), listener).run()
             settle(place, part)
 
     def _check_present(self, file: ModelFile, place: Place, checksum: Checksum | None) -> None:
