@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
@@ -22,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
-from llmrun.hub.client import hub_api
+from llmrun.hub.client import hub_api, new_session
 from tests.hub_server.content import sparse
 from tests.hub_server.repo import Repo
 from tests.hub_server.server import HubServer
@@ -44,9 +45,12 @@ REPO = Repo(
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
     hub_api()  # its settings for the whole process: no telemetry, no Xet, no progress bars
+    # the client as it is: ours asks nobody but the Hub that the environment names
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(follow_redirects=True, timeout=30))
     with HubServer(page_size=2) as server:
         server.add(REPO)
         yield server
+    huggingface_hub.set_client_factory(new_session)
 
 
 def api(hub: HubServer, token: str | bool = False) -> HfApi:

@@ -109,7 +109,7 @@ def _notes(shown: pipeline.Shown) -> Iterator[str]:
     if any(not row.is_read for row in shown.survey.rows):
         yield "≈ scaled from the header of another quantization; --exact reads every header"
     if any(row.taken is not None and row.taken.weights > _COPIED * row.variant.size for row in shown.survey.rows):
-        yield "weights beyond the size: a second copy in the processor's own layout, which is faster"
+        yield "weights beyond the size: a second copy in the CPU's own layout, for speed"
     for sidecar in shown.sidecars:
         yield f"also there: {one_line(sidecar)}"
     for problem in shown.unusable:
