@@ -12,6 +12,9 @@ from typing import Annotated
 import typer
 
 from llmrun.cli import options as o
+from llmrun.cli.answering import Answering
+from llmrun.cli.flags import Output, Running
+from llmrun.cli.flat import flat
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -43,119 +46,21 @@ def _root(
 
 
 @app.command()
-def chat(
-    model: o.Model = "guide",
-    ctx: o.Ctx = None,
-    gpu_layers: o.GpuLayers = None,
-    kv_type: o.KVType = None,
-    threads: o.Threads = None,
-    device: o.Devices = None,
-    prefer: o.Prefer = None,
-    plan: o.PlanFile = None,
-    allow_disk: o.AllowDisk = False,
-    reserve: o.Reserve = None,
-    device_reserve: o.DeviceReserve = None,
-    require_gpu: o.RequireGpu = False,
-    offline: o.Offline = False,
-    temp: o.Temperature = None,
-    top_k: o.TopK = None,
-    top_p: o.TopP = None,
-    min_p: o.MinP = None,
-    repeat_penalty: o.RepeatPenalty = None,
-    seed: o.Seed = None,
-    max_tokens: o.MaxTokens = None,
-    stop: o.Stop = None,
-    system: o.System = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
+@flat
+def chat(running: Running, answering: Answering, output: Output, model: o.Model = "guide") -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
-    from llmrun.cli.running import Wish, run_chat
-    from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
-    from llmrun.sampling import SamplingWish
+    from llmrun.cli.running import run_chat, wish_of
 
-    run_chat(
-        Wish(
-            model,
-            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
-            plan_wish(
-                prefer,
-                allow_disk=allow_disk,
-                reserve=reserve,
-                device_reserve=device_reserve,
-                require_gpu=require_gpu,
-            ),
-            saved_plan(plan),
-            offline,
-            SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
-            max_tokens,
-            tuple(stop or ()),
-            system,
-            json,
-            quiet,
-            verbose,
-        )
-    )
+    run_chat(wish_of(model, running, answering, output))
 
 
 @app.command()
-def run(
-    model: o.Model,
-    prompt: o.Prompt = None,
-    ctx: o.Ctx = None,
-    gpu_layers: o.GpuLayers = None,
-    kv_type: o.KVType = None,
-    threads: o.Threads = None,
-    device: o.Devices = None,
-    prefer: o.Prefer = None,
-    plan: o.PlanFile = None,
-    allow_disk: o.AllowDisk = False,
-    reserve: o.Reserve = None,
-    device_reserve: o.DeviceReserve = None,
-    require_gpu: o.RequireGpu = False,
-    offline: o.Offline = False,
-    temp: o.Temperature = None,
-    top_k: o.TopK = None,
-    top_p: o.TopP = None,
-    min_p: o.MinP = None,
-    repeat_penalty: o.RepeatPenalty = None,
-    seed: o.Seed = None,
-    max_tokens: o.MaxTokens = None,
-    stop: o.Stop = None,
-    system: o.System = None,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-) -> None:
+@flat
+def run(model: o.Model, running: Running, answering: Answering, output: Output, prompt: o.Prompt = None) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
-    from llmrun.cli.running import Wish, run_once
-    from llmrun.cli.wishes import constraints_of, plan_wish, saved_plan
-    from llmrun.sampling import SamplingWish
+    from llmrun.cli.running import run_once, wish_of
 
-    run_once(
-        Wish(
-            model,
-            constraints_of(ctx, gpu_layers, kv_type, threads, None, device),
-            plan_wish(
-                prefer,
-                allow_disk=allow_disk,
-                reserve=reserve,
-                device_reserve=device_reserve,
-                require_gpu=require_gpu,
-            ),
-            saved_plan(plan),
-            offline,
-            SamplingWish(temp, top_k, top_p, min_p, repeat_penalty, seed),
-            max_tokens,
-            tuple(stop or ()),
-            system,
-            json,
-            quiet,
-            verbose,
-        ),
-        prompt,
-    )
+    run_once(wish_of(model, running, answering, output), prompt)
 
 
 @app.command()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from llmrun.sampling import MAX_SEED, RANGES
 from llmrun.settings import KV_TYPES, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS
 
 _RUNNING = "How the model runs"
-_ANSWERING = "How it answers"
 _OUTPUT = "Output"
 _MODEL_SHAPE = "The model"
 
@@ -21,18 +18,6 @@ def _kv_type(value: str | None) -> str | None:
     if value is not None and value.lower() not in KV_TYPES:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(KV_TYPES)}")
     return None if value is None else value.lower()
-
-
-def _within(name: str) -> Callable[[float | None], float | None]:
-    """A check against the range of a sampling setting; click's own lets "inf" and "nan" through."""
-    low, high = RANGES[name]
-
-    def check(value: float | None) -> float | None:
-        if value is not None and not low <= value <= high:
-            raise typer.BadParameter(f"{value} is not between {low:g} and {high:g}")
-        return value
-
-    return check
 
 
 Model = Annotated[
@@ -198,81 +183,6 @@ EveryHeader = Annotated[
 RequireGpu = Annotated[
     bool,
     typer.Option("--require-gpu", help="Fail rather than run on the CPU alone.", rich_help_panel=_RUNNING),
-]
-
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temp",
-        callback=_within("temperature"),
-        metavar="X",
-        help="Temperature; 0 always takes the likeliest token.",
-        rich_help_panel=_ANSWERING,
-    ),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        "--top-k", min=0, metavar="N", help="Draw from the N likeliest tokens; 0 is off.", rich_help_panel=_ANSWERING
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        "--top-p",
-        callback=_within("top_p"),
-        metavar="X",
-        help="Draw from tokens that make up X; 1 is off.",
-        rich_help_panel=_ANSWERING,
-    ),
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(
-        "--min-p",
-        callback=_within("min_p"),
-        metavar="X",
-        help="Drop tokens under X of the likeliest; 0 is off.",
-        rich_help_panel=_ANSWERING,
-    ),
-]
-RepeatPenalty = Annotated[
-    float | None,
-    typer.Option(
-        "--repeat-penalty",
-        callback=_within("repeat_penalty"),
-        metavar="X",
-        help="Make repetition less likely; 1 is off.",
-        rich_help_panel=_ANSWERING,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed", min=0, max=MAX_SEED, metavar="N", help="Make random draws repeatable.", rich_help_panel=_ANSWERING
-    ),
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tokens", "-n", min=1, metavar="N", help="End an answer after N tokens.", rich_help_panel=_ANSWERING
-    ),
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stop",
-        metavar="TEXT",
-        help="End an answer before TEXT; can be given many times.",
-        show_default=False,
-        rich_help_panel=_ANSWERING,
-    ),
-]
-System = Annotated[
-    str | None,
-    typer.Option(
-        "--system", metavar="TEXT", help="System message: who the model is to be.", rich_help_panel=_ANSWERING
-    ),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.", rich_help_panel=_OUTPUT)]

@@ -12,9 +12,11 @@ from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
+from llmrun.cli.flags import Output, Running
 from llmrun.cli.planning import loss_notes
-from llmrun.cli.wishes import check_gpu_wishes, check_replay
+from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
@@ -45,6 +47,24 @@ class Wish:
     json: bool
     quiet: bool
     verbose: bool
+
+
+def wish_of(model: str, running: Running, answering: Answering, output: Output) -> Wish:
+    """Return what the options mean; raises UsageError, or NotFoundError for a plan there is not."""
+    return Wish(
+        model,
+        running.constraints(),
+        running.plan_wish(),
+        saved_plan(running.plan),
+        running.offline,
+        answering.sampling(),
+        answering.max_tokens,
+        tuple(answering.stop or ()),
+        answering.system,
+        output.json,
+        output.quiet,
+        output.verbose,
+    )
 
 
 def run_chat(wish: Wish) -> None:
