@@ -292,12 +292,13 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+    """A loaded model, what its file says, and the plan it was loaded by; the engine is the caller's to close.
 
     record: remembers how fast an answer was beside what was predicted for it.
     """
 
     engine: Engine
+    summary: ModelSummary
     plan: Plan
     record: Callable[[Usage], None]
 
@@ -335,7 +336,7 @@ def start(
         engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
         try:
             remember_margins(_margins(engine, loaded, settled.site))
-            return Started(engine, loaded, planner.recorder(loaded))
+            return Started(engine, settled.chosen.summary, loaded, planner.recorder(loaded))
         except BaseException:
             engine.close()
             raise

@@ -83,6 +83,7 @@ FLOORS = (
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
+    "click": ("chat",),
     "llama_cpp": ("worker",),
     "filelock": ("hub",),
     "httpx2": ("hub",),
@@ -93,6 +94,7 @@ OWNERS = {
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
     "prompt_toolkit": ("chat",),
+    "pyperclip": ("chat",),
     "rich": ("cli",),
     "typer": ("cli",),
 }

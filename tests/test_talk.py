@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.chat.settings import AnswerSettings
+from llmrun.chat.talk import Talk
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Message, Usage

@@ -49,7 +49,8 @@ def _root(
 @flat
 def chat(running: Running, answering: Answering, output: Output, model: o.Model = "guide") -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
-    from llmrun.cli.running import run_chat, wish_of
+    from llmrun.cli.chatting import run_chat
+    from llmrun.cli.running import wish_of
 
     run_chat(wish_of(model, running, answering, output))
 
