@@ -12,9 +12,11 @@ from llmrun.engine.protocol import Generate, Message
 from llmrun.errors import ContextOverflowError
 from llmrun.sampling import Sampling
 
+Choose = Callable[[str, Mapping[str, str]], str]
+
 _CHOICES = {
     "d": "drop the oldest questions and answers, now and from here on",
-    "s": "summarise the older half, in the model's own words",
+    "s": "summarise the older half of it, in the model's own words",
     "n": "neither: take the question back",
 }
 _INSTRUCTION = (
@@ -25,24 +27,27 @@ _MAX_SUMMARY = 400  # tokens
 
 
 class RoomMaker:
-    """Makes room. choose: asks a question that one key answers; None where nobody is there: then the oldest go."""
+    """Makes room, and remembers what was chosen from here on."""
 
-    def __init__(self, choose: Callable[[str, Mapping[str, str]], str] | None, console: Console) -> None:
-        self._choose = choose
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._drops = choose is None
+        self._drops = False
 
-    def make_room(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine) -> None:
-        """Shorten a conversation whose last message is the open question, as the user chooses.
+    def choose(self, overflow: ContextOverflowError, ask: Choose | None) -> str:
+        """Return how room is to be made for a question. ask: None where nobody is there: then the oldest turns go."""
+        key = "d" if self._drops or ask is None else ask(f"{overflow.message}.", _CHOICES)
+        self._drops = self._drops or key == "d"
+        return key
+
+    def make_room(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine, key: str) -> None:
+        """Shorten a conversation whose last message is the open question, as was chosen.
 
         Raises the overflow again where nothing but the question is left, or the user wants nothing gone.
         """
         if not conversation.copy().drop_oldest():
             raise overflow
-        key = "d" if self._drops or self._choose is None else self._choose(f"{overflow.message}.", _CHOICES)
         match key:
             case "d":
-                self._drops = True
                 conversation.drop_oldest()
                 self._console.notice(f"({overflow.message}: going on without the oldest question and its answer)")
             case "s":
@@ -51,10 +56,9 @@ class RoomMaker:
                 raise ContextOverflowError(overflow.message, "/new begins anew, /context shows what fills it")
 
     def _summarize(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine) -> None:
-        """Let the model summarise the older half; raises the overflow where it is stopped, or has nothing to say."""
-        answered_turns = conversation.n_told - 1
-        turns = (answered_turns + 1) // 2
-        self._console.status(f"summarising {turns} of {answered_turns} questions and answers")
+        """Let the model summarise the older half; raises the overflow where it is stopped, or cannot."""
+        turns = _older_half(conversation, engine)
+        self._console.status(f"summarising {_turns_in_words(turns)}")
         n_ctx = engine.info.n_ctx if engine.info else 0
         request = Generate(
             (*conversation.beginning(turns).messages(), Message("user", _INSTRUCTION)),
@@ -64,9 +68,24 @@ class RoomMaker:
         try:
             answered = stream_answer(engine, request, self._console, show=False)
         except ContextOverflowError:
-            raise overflow from None
+            raise ContextOverflowError(overflow.message, "too much to be summarised at once: drop it instead") from None
         summary = answered.text.strip()
         if answered.finish_reason == "cancelled" or not summary:
             raise overflow
         conversation.summarize_oldest(turns, summary)
-        self._console.notice(f"(the oldest {turns} questions and answers are now a summary: {summary})")
+        self._console.notice(f"({_turns_in_words(turns)} are now a summary: {summary})")
+
+
+def _older_half(conversation: Conversation, engine: Engine) -> int:
+    """The number of the oldest turns that hold half of what is told and answered, by tokens; one at least."""
+    told = conversation.turns[conversation.n_dropped : -1]
+    tokens = engine.count(told).messages
+    half, seen, turns = sum(tokens) / 2, 0, 0
+    while seen < half and 2 * turns < len(tokens):
+        seen += sum(tokens[2 * turns : 2 * turns + 2])
+        turns += 1
+    return max(1, turns)
+
+
+def _turns_in_words(turns: int) -> str:
+    return "the oldest question and its answer" if turns == 1 else f"the oldest {turns} questions and their answers"

@@ -48,7 +48,7 @@ class Talk:
     def __post_init__(self) -> None:
         """Remember how the chat began."""
         self.first_system = self.conversation.system
-        self._rooms = RoomMaker(self.hands.choose, self.console)
+        self._rooms = RoomMaker(self.console)
 
     def run(self, messages: Iterable[str]) -> None:
         """Answer messages until they end or the user leaves.
@@ -154,13 +154,14 @@ class Talk:
 
         A question that does not fit even alone is an error, and costs no turn.
         """
-        kept = self.conversation.copy()
+        kept, key = self.conversation.copy(), ""
         while True:
             more = kept.copy().drop_oldest()
             try:
                 answered = stream_answer(self.engine, self._request(kept, more), self.console, show=not self.as_json)
             except ContextOverflowError as overflow:
-                self._rooms.make_room(kept, overflow, self.engine)
+                key = key or self._rooms.choose(overflow, self.hands.choose)
+                self._rooms.make_room(kept, overflow, self.engine, key)
                 self._told_full = False
             else:
                 self.conversation = kept
