@@ -102,8 +102,9 @@ def head(connection: Connection, key: str) -> Saved | None:
     ).fetchone()
     if row is None:
         return None
-    *texts, settings, created, updated = row
-    return Saved(*texts, json.loads(settings), datetime.fromisoformat(created), datetime.fromisoformat(updated), ())
+    _, name, model, resolved, system, settings, *times = row
+    created, updated = map(datetime.fromisoformat, times)
+    return Saved(key, name, model, resolved, system, json.loads(settings), created, updated, ())
 
 
 def load(connection: Connection, key: str) -> Saved | None:
