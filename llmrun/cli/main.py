@@ -15,6 +15,7 @@ from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
+from llmrun.cli.history import history_app
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -241,6 +242,9 @@ def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> 
     from llmrun.cli.verifying import run_verify
 
     run_verify(model, as_json=json, quiet=quiet)
+
+
+app.add_typer(history_app, name="history")
 
 
 def main() -> None:
