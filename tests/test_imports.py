@@ -66,6 +66,7 @@ FLOORS = (
         "inventory",
         "measurements",
         "speeds",
+        "states",
         "local",
         "margins",
         "site",

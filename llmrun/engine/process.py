@@ -32,6 +32,7 @@ _DOING = {
     "dry_run": "while it asked llama.cpp what the model would take",
     "devices": "while it looked at the devices",
     "measure": "while it measured this machine",
+    "state": "while it kept or took back a conversation's state",
 }
 
 

@@ -50,7 +50,9 @@ class Load:
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
-    room: tokens of the context that the prompt must leave for the answer.
+    room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
+    may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
+    answer then is not to the letter that of an engine which read the prompt anew.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +60,29 @@ class Generate:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     room: int = 1
+    shift: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """Write what the context holds, and what it stands for, into a file that is there, from byte `offset` on.
+
+    path: as in Load. limit: bytes that may be written at most.
+    """
+
+    path: str
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreState:
+    """Take back what SaveState wrote, if the file's bytes from `offset` on are `size` and have this sha256."""
+
+    path: str
+    offset: int
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +122,7 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | DryRun | ListDevices | Measure
+Work = Load | Generate | SaveState | RestoreState | DryRun | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -114,7 +139,7 @@ class Ready:
 class Phase:
     """What the worker does from here on, so that its death can be explained."""
 
-    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices", "measure"]
+    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices", "measure", "state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +216,25 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class StateSaved:
+    """What was written: bytes from the offset on, their sha256, and how many tokens they hold.
+
+    All of it is nothing (0, "", 0) where the context is empty or its state is larger than the limit.
+    """
+
+    size: int
+    sha256: str
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateRestored:
+    """How many tokens the context holds again; 0 where the file is not what it should be, and the context is empty."""
+
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class DryRunResult:
     """What the model of a DryRun would take."""
 
@@ -261,7 +305,7 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = DryRunResult | DeviceList | Measured
+Answered = DryRunResult | DeviceList | Measured | StateSaved | StateRestored
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed
 
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}

@@ -22,6 +22,8 @@ from llmrun.engine.protocol import (
     MeasureProgress,
     ModelInfo,
     Phase,
+    RestoreState,
+    SaveState,
     Work,
     as_text,
 )
@@ -55,9 +57,14 @@ class Runner:
             case Load():
                 self._load(command)
             case Generate():
-                if self._session is None:
-                    raise EngineError("no model is loaded")
-                self._session.answer(command, self._emit)
+                self._loaded().answer(command, self._emit)
+            case SaveState():
+                self._emit(Phase("state"))
+                self._emit(self._loaded().save(_path(command.path), command.offset, command.limit))
+            case RestoreState():
+                self._emit(Phase("state"))
+                path = _path(command.path)
+                self._emit(self._loaded().restore(path, command.offset, command.size, command.sha256))
             case DryRun():
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
@@ -69,6 +76,11 @@ class Runner:
             case Measure():
                 self._emit(Phase("measure"))
                 self._measure(command)
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise EngineError("no model is loaded")
+        return self._session
 
     def _measure(self, command: Measure) -> None:
         from llmrun.worker.measure import DEFAULT_SIZE, measure  # here: who only answers starts without it
@@ -82,7 +94,7 @@ class Runner:
             raise EngineError("a model is loaded already: a worker holds one")
         started = time.perf_counter()
         self._emit(Phase("load"))
-        path = Path(os.fsdecode(command.path.encode("latin-1")))
+        path = _path(command.path)
         with engine_log().recording() as log:
             model = load_model(path, command.settings, self._tell_progress())
             try:
@@ -117,6 +129,10 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _path(text: str) -> Path:
+    return Path(os.fsdecode(text.encode("latin-1")))
 
 
 def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:
