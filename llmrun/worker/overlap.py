@@ -28,7 +28,7 @@ def common_prefix(past: Sequence[int], prompt: Sequence[int]) -> int:
 
 
 def find_moves(past: Sequence[int], prompt: Sequence[int], start: int, least: int = LEAST) -> list[Move]:
-    """Return the moves that make of `past` a longer beginning of `prompt` than its first `start` tokens, in order.
+    """Return the moves that make of `past` a longer beginning of `prompt` than their common prefix, `start`, in order.
 
     Each is the longest stretch of what is left of the past that goes on with the prompt. Linear in both lengths, times
     the number of moves.
@@ -41,8 +41,7 @@ def find_moves(past: Sequence[int], prompt: Sequence[int], start: int, least: in
         if longest < least:
             break
         offset = lengths.index(longest)
-        if old + offset > new:
-            moves.append(Move(old + offset, new, longest))
+        moves.append(Move(old + offset, new, longest))
         old, new = old + offset + longest, new + longest
     return moves
 

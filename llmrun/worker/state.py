@@ -17,13 +17,26 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from llmrun.errors import EngineError
-from llmrun.worker.llama import Context
 from llmrun.worker.prompt import Prompt
 
 _LENGTH_BYTES, _ALIGNMENT = 8, 64
 _ZEROS = bytes(1 << 20)
+
+
+class Memory(Protocol):
+    """What has a state: `worker.llama.Context`."""
+
+    def state_size(self) -> int:
+        """Return how many bytes it has."""
+
+    def get_state(self, buffer: ctypes.Array[ctypes.c_uint8]) -> bool:
+        """Copy it out; False where that cannot be."""
+
+    def set_state(self, buffer: ctypes.Array[ctypes.c_uint8]) -> bool:
+        """Take it in; False where it is no state of this memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +53,27 @@ class Record:
         return Prompt(self.text, self.tokens)
 
 
-def save(path: Path, offset: int, limit: int, record: Record, context: Context) -> tuple[int, str] | None:
+def save(path: Path, offset: int, limit: int, record: Record, memory: Memory) -> tuple[int, str] | None:
     """Write a state into a file that is there; return its bytes from the offset on and their sha256.
 
     None where they would be more than limit. Raises EngineError where the file cannot be written.
     """
     head = _head(record)
-    n_state = context.state_size()
+    n_state = memory.state_size()
     size = len(head) + n_state
     if size > limit:
         return None
     try:
         with _mapped(path, offset + size, write=True) as mapping:
             mapping[offset : offset + len(head)] = head
-            if not context.get_state((ctypes.c_uint8 * n_state).from_buffer(mapping, offset + len(head))):
+            if not memory.get_state((ctypes.c_uint8 * n_state).from_buffer(mapping, offset + len(head))):
                 raise EngineError("llama.cpp could not save the state of the conversation")
             return size, _sha256(mapping, offset)
     except OSError as error:
         raise EngineError(f"the state of the conversation could not be kept: {error.strerror}") from error
 
 
-def restore(path: Path, offset: int, size: int, sha256: str, context: Context) -> Record | None:
+def restore(path: Path, offset: int, size: int, sha256: str, memory: Memory) -> Record | None:
     """Give a file's state to llama.cpp, if it is that of this size and sha256; None where it is not, or was refused.
 
     Before the sum is right nothing of the file is looked at, by us or by llama.cpp.
@@ -72,7 +85,7 @@ def restore(path: Path, offset: int, size: int, sha256: str, context: Context) -
         length = int.from_bytes(mapping[offset : offset + _LENGTH_BYTES], "little")
         record = _parse_record(mapping[offset + _LENGTH_BYTES : offset + _LENGTH_BYTES + length])
         n_head = _aligned(_LENGTH_BYTES + length)
-        if context.set_state((ctypes.c_uint8 * (size - n_head)).from_buffer(mapping, offset + n_head)):
+        if memory.set_state((ctypes.c_uint8 * (size - n_head)).from_buffer(mapping, offset + n_head)):
             return record
     return None
 
@@ -123,7 +136,6 @@ def _allocate(descriptor: int, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
         os.ftruncate(descriptor, size)
         return
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    for start in range(0, size, len(_ZEROS)):
+    for start in range(os.lseek(descriptor, 0, os.SEEK_END), size, len(_ZEROS)):
         os.write(descriptor, _ZEROS[: size - start])
     os.ftruncate(descriptor, size)
