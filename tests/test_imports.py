@@ -213,7 +213,18 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"llama_cpp", "huggingface_hub", "httpx2", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio", "sqlite3"}
+HEAVY = {
+    "llama_cpp",
+    "huggingface_hub",
+    "httpx2",
+    "numpy",
+    "jinja2",
+    "msgspec",
+    "prompt_toolkit",
+    "psutil",
+    "asyncio",
+    "sqlite3",
+}
 
 
 def test_help_loads_nothing_heavy() -> None:
