@@ -155,7 +155,7 @@ class _Model:
             listener = replace(
                 listener_of(console),
                 log=console.log if wish.verbose else None,
-                planned=lambda plan: _tell_plan(plan, wish.constraints, console),
+                planned=lambda planned: _tell_plan(planned.plan, wish.constraints, console),
                 fetch=screen,
                 progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
                 step=console.say,
