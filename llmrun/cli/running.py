@@ -15,20 +15,20 @@ from llmrun.chat.talk import AnswerSettings, Talk
 from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
-from llmrun.cli.planning import loss_notes
+from llmrun.cli.story import LEAVING, Story
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
 from llmrun.models import check_meant
-from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
 from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
-from llmrun.units import format_bytes, format_count, format_seconds
+from llmrun.units import format_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def run_chat(wish: Wish) -> None:
     """Talk until the user leaves, or the pipe ends."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     typed = sys.stdin is not None and sys.stdin.isatty()
-    model = _Model(wish, console)
+    model = _Model(wish, console, whole_story=typed)
     engine = model.start()
     talk = Talk(
         engine,
@@ -85,7 +85,7 @@ def run_chat(wish: Wish) -> None:
     )
     try:
         if typed:
-            console.say(_introduction(_info(engine)))
+            console.say(LEAVING)
         talk.run(read_typed(command_names(), talk.was_stopped, console.notice) if typed else read_piped())
         if talk.last is not None:
             _tell_times(talk.engine, talk.last.usage, console)
@@ -139,9 +139,10 @@ def _question(prompt: str | None) -> str:
 class _Model:
     """The wished model: started, and started again where its engine died, with what is to be done after each answer."""
 
-    def __init__(self, wish: Wish, console: Console) -> None:
+    def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False) -> None:
         """Raises UsageError for wishes that exclude each other."""
         self._wish, self._console = wish, console
+        self._story = Story(console, wish.model, wish.constraints, whole=whole_story)
         self._reference = parse_reference(wish.model, pipeline.hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
@@ -151,13 +152,14 @@ class _Model:
     def start(self) -> Engine:
         """Plan and load it, telling about it; the engine is the caller's to close."""
         wish, console = self._wish, self._console
+        self._story.begin()
         with FetchScreen(console).shown() as screen:
             listener = replace(
                 listener_of(console),
                 log=console.log if wish.verbose else None,
-                planned=lambda planned: _tell_plan(planned.plan, wish.constraints, console),
+                planned=self._story.planned,
                 fetch=screen,
-                progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+                progress=self._story.loading,
                 step=console.say,
             )
             started = pipeline.start(
@@ -179,17 +181,6 @@ class _Model:
             self._console.say(f"note: {note}")
 
 
-def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:
-    if constraints.n_gpu_layers and plan.where == "host":
-        console.say(f"note: --gpu-layers {constraints.n_gpu_layers} has no effect: the engine sees no GPU")
-    for note in loss_notes(plan):
-        console.say(f"note: {note}")
-    if plan.from_disk:
-        console.say("note: the model is larger than the memory: it is read from disk for every token")
-    for reason in plan.reasons:
-        console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
-
-
 def _info(engine: Engine) -> ModelInfo:
     assert engine.info is not None  # pipeline.start returns loaded engines
     return engine.info
@@ -198,13 +189,6 @@ def _info(engine: Engine) -> ModelInfo:
 def _answer_settings(wish: Wish, info: ModelInfo) -> AnswerSettings:
     sampling, origin = choose_sampling(wish.sampling, info.sampling)
     return AnswerSettings(sampling, origin, wish.max_tokens, tuple(map(clean_text, wish.stop)))
-
-
-def _introduction(info: ModelInfo) -> str:
-    return (
-        f"{info.name}: {info.description}, {format_count(info.n_params)} parameters, {format_bytes(info.size)}, "
-        f"context {info.n_ctx:,} tokens\n/help shows the commands, Ctrl-D leaves"
-    )
 
 
 def _tell_times(engine: Engine, usage: Usage, console: Console) -> None:
