@@ -38,3 +38,17 @@ def own_names_file() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("llmrun", appauthor=False)) / "models.toml"
+
+
+def history_file() -> Path:
+    """Return where conversations are kept: losing it loses them."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("llmrun", appauthor=False)) / "history" / "conversations.db"
+
+
+def prompts_folder() -> Path:
+    """Return where the user keeps prompts by name, a file each."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("llmrun", appauthor=False)) / "prompts"

@@ -310,7 +310,7 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+    """A loaded model, what its file says, and the plan it was loaded by; the engine is the caller's to close.
 
     record: remembers how fast an answer was beside what was predicted for it.
     """
@@ -318,6 +318,11 @@ class Started:
     engine: Engine
     planned: Planned
     record: Callable[[Usage], None]
+
+    @property
+    def summary(self) -> ModelSummary:
+        """What its file says."""
+        return self.planned.summary
 
     @property
     def plan(self) -> Plan:

@@ -32,6 +32,7 @@ FLOORS = (
         "memory.engine_memory",
         "engine.protocol",
         "engine.refusal",
+        "history.record",
     ),
     (
         "file_name",
@@ -45,6 +46,8 @@ FLOORS = (
         "gguf.splits",
         "gguf.stored",
         "gguf.summary",
+        "history.export",
+        "history.finding",
         "memory",
         "planning",
     ),
@@ -60,6 +63,8 @@ FLOORS = (
         "worker",
         "engine",
         "doctor",
+        "history",
+        "prompts",
     ),
     (
         "footprints",
@@ -83,6 +88,7 @@ FLOORS = (
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
+    "click": ("chat",),
     "llama_cpp": ("worker",),
     "filelock": ("hub",),
     "httpx2": ("hub",),
@@ -93,7 +99,10 @@ OWNERS = {
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
     "prompt_toolkit": ("chat",),
+    "pyperclip": ("chat",),
     "rich": ("cli",),
+    "sqlite3": ("history",),
+    "tomli_w": ("prompts",),
     "typer": ("cli",),
 }
 
@@ -206,7 +215,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"llama_cpp", "huggingface_hub", "httpx2", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio"}
+HEAVY = {"llama_cpp", "huggingface_hub", "httpx2", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio", "sqlite3"}
 
 
 def test_help_loads_nothing_heavy() -> None:

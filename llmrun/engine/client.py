@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
     Cancel,
     Chunk,
+    CountTokens,
     DeviceInfo,
     DeviceList,
     DryRun,
@@ -28,10 +29,12 @@ from llmrun.engine.protocol import (
     Measure,
     Measured,
     MeasureProgress,
+    Message,
     ModelInfo,
     Phase,
     PrefillProgress,
     Ready,
+    TokenCounts,
     Work,
     error_of,
 )
@@ -105,6 +108,12 @@ class Engine:
         self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
         return self._last
 
+    def count(self, messages: Sequence[Message]) -> TokenCounts:
+        """Count the tokens of a conversation, as the loaded model would read it."""
+        result = self._ask(CountTokens(tuple(messages)))
+        assert isinstance(result, TokenCounts)
+        return result
+
     def dry_run(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
         """Ask llama.cpp what a model would take; a few milliseconds, without its weights, before or after a load.
 
@@ -168,7 +177,7 @@ class Engine:
                 match self._next_event():
                     case Phase(name="idle"):
                         return result
-                    case DryRunResult() | DeviceList() as event:
+                    case DryRunResult() | DeviceList() | TokenCounts() as event:
                         result = event
 
     @contextmanager

@@ -61,6 +61,13 @@ class Generate:
 
 
 @dataclass(frozen=True, slots=True)
+class CountTokens:
+    """Tell how many tokens a conversation has, without reading it."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Stop what is going on; the answer ends with finish reason "cancelled"."""
 
@@ -97,7 +104,7 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | DryRun | ListDevices | Measure
+Work = Load | Generate | CountTokens | DryRun | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -191,6 +198,17 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens of a conversation: of all of it as the model reads it, and of what each message says, in their order.
+
+    What the template adds (roles, marks, a system message of its own) is the rest.
+    """
+
+    total: int
+    messages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DryRunResult:
     """What the model of a DryRun would take."""
 
@@ -261,7 +279,7 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = DryRunResult | DeviceList | Measured
+Answered = TokenCounts | DryRunResult | DeviceList | Measured
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed
 
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmrun.engine.protocol import (
+    CountTokens,
     DeviceList,
     DryRun,
     DryRunResult,
@@ -55,9 +56,9 @@ class Runner:
             case Load():
                 self._load(command)
             case Generate():
-                if self._session is None:
-                    raise EngineError("no model is loaded")
-                self._session.answer(command, self._emit)
+                self._loaded().answer(command, self._emit)
+            case CountTokens():
+                self._emit(self._loaded().count(command.messages, self._emit))
             case DryRun():
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
@@ -69,6 +70,11 @@ class Runner:
             case Measure():
                 self._emit(Phase("measure"))
                 self._measure(command)
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise EngineError("no model is loaded")
+        return self._session
 
     def _measure(self, command: Measure) -> None:
         from llmrun.worker.measure import DEFAULT_SIZE, measure  # here: who only answers starts without it

@@ -6,7 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from llmrun.engine.protocol import Chunk, Event, FinishReason, Generate, Phase, PrefillProgress, Usage
+from llmrun.engine.protocol import (
+    Chunk,
+    Event,
+    FinishReason,
+    Generate,
+    Message,
+    Phase,
+    PrefillProgress,
+    TokenCounts,
+    Usage,
+)
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
 from llmrun.settings import MAX_N_CTX
 from llmrun.worker.llama import CancelFlag, Context
@@ -62,7 +72,7 @@ class Session:
 
         Raises ContextOverflowError before anything is read if the prompt leaves no room for an answer.
         """
-        prompt = self._encode(request, emit)
+        prompt = self._encode(request.messages, emit)
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
@@ -90,10 +100,16 @@ class Session:
         )
         emit(Chunk("".join(answer.pending) + answer.text.finish(), reason, usage))
 
-    def _encode(self, request: Generate, emit: Emit) -> Prompt:
+    def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
+        """Count a conversation's tokens; nothing of it is read."""
+        whole = self._encode(messages, emit)
+        contents = [self._vocabulary.tokenize(message.content, parse_special=False) for message in messages]
+        return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
+
+    def _encode(self, conversation: Sequence[Message], emit: Emit) -> Prompt:
         """Make the prompt; only the template itself runs in the phase of that name, which must not take long."""
         emit(Phase("prefill"))
-        messages = self._encoder.neutralize(request.messages)
+        messages = self._encoder.neutralize(conversation)
         emit(Phase("template"))
         text = self._encoder.render(messages)
         emit(Phase("prefill"))
