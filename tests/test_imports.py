@@ -31,6 +31,7 @@ FLOORS = (
         "memory.footprint",
         "memory.engine_memory",
         "engine.protocol",
+        "engine.wire",
         "engine.refusal",
         "history.record",
     ),
@@ -71,6 +72,7 @@ FLOORS = (
         "inventory",
         "measurements",
         "speeds",
+        "states",
         "local",
         "margins",
         "site",
@@ -94,7 +96,7 @@ OWNERS = {
     "httpx2": ("hub",),
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
-    "msgspec": ("engine.protocol", "hardware.profile"),
+    "msgspec": ("engine.wire", "hardware.profile"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
@@ -215,7 +217,18 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"llama_cpp", "huggingface_hub", "httpx2", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio", "sqlite3"}
+HEAVY = {
+    "llama_cpp",
+    "huggingface_hub",
+    "httpx2",
+    "numpy",
+    "jinja2",
+    "msgspec",
+    "prompt_toolkit",
+    "psutil",
+    "asyncio",
+    "sqlite3",
+}
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -12,9 +12,7 @@ from llmrun.cli import options as o
 history_app = typer.Typer(help="Show, search and export the conversations that are kept.", no_args_is_help=False)
 
 Key = Annotated[str, typer.Argument(metavar="ID", help="Its id, how that begins, or its name.", show_default=False)]
-Keys = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", help="Their ids, or their names.", show_default=False)
-]
+Keys = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Their ids, or their names.", show_default=False)]
 Words = Annotated[list[str], typer.Argument(help="What was said; all of it must occur.", show_default=False)]
 Form = Annotated[str, typer.Argument(metavar="[md|json]", help="Markdown, or JSON that can be imported again.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Show at most N.")]

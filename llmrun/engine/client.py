@@ -34,10 +34,14 @@ from llmrun.engine.protocol import (
     Phase,
     PrefillProgress,
     Ready,
+    RestoreState,
+    SaveState,
+    StateRestored,
+    StateSaved,
     TokenCounts,
     Work,
-    error_of,
 )
+from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.rates import Rates
@@ -90,7 +94,7 @@ class Engine:
     def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
         """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
         with self._heard_out():
-            self._worker.send(Load(os.fsencode(path.absolute()).decode("latin-1"), settings))
+            self._worker.send(Load(_on_the_wire(path), settings))
             while True:
                 match self._next_event():
                     case LoadProgress(fraction=fraction) if on_progress is not None:
@@ -160,6 +164,24 @@ class Engine:
                     case Phase(name="idle"):
                         return result
 
+    def save_state(self, path: Path, offset: int, limit: int) -> StateSaved:
+        """Write what the context holds into a file that is there, from byte `offset` on, at most `limit` bytes.
+
+        Raises EngineError where it cannot be written. For `llmrun.states`, which knows where such files may lie.
+        """
+        result = self._ask(SaveState(_on_the_wire(path), offset, limit))
+        assert isinstance(result, StateSaved)
+        return result
+
+    def restore_state(self, path: Path, offset: int, size: int, sha256: str) -> int:
+        """Take back what `save_state` wrote and return how many tokens the context holds; what it held is forgotten.
+
+        Where size or sha256 of the file from `offset` on are others, llama.cpp sees no byte of it, and 0 is returned.
+        """
+        result = self._ask(RestoreState(_on_the_wire(path), offset, size, sha256))
+        assert isinstance(result, StateRestored)
+        return result.n_tokens
+
     def close(self) -> None:
         """End the worker."""
         self._worker.close()
@@ -177,7 +199,7 @@ class Engine:
                 match self._next_event():
                     case Phase(name="idle"):
                         return result
-                    case DryRunResult() | DeviceList() | TokenCounts() as event:
+                    case DryRunResult() | DeviceList() | TokenCounts() | StateSaved() | StateRestored() as event:
                         result = event
 
     @contextmanager
@@ -241,3 +263,8 @@ class Answer:
     def cancel(self) -> None:
         """Ask for the end: a last chunk with finish reason "cancelled" follows within one token."""
         self._cancel()
+
+
+def _on_the_wire(path: Path) -> str:
+    """Write a path for the worker: it need not be text."""
+    return os.fsencode(path.absolute()).decode("latin-1")

@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from importlib import metadata, util
 from pathlib import Path
 
-from llmrun import __version__
-from llmrun.engine.protocol import DryRun, DryRunResult, FrameDecoder, encode
+from llmrun.engine.build import engine_id
+from llmrun.engine.protocol import DryRun, DryRunResult
+from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
@@ -60,24 +58,8 @@ class Questions:
 def _key(header: bytes, size: int, settings: RunSettings) -> str:
     """Name a question: anything that may change its answer is in it."""
     digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings)))
-    digest.update("\n".join(_engine_id()).encode())
+    digest.update("\n".join((*engine_id(), f"questions {FORMAT}")).encode())
     return digest.hexdigest()
-
-
-@cache
-def _engine_id() -> tuple[str, ...]:
-    """Tell one engine and what asks it from another: versions, build (by its files), the machine whose CPU it uses."""
-    files = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(_library_folder().glob("*"))]
-    ours = f"llmrun {__version__} {FORMAT}"
-    return (metadata.version("llama-cpp-python"), ours, platform.machine(), platform.node(), *files)
-
-
-def _library_folder() -> Path:
-    """The folder whose libraries are loaded: the package's own, unless somebody names another (llama_cpp.py)."""
-    if (named := os.environ.get("LLAMA_CPP_LIB_PATH")) is not None:
-        return Path(named)
-    found = util.find_spec("llama_cpp")  # a search, not an import
-    return Path(found.origin).parent / "lib" if found is not None and found.origin else Path()
 
 
 def _read(path: Path) -> EngineMemory | None:

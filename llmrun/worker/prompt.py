@@ -64,6 +64,15 @@ class PromptEncoder:
         """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again."""
         self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens))
 
+    @property
+    def remembered(self) -> Prompt:
+        """The conversation whose tokens will be taken over; empty at first."""
+        return self._remembered
+
+    def recall(self, prompt: Prompt) -> None:
+        """Remember a conversation of another time."""
+        self._remembered = prompt
+
     def _neutralized(self, message: Message) -> Message:
         content, vocabulary = message.content, self._vocabulary
         if content in self._harmless:

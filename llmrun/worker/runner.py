@@ -23,9 +23,11 @@ from llmrun.engine.protocol import (
     MeasureProgress,
     ModelInfo,
     Phase,
+    RestoreState,
+    SaveState,
     Work,
-    as_text,
 )
+from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
@@ -59,6 +61,13 @@ class Runner:
                 self._loaded().answer(command, self._emit)
             case CountTokens():
                 self._emit(self._loaded().count(command.messages, self._emit))
+            case SaveState():
+                self._emit(Phase("state"))
+                self._emit(self._loaded().save(_path(command.path), command.offset, command.limit))
+            case RestoreState():
+                self._emit(Phase("state"))
+                path = _path(command.path)
+                self._emit(self._loaded().restore(path, command.offset, command.size, command.sha256))
             case DryRun():
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
@@ -88,7 +97,7 @@ class Runner:
             raise EngineError("a model is loaded already: a worker holds one")
         started = time.perf_counter()
         self._emit(Phase("load"))
-        path = Path(os.fsdecode(command.path.encode("latin-1")))
+        path = _path(command.path)
         with engine_log().recording() as log:
             model = load_model(path, command.settings, self._tell_progress())
             try:
@@ -123,6 +132,10 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _path(text: str) -> Path:
+    return Path(os.fsdecode(text.encode("latin-1")))
 
 
 def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:
