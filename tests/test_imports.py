@@ -86,7 +86,7 @@ FLOORS = (
         "pipeline",
         "verification",
     ),
-    ("console", "chat", "cli"),
+    ("console", "chat", "cli", "library"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {

@@ -14,18 +14,17 @@ from llmrun.chat.talk import Talk
 from llmrun.chat.typing_line import LineWish, read_typed
 from llmrun.cli.one_key import ask_one_key
 from llmrun.cli.running import RunningModel, Wish, answer_settings, info_of, tell_times
+from llmrun.cli.story import LEAVING
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import ModelInfo
 from llmrun.errors import LLMRunError
-from llmrun.units import format_bytes, format_count
 
 
 def run_chat(wish: Wish) -> None:
     """Talk until the user leaves, or the pipe ends."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     typed = sys.stdin is not None and sys.stdin.isatty()
-    model = RunningModel(wish, console)
+    model = RunningModel(wish, console, whole_story=typed)
     engine = model.start()
     talk = Talk(
         engine,
@@ -40,7 +39,7 @@ def run_chat(wish: Wish) -> None:
     )
     try:
         if typed:
-            console.say(_introduction(info_of(engine)))
+            console.say(LEAVING)
         talk.run(read_typed(_line_wish(talk)) if typed else read_piped())
         if talk.last is not None:
             tell_times(talk.engine, talk.last.usage, console)
@@ -79,10 +78,3 @@ def _line_wish(talk: Talk) -> LineWish:
         return bottom_line(info.name, talk.last.usage if talk.last else None, info.n_ctx, width)
 
     return LineWish(talk.was_stopped, talk.console.notice, talk.take_draft, below)
-
-
-def _introduction(info: ModelInfo) -> str:
-    return (
-        f"{info.name}: {info.description}, {format_count(info.n_params)} parameters, {format_bytes(info.size)}, "
-        f"context {info.n_ctx:,} tokens\n/help shows the commands, Ctrl-D leaves"
-    )

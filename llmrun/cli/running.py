@@ -14,14 +14,14 @@ from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.plan_text import plan_text
-from llmrun.cli.planning import loss_notes
+from llmrun.cli.story import Story
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
 from llmrun.models import check_meant
-from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
 from llmrun.report import ending_note, usage_figures
@@ -111,10 +111,11 @@ def _question(prompt: str | None) -> str:
 class RunningModel:
     """The wished model: started, and started again where its engine died, with what is to be done after each answer."""
 
-    def __init__(self, wish: Wish, console: Console) -> None:
+    def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False) -> None:
         """Raises UsageError for wishes that exclude each other."""
         self._wish, self._console = wish, console
-        self.name = wish.model
+        self.name, self._whole_story = wish.model, whole_story
+        self._story = self._story_of(wish.model)
         self._reference = parse_reference(wish.model, pipeline.hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
@@ -132,17 +133,22 @@ class RunningModel:
         reference = parse_reference(name, pipeline.hub_address())
         check_meant(reference)
         self.name, self._reference, self._wish = name, reference, replace(self._wish, replay=None)
+        self._story = self._story_of(name)
+
+    def _story_of(self, name: str) -> Story:
+        return Story(self._console, name, self._wish.constraints, whole=self._whole_story)
 
     def start(self) -> Engine:
         """Plan and load it, telling about it; the engine is the caller's to close."""
         wish, console = self._wish, self._console
+        self._story.begin()
         with FetchScreen(console).shown() as screen:
             listener = replace(
                 listener_of(console),
                 log=console.log if wish.verbose else None,
-                planned=lambda plan: _tell_plan(plan, wish.constraints, console),
+                planned=self._story.planned,
                 fetch=screen,
-                progress=lambda part: console.status(f"loading {self.name}: {part:.0%}"),
+                progress=self._story.loading,
                 step=console.say,
             )
             started = pipeline.start(
@@ -162,17 +168,6 @@ class RunningModel:
         self._started.record(usage)
         if (note := self._watch.look()) is not None:
             self._console.say(f"note: {note}")
-
-
-def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:
-    if constraints.n_gpu_layers and plan.where == "host":
-        console.say(f"note: --gpu-layers {constraints.n_gpu_layers} has no effect: the engine sees no GPU")
-    for note in loss_notes(plan):
-        console.say(f"note: {note}")
-    if plan.from_disk:
-        console.say("note: the model is larger than the memory: it is read from disk for every token")
-    for reason in plan.reasons:
-        console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
 
 
 def info_of(engine: Engine) -> ModelInfo:
