@@ -38,6 +38,7 @@ FLOORS = (
         "grouping",
         "selecting",
         "report",
+        "gguf.adapter",
         "gguf.parse",
         "gguf.encode",
         "gguf.likeness",
@@ -62,6 +63,7 @@ FLOORS = (
         "doctor",
     ),
     (
+        "adapters",
         "footprints",
         "inventory",
         "measurements",
