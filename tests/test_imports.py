@@ -40,6 +40,7 @@ FLOORS = (
         "grouping",
         "selecting",
         "report",
+        "gguf.adapter",
         "gguf.parse",
         "gguf.encode",
         "gguf.likeness",
@@ -68,6 +69,7 @@ FLOORS = (
         "prompts",
     ),
     (
+        "adapters",
         "footprints",
         "inventory",
         "measurements",

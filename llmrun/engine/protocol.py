@@ -91,12 +91,14 @@ class Cancel:
 class DryRun:
     """Tell what a model would take; header is a whole GGUF header, size that of the file it would be part of.
 
-    No weights are needed. The settings' load_mode does not matter.
+    No weights are needed. The settings' load_mode does not matter. adapters: headers of the LoRA adapters that it would
+    be run with, in the place of the settings' loras.
     """
 
     header: bytes
     size: int
     settings: RunSettings
+    adapters: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
