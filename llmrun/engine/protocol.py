@@ -47,10 +47,19 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like: a grammar in GBNF with a rule `root`, or a JSON schema as text."""
+
+    kind: Literal["gbnf", "json_schema"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
-    room: tokens of the context that the prompt must leave for the answer.
+    room: tokens of the context that the prompt must leave for the answer. grammar: the answer is as it wants, if it
+    ends with finish reason "stop"; every other one may have cut it off.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +67,7 @@ class Generate:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     room: int = 1
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
