@@ -61,10 +61,7 @@ def _key(header: bytes, size: int, settings: RunSettings, beside: tuple[bytes, .
     """Name a question: anything that may change its answer is in it."""
     digests = tuple(hashlib.sha256(one).digest() for one in beside)
     digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings, digests)))
-    digest.update(
-        "\
-".join((*engine_id(), f"questions {FORMAT}")).encode()
-    )
+    digest.update("\n".join((*engine_id(), f"questions {FORMAT}")).encode())
     return digest.hexdigest()
 
 
