@@ -48,6 +48,7 @@ FLOORS = (
         "gguf.summary",
         "history.export",
         "history.finding",
+        "prompts.prompt",
         "memory",
         "planning",
     ),
