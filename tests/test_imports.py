@@ -50,6 +50,7 @@ FLOORS = (
         "gguf.summary",
         "history.export",
         "history.finding",
+        "prompts.prompt",
         "memory",
         "planning",
     ),
