@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmrun.engine.protocol import Message
@@ -62,10 +63,10 @@ class Conversation:
         self.drop_oldest(turns)
         self.summary = summary
 
-    def become(self, other: Conversation) -> None:
-        """Become another conversation."""
-        self.system, self.n_dropped, self.summary = other.system, other.n_dropped, other.summary
-        self._messages = list(other._messages)
+    def recall(self, turns: Sequence[Message]) -> None:
+        """Let these be all that was said: questions, each with its answer."""
+        self._messages = list(turns)
+        self.n_dropped, self.summary = 0, None
 
     def copy(self) -> Conversation:
         """Return the same conversation, to try something on."""

@@ -11,12 +11,14 @@ from llmrun.chat.commands.table import run_command
 from llmrun.chat.context_view import is_nearly_full
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.hands import Hands
+from llmrun.chat.keeper import Keeper
 from llmrun.chat.making_room import RoomMaker
 from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
 from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
+from llmrun.history.record import Saved
 from llmrun.report import ending_note, usage_figures, usage_lines
 
 _ROOM = 256  # tokens a full conversation leaves for the next answer
@@ -36,6 +38,7 @@ class Talk:
     console: Console
     conversation: Conversation = field(default_factory=Conversation)
     hands: Hands = field(default_factory=Hands)
+    keeper: Keeper | None = None
     as_json: bool = False
     forgiving: bool = True
     last: Answered | None = None
@@ -101,12 +104,28 @@ class Talk:
         self.settings = self.settings.for_model(self.model_info().sampling)
         self.last, self._told_full = None, False
 
+    def take_up(self, saved: Saved) -> None:
+        """Go on with a conversation that was kept."""
+        assert self.keeper is not None
+        self.keeper.keep_state(self.engine)  # of the one that is left, before its memory is another's
+        self.conversation = self.keeper.take_up(saved)
+        self.last, self._told_full, self.draft = None, False, ""
+        self.keeper.restore_state(self.engine)
+        answer = self.conversation.last_answer or ""
+        messages = len(saved.turns)
+        self.console.say(f"going on with {saved.name or saved.id}, {messages} messages; the last answer was:")
+        self.console.say(answer)
+
     def begin_anew(self) -> None:
         """Forget what belongs to the conversation that is over."""
+        if self.keeper is not None:
+            self.keeper.begin_anew()
         self.last, self._told_full, self.draft = None, False, ""
 
     def was_rewritten(self) -> None:
         """Hear that what was said is no longer what it was."""
+        if self.keeper is not None:
+            self.keeper.rewritten(self.conversation)
 
     def was_stopped(self) -> bool:
         """Whether the user stopped the last answer."""
@@ -139,6 +158,8 @@ class Talk:
             if note := ending_note(answered.finish_reason):
                 self.console.notice(f"({note})")
         self._tell_how_full()
+        if self.keeper is not None:
+            self.keeper.answered(self.conversation, answered)
         self.on_answer(answered.usage)
 
     def _tell_how_full(self) -> None:
@@ -172,7 +193,14 @@ class Talk:
         settings = self.settings
         n_ctx = self.engine.info.n_ctx if self.engine.info else 0
         room = min(settings.max_tokens or _ROOM, _ROOM, n_ctx // 4) if droppable else 1
-        return Generate(conversation.messages(), settings.sampling, settings.max_tokens, settings.stop, max(1, room))
+        return Generate(
+            conversation.messages(),
+            settings.sampling,
+            settings.max_tokens,
+            settings.stop,
+            max(1, room),
+            shift=conversation.n_dropped > 0,
+        )
 
     def _survive(self, error: LLMRunError) -> None:
         self.console.error(error)

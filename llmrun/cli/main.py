@@ -16,6 +16,7 @@ from llmrun.cli.answering import Answering
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
+from llmrun.cli.keeping import Keeping
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -48,12 +49,12 @@ def _root(
 
 @app.command()
 @flat
-def chat(running: Running, answering: Answering, output: Output, model: o.Model = "guide") -> None:
+def chat(running: Running, answering: Answering, keeping: Keeping, output: Output, model: o.ChatModel = None) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
     from llmrun.cli.chatting import run_chat
     from llmrun.cli.running import wish_of
 
-    run_chat(wish_of(model, running, answering, output))
+    run_chat(wish_of(model or "guide", running, answering, output), keeping, model)
 
 
 @app.command()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from llmrun import pipeline
 from llmrun.chat.answering import stream_answer
+from llmrun.chat.keeper import KeptModel
 from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.settings import AnswerSettings
@@ -27,6 +29,7 @@ from llmrun.reference import parse_reference
 from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
+from llmrun.states import state_key
 from llmrun.units import format_seconds
 
 
@@ -127,6 +130,15 @@ class RunningModel:
         if self._started is None:
             return []
         return plan_text(self.name, self._started.summary, self._started.plan).rstrip("\n").splitlines()
+
+    def kept(self) -> KeptModel:
+        """Return what a kept conversation needs to know of it."""
+        started = self._started
+        if started is None:
+            return KeptModel(self.name, None, None)
+        files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
+        files += [Path(lora.path) for lora in started.plan.settings.loras]
+        return KeptModel(self.name, started.plan.quant, state_key(files, started.plan.settings))
 
     def become(self, name: str) -> None:
         """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""

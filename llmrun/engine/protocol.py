@@ -50,9 +50,8 @@ class Generate:
 
     room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
-    answer then is not to the letter that of an engine which read the prompt anew.
-    room: tokens of the context that the prompt must leave for the answer. grammar: the answer is as it wants, if it
-    ends with finish reason "stop"; every other one may have cut it off.
+    answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
+    if it ends with finish reason "stop"; every other one may have cut it off.
     """
 
     messages: tuple[Message, ...]
