@@ -34,11 +34,11 @@ class RemoveWish:
     quiet: bool
 
 
-def check_alone(command: str, *, json: bool, quiet: bool) -> None:
+def check_alone(group: str, command: str, *, json: bool, quiet: bool) -> None:
     """Raise UsageError for options that stand before the command they are meant for."""
     for name, given in (("--json", json), ("--quiet", quiet)):
         if given:
-            raise UsageError(f"{name} stands before `{command}`", f"llmrun history {command} … {name}")
+            raise UsageError(f"{name} stands before `{command}`", f"llmrun {group} {command} … {name}")
 
 
 def run_list(limit: int, *, as_json: bool, quiet: bool) -> None:

@@ -17,6 +17,8 @@ from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
 from llmrun.cli.keeping import Keeping
+from llmrun.cli.prompt import prompt_app
+from llmrun.cli.prompting import Prompting
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -49,21 +51,40 @@ def _root(
 
 @app.command()
 @flat
-def chat(running: Running, answering: Answering, keeping: Keeping, output: Output, model: o.ChatModel = None) -> None:
+def chat(
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    keeping: Keeping,
+    output: Output,
+    model: o.ChatModel = None,
+) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
     from llmrun.cli.chatting import run_chat
     from llmrun.cli.running import wish_of
 
+    if (chosen := prompting.chosen()) is not None:
+        chosen.check_chat()
+        answering = chosen.answering(answering)
     run_chat(wish_of(model or "guide", running, answering, output), keeping, model)
 
 
 @app.command()
 @flat
-def run(model: o.Model, running: Running, answering: Answering, output: Output, prompt: o.Prompt = None) -> None:
+def run(
+    model: o.Model,
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    output: Output,
+    prompt: o.Prompt = None,
+) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
     from llmrun.cli.running import run_once, wish_of
 
-    run_once(wish_of(model, running, answering, output), prompt)
+    if (chosen := prompting.chosen()) is not None:
+        answering = chosen.answering(answering)
+    run_once(wish_of(model, running, answering, output), prompt, chosen)
 
 
 @app.command()
@@ -247,6 +268,7 @@ def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> 
 
 
 app.add_typer(history_app, name="history")
+app.add_typer(prompt_app, name="prompt")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.plan_text import plan_text
+from llmrun.cli.prompting import Chosen
 from llmrun.cli.story import Story
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
 from llmrun.console import Console
@@ -69,12 +70,12 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
     )
 
 
-def run_once(wish: Wish, prompt: str | None) -> None:
-    """Answer one question, from the command line, a pipe, or both."""
+def run_once(wish: Wish, prompt: str | None, chosen: Chosen | None = None) -> None:
+    """Answer one question, from the command line, a pipe, or both; chosen: the prompt by name that it is put into."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     reference = parse_reference(wish.model, pipeline.hub_address())
     check_meant(reference)  # before standard input is waited for: a typo is answered at once
-    question = _question(prompt)
+    question = _question(prompt, chosen)
     model = RunningModel(wish, console)
     with model.start() as engine:
         settings = answer_settings(wish, info_of(engine))
@@ -103,9 +104,11 @@ def run_once(wish: Wish, prompt: str | None) -> None:
         console.notice(f"({note})")
 
 
-def _question(prompt: str | None) -> str:
+def _question(prompt: str | None, chosen: Chosen | None) -> str:
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
     parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
+    if chosen is not None:
+        return clean_text(chosen.question("\n\n".join(parts)))
     if not parts:
         raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
     return clean_text("\n\n".join(parts))
