@@ -85,6 +85,8 @@ FLOORS = (
         "settling",
         "pipeline",
         "verification",
+        "suggesting",
+        "suggestions",
     ),
     ("console", "chat", "cli", "library"),
 )

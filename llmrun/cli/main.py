@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+_GUIDE = "guide"  # the embedded model, where no other is named or chosen
 _INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
@@ -48,12 +49,18 @@ def _root(
 
 @app.command()
 @flat
-def chat(running: Running, answering: Answering, output: Output, model: o.Model = "guide") -> None:
+def chat(running: Running, answering: Answering, output: Output, model: o.ChatModel = None) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
     from llmrun.cli.chatting import run_chat
+    from llmrun.cli.choosing import with_a_model
     from llmrun.cli.running import wish_of
 
-    run_chat(wish_of(model, running, answering, output))
+    wish = wish_of(
+        model or _GUIDE, running, answering, output
+    )  # options that make no sense are told before it is asked
+    chosen = wish if model is not None else with_a_model(wish)
+    if chosen is not None:
+        run_chat(chosen)
 
 
 @app.command()

@@ -27,6 +27,14 @@ Model = Annotated[
         show_default=True,
     ),
 ]
+ChatModel = Annotated[
+    str | None,
+    typer.Argument(
+        help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file. "
+        "(default: a choice of what runs well here, or guide)",
+        show_default=False,
+    ),
+]
 Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]
 Kept = Annotated[
     str, typer.Argument(metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.")
