@@ -108,9 +108,9 @@ def parse_header(data: bytes) -> Header | None:
     return header if magic == _MAGIC.encode() and texts and numbers else None
 
 
-def allowance(free: int, held: int) -> int:
+def allowance(free: int, held: int, most: int = MOST_BYTES) -> int:
     """Return how many bytes all states may take, where so many are free on the disk and are held by states."""
-    return min(MOST_BYTES, int((free + held) * MOST_OF_DISK))
+    return min(most, int((free + held) * MOST_OF_DISK))
 
 
 def choose_victims(sizes: Mapping[str, int], by_age: Sequence[str], most: int) -> list[str]:
@@ -126,10 +126,11 @@ def choose_victims(sizes: Mapping[str, int], by_age: Sequence[str], most: int) -
 
 
 class Vault:
-    """The states of one user's conversations. folder: None is the user's own."""
+    """The states of one user's conversations. folder: None is the user's own; most: bytes, all together."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, most: int = MOST_BYTES) -> None:
         self.folder = folder or states_folder()
+        self._most = most
 
     def keep(self, engine: Engine, conversation: str, key: str | None) -> int:
         """Keep what an engine holds in memory for a conversation; return how many tokens, 0 where nothing was kept.
@@ -211,7 +212,7 @@ class Vault:
         return saved.n_tokens
 
     def _allowance(self) -> int:
-        return allowance(shutil.disk_usage(self.folder).free, sum(self._states().values()))
+        return allowance(shutil.disk_usage(self.folder).free, sum(self._states().values()), self._most)
 
     def _evict(self, most: int) -> None:
         states = self._states()

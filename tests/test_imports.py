@@ -40,6 +40,7 @@ FLOORS = (
         "grouping",
         "selecting",
         "report",
+        "gguf.adapter",
         "gguf.parse",
         "gguf.encode",
         "gguf.likeness",
@@ -49,6 +50,7 @@ FLOORS = (
         "gguf.summary",
         "history.export",
         "history.finding",
+        "prompts.prompt",
         "memory",
         "planning",
     ),
@@ -68,6 +70,7 @@ FLOORS = (
         "prompts",
     ),
     (
+        "adapters",
         "footprints",
         "inventory",
         "measurements",

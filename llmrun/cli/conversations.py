@@ -16,7 +16,7 @@ from llmrun.history.record import Hit, Saved, Summary
 from llmrun.history.store import Store, read_store
 
 _WIDTH = 80
-_ID, _WHEN, _MODEL, _TURNS = 11, 10, 17, 5  # columns; the words have the rest
+_ID, _WHEN, _MODEL, _TURNS = 11, 11, 17, 5  # columns; the words have the rest
 _HOUR, _DAY = 3600, 86_400  # seconds
 _MAX_IMPORT = 64 * 1024 * 1024  # bytes; the longest conversations have some MB
 _MAX_SHOWN = 20  # conversations to be removed
@@ -170,7 +170,7 @@ def _short(model: str) -> str:
 
 
 def _row(key: str, when: str, model: str, turns: str, words: str) -> str:
-    rest = _WIDTH - _ID - _WHEN - _MODEL - _TURNS - 5
+    rest = _WIDTH - _ID - _WHEN - _MODEL - _TURNS - 6  # and the blanks between them
     return f"{key:<{_ID}} {when:<{_WHEN}}  {_cut(model, _MODEL)} {turns:>{_TURNS}}  {_cut(words, rest)}".rstrip()
 
 

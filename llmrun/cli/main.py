@@ -81,6 +81,7 @@ def plan(
     threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    lora: o.Loras = None,
     prefer: o.Prefer = None,
     allow_disk: o.AllowDisk = False,
     reserve: o.Reserve = None,
@@ -107,7 +108,7 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
+    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora)
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 

@@ -118,16 +118,19 @@ class Engine:
         assert isinstance(result, TokenCounts)
         return result
 
-    def dry_run(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
+    def dry_run(
+        self, header: bytes, size: int, settings: RunSettings, adapters: tuple[bytes, ...] = ()
+    ) -> EngineMemory:
         """Ask llama.cpp what a model would take; a few milliseconds, without its weights, before or after a load.
 
         header: a whole GGUF header, best as encode_header(without_tokenizer(header)) makes it: each token of a
-        vocabulary costs time and memory. size: bytes of the file it would be part of. Raises GGUFError for a header
+        vocabulary costs time and memory. size: bytes of the file it would be part of. adapters: headers of the LoRA
+        adapters it would be run with; the settings' own do not count. Raises GGUFError for a header
         that llama.cpp refuses, QuestionTooLargeError where asking would itself take too much, UsageError or EngineError
         for settings it cannot run with. A header may also be the worker's death (WorkerDiedError): a new Engine is then
         as good as this one was.
         """
-        result = self._ask(DryRun(header, size, settings))
+        result = self._ask(DryRun(header, size, settings, adapters))
         assert isinstance(result, DryRunResult)
         return result.memory
 

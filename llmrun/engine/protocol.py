@@ -37,12 +37,22 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like: a grammar in GBNF with a rule `root`, or a JSON schema as text."""
+
+    kind: Literal["gbnf", "json_schema"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
     room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
     answer then is not to the letter that of an engine which read the prompt anew.
+    room: tokens of the context that the prompt must leave for the answer. grammar: the answer is as it wants, if it
+    ends with finish reason "stop"; every other one may have cut it off.
     """
 
     messages: tuple[Message, ...]
@@ -51,6 +61,7 @@ class Generate:
     stop: tuple[str, ...] = ()
     room: int = 1
     shift: bool = False
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +102,14 @@ class Cancel:
 class DryRun:
     """Tell what a model would take; header is a whole GGUF header, size that of the file it would be part of.
 
-    No weights are needed. The settings' load_mode does not matter.
+    No weights are needed. The settings' load_mode does not matter. adapters: headers of the LoRA adapters that it would
+    be run with, in the place of the settings' loras.
     """
 
     header: bytes
     size: int
     settings: RunSettings
+    adapters: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

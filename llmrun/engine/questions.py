@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,16 +34,18 @@ class Questions:
     ask: `Engine.dry_run`, or whatever else answers like it.
     """
 
-    def __init__(self, ask: DryRunner, folder: Path | None = None) -> None:
+    def __init__(self, ask: DryRunner, folder: Path | None = None, beside: Sequence[bytes] = ()) -> None:
+        """beside: what all questions are about besides the model, as the headers of its adapters."""
         self._ask = ask
         self._folder = folder
+        self._beside = tuple(beside)
         self._known: dict[str, EngineMemory] = {}
 
     def memory(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
         """Return what a model of this header would take; raises what `Engine.dry_run` does, and remembers no error."""
-        # neither threads nor the way the weights come in change a dry run
-        asked = replace(settings, n_threads=1, n_threads_batch=1, load_mode="none")
-        key = _key(header, size, asked)
+        # neither threads nor the way the weights come in change a dry run, nor how much of an adapter is added
+        asked = replace(settings, n_threads=1, n_threads_batch=1, load_mode="none", loras=())
+        key = _key(header, size, asked, self._beside)
         if key not in self._known:
             path = self._folder / f"{key}.answer" if self._folder is not None and asked.devices == () else None
             found = None if path is None else _read(path)
@@ -55,9 +57,10 @@ class Questions:
         return self._known[key]
 
 
-def _key(header: bytes, size: int, settings: RunSettings) -> str:
+def _key(header: bytes, size: int, settings: RunSettings, beside: tuple[bytes, ...]) -> str:
     """Name a question: anything that may change its answer is in it."""
-    digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings)))
+    digests = tuple(hashlib.sha256(one).digest() for one in beside)
+    digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings, digests)))
     digest.update("\n".join((*engine_id(), f"questions {FORMAT}")).encode())
     return digest.hexdigest()
 

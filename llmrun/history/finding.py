@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _LENGTH = 160  # characters of a snippet
 _BEFORE = 40  # of them before the first word that was found
 
@@ -12,13 +14,13 @@ def clean(text: str) -> str:
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Return the words that are looked for, each once."""
-    return tuple(dict.fromkeys(text.split()))
+    """Return the words that are looked for, each once; NUL, at which SQLite's LIKE ends a text, divides them."""
+    return tuple(dict.fromkeys(clean(text).replace("\0", " ").split()))
 
 
 def match_of(word: str) -> str:
     """Return a query of FTS5 for words that begin so; quotes make everything in it text (sqlite.org/fts5.html, 3.1)."""
-    return '"' + word.replace("\0", "").replace('"', '""') + '" *'
+    return '"' + word.replace('"', '""') + '" *'
 
 
 def like_of(word: str) -> str:
@@ -33,7 +35,7 @@ def snippet(text: str, words: tuple[str, ...]) -> str:
     if len(line) <= _LENGTH:
         return line
     lower, wanted = line.lower(), [word.lower() for word in words]
-    places = [place for word in wanted if (place := lower.find(word)) >= 0]
+    places = [found.start() for word in wanted for found in re.finditer(re.escape(word), lower)]
 
     def found_from(start: int) -> int:
         return sum(word in lower[start : start + _LENGTH] for word in wanted)

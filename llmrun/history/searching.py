@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llmrun.history.finding import clean, like_of, match_of, snippet, words_of
+from llmrun.history.finding import like_of, match_of, snippet, words_of
 from llmrun.history.record import Hit, Summary
 from llmrun.history.rows import Connection, summary
 
@@ -38,14 +38,14 @@ def _hit(connection: Connection, summary: Summary, turn: int | None, words: tupl
 def _indexed_places(connection: Connection, words: tuple[str, ...]) -> dict[str, int | None]:
     """The best turn of each conversation that has all words, by the index's own rank (BM25)."""
     query = "SELECT conversation, t.id FROM words JOIN turns t ON t.id = words.rowid WHERE words MATCH ? ORDER BY rank"
-    everywhere = [{key for key, _ in connection.execute(query, (match_of(clean(word)),))} for word in words]
-    ranked = connection.execute(query, (" OR ".join(match_of(clean(word)) for word in words),))
+    everywhere = [{key for key, _ in connection.execute(query, (match_of(word),))} for word in words]
+    ranked = connection.execute(query, (" OR ".join(match_of(word) for word in words),))
     return _places(connection, words, everywhere, ranked)
 
 
 def _plain_places(connection: Connection, words: tuple[str, ...]) -> dict[str, int | None]:
     query = "SELECT conversation FROM turns WHERE content LIKE ? ESCAPE '\\'"
-    patterns = [like_of(clean(word)) for word in words]
+    patterns = [like_of(word) for word in words]
     everywhere = [{key for (key,) in connection.execute(query, (pattern,))} for pattern in patterns]
     score = " + ".join("(t.content LIKE ? ESCAPE '\\')" for _ in patterns)
     ranked = connection.execute(
@@ -62,7 +62,7 @@ def _places(
     """The conversations that have every word in a turn or their name, with their best turn; names alone come first."""
     named = [
         {key for (key,) in connection.execute("SELECT id FROM conversations WHERE name LIKE ? ESCAPE '\\'", (pattern,))}
-        for pattern in (like_of(clean(word)) for word in words)
+        for pattern in (like_of(word) for word in words)
     ]
     wanted = set.intersection(*(turns | names for turns, names in zip(everywhere, named, strict=True)))
     found: dict[str, int | None] = {}

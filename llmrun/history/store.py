@@ -175,7 +175,6 @@ class Store:
             return saved
 
         self._drafts[key] = self._database.write(take)
-        self._database.clean()
 
     def _change(self, key: str, change: Callable[[Saved], Saved]) -> None:
         self._keep(lambda: self._change_now(key, change))
@@ -238,11 +237,11 @@ def _answered(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ..
 
 
 def _id_of(connection: rows.Connection, text: str) -> str:
-    known = {summary.id: summary.name for summary in rows.summaries(connection, None, None)}
-    if text in known:
+    if rows.head(connection, text) is not None:
         return text
     if (named := rows.id_of_name(connection, text)) is not None:
         return named
+    known = {summary.id: summary.name for summary in rows.summaries(connection, None, None)}
     begun = [key for key in known if key.startswith(text.lower())] if len(text) >= _MIN_PREFIX else []
     if len(begun) == 1:
         return begun[0]

@@ -20,7 +20,8 @@ from llama_cpp import llama_cpp as lib
 from llmrun.engine.refusal import parse_refusal
 from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError, Refusal
 from llmrun.sampling import GGUF_KEYS
-from llmrun.settings import RunSettings, choose_n_ctx
+from llmrun.settings import Lora, RunSettings, choose_n_ctx
+from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
@@ -150,6 +151,7 @@ class Model:
         # such memories hold one state, not one entry a token: a tail cannot be taken off
         self.is_recurrent = bool(lib.llama_model_is_recurrent(pointer) or lib.llama_model_is_hybrid(pointer))
         self.has_decoder = bool(lib.llama_model_has_decoder(pointer))
+        self.adapters: tuple[LoadedAdapter, ...] = ()  # given to each context that is made
 
     def metadata(self, key: str) -> str | None:
         """Return a scalar metadata value as text, None where the file has no such key."""
@@ -179,8 +181,12 @@ class Model:
                 found[key] = float(self.metadata(key) or "")
         return {key: value for key, value in found.items() if math.isfinite(value)}
 
+    def load_adapters(self, loras: Sequence[tuple[Path, Lora]]) -> None:
+        """Read adapters, each from a file, for all contexts that are made from here on; raises as load_adapter."""
+        self.adapters = tuple(load_adapter(self.pointer, path, lora) for path, lora in loras)
+
     def close(self) -> None:
-        """Free the model; its contexts must be closed before."""
+        """Free the model and its adapters; its contexts must be closed before."""
         if self.pointer:
             lib.llama_model_free(self.pointer)
             self.pointer = None
@@ -199,6 +205,8 @@ def make_context(model: Model, settings: RunSettings, cancel: CancelFlag | None 
         pointer = lib.llama_init_from_model(model.pointer, params)
     if not pointer:
         raise _context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
+    if model.adapters:
+        set_adapters(pointer, model.adapters)
     return pointer
 
 

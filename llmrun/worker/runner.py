@@ -72,7 +72,7 @@ class Runner:
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
                 self._emit(Phase("dry_run"))
-                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings)))
+                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings, command.adapters)))
             case ListDevices():
                 self._emit(Phase("devices"))
                 self._emit(DeviceList(devices().list(command.endpoints), engine_info()))
@@ -101,6 +101,7 @@ class Runner:
         with engine_log().recording() as log:
             model = load_model(path, command.settings, self._tell_progress())
             try:
+                model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
                 context = Context(model, command.settings, self.cancel)
             except LLMRunError:
                 model.close()  # so that other settings can be tried

@@ -23,6 +23,7 @@ from llmrun.engine.protocol import (
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
 from llmrun.settings import MAX_N_CTX
 from llmrun.worker import state
+from llmrun.worker.grammar import AnswerGrammar
 from llmrun.worker.llama import CancelFlag, Context
 from llmrun.worker.overlap import common_prefix, find_moves
 from llmrun.worker.prompt import Prompt, PromptEncoder
@@ -81,7 +82,8 @@ class Session:
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
-        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens)
+        grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens, grammar)
         answer = _Answer(StreamingText(request.stop), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
