@@ -88,6 +88,8 @@ FLOORS = (
         "settling",
         "pipeline",
         "verification",
+        "suggesting",
+        "suggestions",
     ),
     ("console", "chat", "cli", "library"),
 )

@@ -16,6 +16,7 @@ from llmrun.chat.keeper import Keeper
 from llmrun.chat.lines import clean_text, read_piped
 from llmrun.chat.talk import Talk
 from llmrun.chat.typing_line import LineWish, read_typed
+from llmrun.cli.choosing import with_a_model
 from llmrun.cli.conversations import list_text
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.one_key import ask_one_key
@@ -31,17 +32,19 @@ from llmrun.states import Vault
 _COMPLETED = 100  # conversations that Tab offers
 
 
-def run_chat(wish: Wish, keeping: Keeping, named: str | None) -> None:
-    """Talk until the user leaves, or the pipe ends. named: the model as the user named it, if so."""
+def run_chat(wish: Wish, keeping: Keeping, *, named: bool) -> None:
+    """Talk until the user leaves, or the pipe ends. named: whether the user named the model."""
     keeping.check()
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     typed = sys.stdin is not None and sys.stdin.isatty()
     is_kept = not keeping.no_history and (typed or keeping.goes_on)  # what scripts ask is nobody's conversation
     with open_store(tell=console.notice) if is_kept else no_history() as store:
         saved = keeping.find(store)
-        if saved is not None and named is None:
-            wish = replace(wish, model=saved.model)
-        _chat(wish, _Kept(store, saved, is_kept=is_kept), console, typed=typed)
+        chosen: Wish | None = wish
+        if not named:
+            chosen = with_a_model(wish) if saved is None else replace(wish, model=saved.model)
+        if chosen is not None:
+            _chat(chosen, _Kept(store, saved, is_kept=is_kept), console, typed=typed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+_GUIDE = "guide"  # the embedded model, where no other is named or chosen
 _INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
@@ -66,7 +67,7 @@ def chat(
     if (chosen := prompting.chosen()) is not None:
         chosen.check_chat()
         answering = chosen.answering(answering)
-    run_chat(wish_of(model or "guide", running, answering, output), keeping, model)
+    run_chat(wish_of(model or _GUIDE, running, answering, output), keeping, named=model is not None)
 
 
 @app.command()

@@ -31,7 +31,7 @@ ChatModel = Annotated[
     str | None,
     typer.Argument(
         help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file. "
-        "(default: guide)",
+        "(default: a choice of what runs well here, or guide)",
         show_default=False,
     ),
 ]
