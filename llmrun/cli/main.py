@@ -13,6 +13,7 @@ import typer
 
 from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
+from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.errors import LLMRunError
@@ -56,11 +57,13 @@ def chat(running: Running, answering: Answering, output: Output, model: o.Model 
 
 @app.command()
 @flat
-def run(model: o.Model, running: Running, answering: Answering, output: Output, prompt: o.Prompt = None) -> None:
+def run(
+    model: o.Model, asking: Asking, running: Running, answering: Answering, output: Output, prompt: o.Prompt = None
+) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
     from llmrun.cli.running import run_once, wish_of
 
-    run_once(wish_of(model, running, answering, output), prompt)
+    run_once(wish_of(model, running, answering, output), asking, prompt)
 
 
 @app.command()

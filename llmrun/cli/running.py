@@ -6,21 +6,21 @@ import sys
 from dataclasses import asdict, dataclass, replace
 
 from llmrun import pipeline
-from llmrun.chat.answering import stream_answer
+from llmrun.chat.answering import Answered, stream_answer
 from llmrun.chat.commands import command_names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import clean_text, read_piped, read_typed
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.talk import AnswerSettings, Talk
 from llmrun.cli.answering import Answering
+from llmrun.cli.asking import Asking, cut_off, read_question, seeded
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.planning import loss_notes
-from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
+from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
-from llmrun.errors import UsageError
+from llmrun.engine.protocol import Generate, Grammar, Message, ModelInfo, Usage
 from llmrun.models import check_meant
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
@@ -44,6 +44,7 @@ class Wish:
     max_tokens: int | None
     stop: tuple[str, ...]
     system: str | None
+    grammar: Grammar | None
     json: bool
     quiet: bool
     verbose: bool
@@ -61,10 +62,21 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.max_tokens,
         tuple(answering.stop or ()),
         answering.system,
+        grammar_wish(answering.schema, answering.grammar, answering.stop),
         output.json,
         output.quiet,
         output.verbose,
     )
+
+
+@dataclass(slots=True)
+class _StructuredTalk(Talk):
+    """A chat whose every answer is held to a grammar, where there is one."""
+
+    grammar: Grammar | None = None
+
+    def _request(self, conversation: Conversation, droppable: bool) -> Generate:
+        return replace(Talk._request(self, conversation, droppable), grammar=self.grammar)
 
 
 def run_chat(wish: Wish) -> None:
@@ -73,7 +85,7 @@ def run_chat(wish: Wish) -> None:
     typed = sys.stdin is not None and sys.stdin.isatty()
     model = _Model(wish, console)
     engine = model.start()
-    talk = Talk(
+    talk = _StructuredTalk(
         engine,
         model.start,
         _answer_settings(wish, _info(engine)),
@@ -82,6 +94,7 @@ def run_chat(wish: Wish) -> None:
         as_json=wish.json,
         forgiving=typed,
         on_answer=model.answered,
+        grammar=wish.grammar,
     )
     try:
         if typed:
@@ -94,46 +107,54 @@ def run_chat(wish: Wish) -> None:
         talk.engine.close()
 
 
-def run_once(wish: Wish, prompt: str | None) -> None:
-    """Answer one question, from the command line, a pipe, or both."""
+def run_once(wish: Wish, asking: Asking, prompt: str | None) -> None:
+    """Answer one question, from the command line, a pipe, files, or all of them; once, or many times."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     reference = parse_reference(wish.model, pipeline.hub_address())
     check_meant(reference)  # before standard input is waited for: a typo is answered at once
-    question = _question(prompt)
+    question = read_question(prompt, asking.file)
     model = _Model(wish, console)
     with model.start() as engine:
         settings = _answer_settings(wish, _info(engine))
+        if asking.answers > 1 and settings.sampling.temperature <= 0:
+            console.say("note: at temperature 0 all answers are the same; --temp 0.8 draws others")
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
-        request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
-        try:
-            answered = stream_answer(engine, request, console, show=not wish.json)
-        finally:
-            console.end_answer()
-        if wish.json:
-            console.data(
-                {
-                    "model": _info(engine).name,
-                    "answer": answered.text,
-                    "finish_reason": answered.finish_reason,
-                    "usage": usage_figures(answered.usage),
-                    "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
-                }
-            )
-        _tell_times(engine, answered.usage, console)
-        model.answered(answered.usage)
-    if answered.finish_reason == "cancelled":
-        raise KeyboardInterrupt
+        messages = (*system, Message("user", question))
+        answers: list[Answered] = []
+        for sampling in seeded(settings.sampling, asking.answers, lambda: answers[-1].usage):
+            if answers and not wish.json:
+                console.answer("\n")
+            request = Generate(messages, sampling, settings.max_tokens, settings.stop, grammar=wish.grammar)
+            answers.append(_answer_once(engine, request, console, as_json=wish.json))
+            model.answered(answers[-1].usage)
+            if answers[-1].finish_reason == "cancelled":
+                raise KeyboardInterrupt
+    cut = [cut_off(answered.finish_reason, answered.usage) for answered in answers] if wish.grammar else []
+    if error := next(filter(None, cut), None):
+        raise error
+
+
+def _answer_once(engine: Engine, request: Generate, console: Console, *, as_json: bool) -> Answered:
+    """Answer, print what there is to print of it, and return it."""
+    try:
+        answered = stream_answer(engine, request, console, show=not as_json)
+    finally:
+        console.end_answer()
+    if as_json:
+        console.data(
+            {
+                "model": _info(engine).name,
+                "answer": answered.text,
+                "finish_reason": answered.finish_reason,
+                "usage": usage_figures(answered.usage),
+                "sampling": asdict(request.sampling) | {"seed": answered.usage.seed},
+            }
+        )
+    _tell_times(engine, answered.usage, console)
     note = ending_note(answered.finish_reason)
     if note and answered.finish_reason == "context":
         console.notice(f"({note})")
-
-
-def _question(prompt: str | None) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
-    parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
-    if not parts:
-        raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
-    return clean_text("\n\n".join(parts))
+    return answered
 
 
 class _Model:
