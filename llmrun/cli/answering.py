@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -105,6 +106,27 @@ class Answering:
         str | None,
         typer.Option(
             "--system", metavar="TEXT", help="System message: who the model is to be.", rich_help_panel=_ANSWERING
+        ),
+    ] = None
+
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="FILE",
+            help="Answer with JSON that satisfies this JSON schema, a file or {...}.",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
+        ),
+    ] = None
+    grammar: Annotated[
+        Path | None,
+        typer.Option(
+            "--grammar",
+            metavar="FILE",
+            help="Answer as this grammar in GBNF allows.",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
         ),
     ] = None
 

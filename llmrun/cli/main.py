@@ -13,6 +13,7 @@ import typer
 
 from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
+from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
@@ -74,6 +75,7 @@ def chat(
 @flat
 def run(
     model: o.Model,
+    asking: Asking,
     running: Running,
     answering: Answering,
     prompting: Prompting,
@@ -81,11 +83,12 @@ def run(
     prompt: o.Prompt = None,
 ) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
-    from llmrun.cli.running import run_once, wish_of
+    from llmrun.cli.once import run_once
+    from llmrun.cli.running import wish_of
 
     if (chosen := prompting.chosen()) is not None:
         answering = chosen.answering(answering)
-    run_once(wish_of(model, running, answering, output), prompt, chosen)
+    run_once(wish_of(model, running, answering, output), asking, prompt, chosen)
 
 
 @app.command()

@@ -1,13 +1,11 @@
-"""The model that a command runs: from what was wished for to a loaded engine; and `run`, which asks it once."""
+"""The model that a command runs: from what was wished for to a loaded engine."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrun import pipeline
-from llmrun.chat.answering import stream_answer
 from llmrun.chat.keeper import KeptModel
 from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
@@ -16,18 +14,15 @@ from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.plan_text import plan_text
-from llmrun.cli.prompting import Chosen
 from llmrun.cli.story import Story
-from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
+from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
-from llmrun.errors import UsageError
+from llmrun.engine.protocol import Grammar, ModelInfo, Usage
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
-from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
 from llmrun.states import state_key
@@ -47,6 +42,7 @@ class Wish:
     max_tokens: int | None
     stop: tuple[str, ...]
     system: str | None
+    grammar: Grammar | None
     json: bool
     quiet: bool
     verbose: bool
@@ -64,54 +60,13 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.max_tokens,
         tuple(answering.stop or ()),
         answering.system,
+        grammar_wish(answering.schema, answering.grammar, answering.stop),
         output.json,
         output.quiet,
         output.verbose,
     )
 
 
-def run_once(wish: Wish, prompt: str | None, chosen: Chosen | None = None) -> None:
-    """Answer one question, from the command line, a pipe, or both; chosen: the prompt by name that it is put into."""
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
-    reference = parse_reference(wish.model, pipeline.hub_address())
-    check_meant(reference)  # before standard input is waited for: a typo is answered at once
-    question = _question(prompt, chosen)
-    model = RunningModel(wish, console)
-    with model.start() as engine:
-        settings = answer_settings(wish, info_of(engine))
-        system = (Message("system", clean_text(wish.system)),) if wish.system else ()
-        request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
-        try:
-            answered = stream_answer(engine, request, console, show=not wish.json)
-        finally:
-            console.end_answer()
-        if wish.json:
-            console.data(
-                {
-                    "model": info_of(engine).name,
-                    "answer": answered.text,
-                    "finish_reason": answered.finish_reason,
-                    "usage": usage_figures(answered.usage),
-                    "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
-                }
-            )
-        tell_times(engine, answered.usage, console)
-        model.answered(answered.usage)
-    if answered.finish_reason == "cancelled":
-        raise KeyboardInterrupt
-    note = ending_note(answered.finish_reason)
-    if note and answered.finish_reason == "context":
-        console.notice(f"({note})")
-
-
-def _question(prompt: str | None, chosen: Chosen | None) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
-    parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
-    if chosen is not None:
-        return clean_text(chosen.question("\n\n".join(parts)))
-    if not parts:
-        raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
-    return clean_text("\n\n".join(parts))
 
 
 class RunningModel:
