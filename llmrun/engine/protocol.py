@@ -7,7 +7,7 @@ touched here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import msgspec
@@ -17,6 +17,7 @@ from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
+from llmrun.thinking import Thinking, Variables
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH_BYTES = 4
@@ -26,10 +27,14 @@ FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; role is "system", "user" or "assistant"."""
+    """One message of a conversation; role is "system", "user" or "assistant".
+
+    thoughts: the reasoning that came before an answer; the model's template decides whether it is shown to it again.
+    """
 
     role: str
     content: str
+    thoughts: str = ""
 
 
 # ---- to the worker
@@ -50,7 +55,8 @@ class Load:
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
-    room: tokens of the context that the prompt must leave for the answer.
+    stop: texts that end the answer; thoughts are not looked through for them. room: tokens of the context that the
+    prompt must leave for the answer. variables: of the chat template, as Thinking.choices has them.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +64,7 @@ class Generate:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     room: int = 1
+    variables: Variables = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,7 @@ class ModelInfo:
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
     memory: the buffers as they were really allocated, None where the engine could not be read.
+    thinking: what it can do about reasoning, as its template shows.
     """
 
     name: str
@@ -145,6 +153,7 @@ class ModelInfo:
     sampling: dict[str, float]
     load_seconds: float
     memory: EngineMemory | None
+    thinking: Thinking = field(default_factory=Thinking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +178,7 @@ class Usage:
     """What an answer took.
 
     prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
-    the rest where that was cancelled.
+    the rest where that was cancelled. thought_tokens: those of completion_tokens that came before the answer.
     """
 
     prompt_tokens: int
@@ -179,15 +188,20 @@ class Usage:
     prompt_seconds: float
     completion_seconds: float
     seed: int
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text of the answer; the last one has a finish reason and the usage."""
+    """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
+
+    thought: the text is reasoning, without the marks around it.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,4 +148,5 @@ def _describe(
         sampling=model.recommended_sampling(),
         load_seconds=seconds,
         memory=memory,
+        thinking=template.thinking,
     )
