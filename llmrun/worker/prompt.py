@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os.path import commonprefix
 
 from llmrun.engine.protocol import Message
 from llmrun.thinking import Variables
@@ -62,7 +61,7 @@ class PromptEncoder:
         for known in (self._remembered, self._shared(text)):
             if known.text and text.startswith(known.text):
                 rest = self._tokens(text[len(known.text) :])
-                # a SentencePiece tokenizer puts a space before text that begins a piece: only a control token can follow
+                # SentencePiece puts a space before text that begins a piece: only a control token can follow
                 if rest and self._vocabulary.piece(rest[0]) == b"":
                     return Prompt(text, known.tokens + tuple(rest))
         return Prompt(text, tuple(self._with_bos(self._tokens(text))))
@@ -70,7 +69,7 @@ class PromptEncoder:
     def _shared(self, text: str) -> Prompt:
         """What is remembered, up to the last control token that both texts have in the same place."""
         known, vocabulary = self._remembered, self._vocabulary
-        common, at = len(commonprefix([known.text, text])), len(known.text)
+        common, at = _common_length(known.text, text), len(known.text)
         for index in reversed(range(len(known.tokens))):
             if vocabulary.piece(known.tokens[index]) != b"":
                 continue
@@ -144,6 +143,11 @@ class PromptEncoder:
         if vocabulary.adds_bos and vocabulary.bos >= 0 and tokens[:1] != [vocabulary.bos]:
             return [vocabulary.bos, *tokens]
         return tokens
+
+
+def _common_length(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:

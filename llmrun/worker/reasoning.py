@@ -33,19 +33,22 @@ class Span(NamedTuple):
 class Tags:
     """A thought between two marks before the answer: `<think>` … `</think>`.
 
-    A start that is a control token may also stand within the answer. answer_start, answer_end: marks around the answer
-    itself, where it has some.
+    answer_start, answer_end: marks around the answer itself, where it has some. stray: marks that some models leave
+    about, and that mean nothing there. A start that is a control token, or that can be strayed from, is one within
+    the answer too.
     """
 
     start: str
     end: str
     answer_start: str = ""
     answer_end: str = ""
+    stray: tuple[str, ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
         """All its marks."""
-        return tuple(mark for mark in (self.start, self.end, self.answer_start, self.answer_end) if mark)
+        marks = (self.start, self.end, self.answer_start, self.answer_end, *self.stray)
+        return tuple(mark for mark in marks if mark)
 
     def splitter(self, prompt: str, controls: Sequence[str] = ()) -> Splitter:
         """Return a splitter for what follows a prompt, which may have opened the thought or closed it already."""
@@ -56,7 +59,8 @@ class Tags:
         elif prompt.endswith(self.end):
             state = "after"
         marks = (mark_controls(m, controls) for m in (self.start, self.end, self.answer_start, self.answer_end))
-        return _TagSplitter(Tags(*marks), controls, state)
+        stray = tuple(mark_controls(mark, controls) for mark in self.stray)
+        return _TagSplitter(Tags(*marks, stray=stray), controls, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ class Splitter(ABC):
         """Give out what is left."""
 
     def _enter(self, state: State, rest: str) -> bool:
-        self._state, self._text, self._trim = state, rest, state != "before"
+        self._trim = state == "thought" or self._state != "before"
+        self._state, self._text = state, rest
         return True
 
     def _give(self, spans: list[Span], text: str) -> None:
@@ -172,10 +177,18 @@ class Splitter(ABC):
 class _TagSplitter(Splitter):
     def __init__(self, tags: Tags, controls: Sequence[str], state: State) -> None:
         super().__init__(controls, state)
-        self._tags = tags
-        self._openings: dict[str, State] = {tags.start: "thought", tags.end: "after"}
+        self._openings: dict[str, State | None] = dict.fromkeys(tags.stray)
+        self._openings |= {tags.start: "thought", tags.end: "after"}
+        self._ends = [tags.end]
+        self._within_answer = [*tags.stray]
+        if tags.stray or CONTROL in tags.start:
+            self._within_answer.append(tags.start)
         if tags.answer_start:
             self._openings[tags.answer_start] = "answer"
+            self._ends.append(tags.answer_start)
+        if tags.answer_end:
+            self._within_answer.append(tags.answer_end)
+        self._start = tags.start
 
     def _step(self, spans: list[Span]) -> bool:
         match self._state:
@@ -188,39 +201,39 @@ class _TagSplitter(Splitter):
 
     def _open(self) -> bool:
         text = self._text.lstrip(_BLANK)
-        for mark, state in self._openings.items():
-            if text.startswith(mark):
-                return self._enter(state, text[len(mark) :])
-        if not text or any(mark.startswith(text) for mark in self._openings):
+        if any(len(mark) > len(text) and mark.startswith(text) for mark in self._openings):
             return False
-        if self._state == "before":
-            self._state = "answer"
-            return True
-        return self._enter("answer", text)
+        for mark in sorted(self._openings, key=len, reverse=True):
+            if text.startswith(mark):
+                return self._enter(self._openings[mark] or self._state, text[len(mark) :])
+        return self._enter("answer", self._text if self._state == "before" else text)
 
     def _think(self, spans: list[Span]) -> bool:
-        ends = [mark for mark in (self._tags.end, self._tags.answer_start) if mark]
-        found = first_of(self._text, ends)
+        found = first_of(self._text, self._ends)
         if found is None:
-            self._give_certain(spans, ends)
+            self._give_certain(spans, self._ends)
             return False
         at, mark = found
         self._give(spans, self._text[:at].rstrip(_BLANK))
-        return self._enter(self._openings[mark], self._text[at + len(mark) :])
+        return self._enter(self._openings[mark] or "after", self._text[at + len(mark) :])
 
     def _answer(self, spans: list[Span]) -> bool:
-        marks = [self._tags.start] if CONTROL in self._tags.start else []
-        marks += [self._tags.answer_end] if self._tags.answer_end else []
-        found = first_of(self._text, marks)
+        found = first_of(self._text, self._within_answer)
         if found is None:
-            self._give_certain(spans, marks)
+            self._give_certain(spans, self._within_answer)
             return False
         at, mark = found
-        before, rest = self._text[:at], self._text[at + len(mark) :]
-        self._give(spans, before)
-        if mark == self._tags.start:
-            return self._enter("thought", rest)
-        self._text = rest
+        self._give(spans, self._text[:at])
+        self._text = self._text[at:]
+        if mark == self._start:
+            return self._enter("thought", self._text[len(mark) :])
+        if (
+            self._start in self._within_answer
+            and len(self._text) < len(self._start)
+            and self._start.startswith(self._text)
+        ):
+            return False  # it may become one
+        self._text = self._text[len(mark) :]
         return True
 
     def _end(self, spans: list[Span]) -> None:

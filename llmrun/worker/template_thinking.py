@@ -26,7 +26,7 @@ HARMONY = Channels(  # gpt-oss (common/parsers/gpt-oss.cpp)
     begins=("<|end|>", "<|start|>"),
     decides=("<|message|>",),
     # a commentary without a recipient is a preamble for the user; with one it is a call that nobody asked for
-    answer=r"(?!.* to=).*<\|channel\|>(?:final|commentary)(?:(?!<\|channel\|>).)*",
+    answer=r".*<\|channel\|>final(?:(?!<\|channel\|>).)*|(?:(?! to=).)*<\|channel\|>commentary(?:(?! to=).)*",
     thought=".*",
 )
 MUSE = Channels(  # common/parsers/muse-glimmer.cpp
@@ -56,7 +56,7 @@ _CHANNELS: tuple[tuple[tuple[str, ...], Channels], ...] = (
 )
 # By a text that a template writes or looks for, mostly the end mark: the first that is there
 _TAGS = (
-    ("<channel|>", Tags("<|channel>thought", "<channel|>")),  # Gemma 4
+    ("<channel|>", Tags("<|channel>thought", "<channel|>", stray=("<|channel>", "<channel|>"))),  # Gemma 4
     ("<|START_TEXT|>", Tags("<|START_THINKING|>", "<|END_THINKING|>", "<|START_TEXT|>", "<|END_TEXT|>")),  # Cohere
     ("<|END_THINKING|>", Tags("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")),
     ("<|inner_suffix|>", Tags("<|inner_prefix|>", "<|inner_suffix|>")),  # Apertus
