@@ -15,7 +15,8 @@ from llmrun.engine.protocol import DeviceInfo
 from llmrun.engine.questions import Questions
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError, QuestionTooLargeError, UnknownArchitectureError, UsageError
-from llmrun.gguf.encode import encode_header, without_tokenizer
+from llmrun.gguf.adapter import Adapter
+from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.device import UNIFIED_BACKENDS, Device
 from llmrun.memory.asked import footprint_of
@@ -37,7 +38,7 @@ class Answer:
 class Footprints:
     """Answers what a model takes with given settings.
 
-    trouble: why the engine did not answer last, None while it does.
+    trouble: why the engine did not answer last, None while it does. adapter_bytes: of the adapters it is run with.
     """
 
     def __init__(
@@ -46,18 +47,25 @@ class Footprints:
         machine: Machine = Machine(),
         standby: Standby | None = None,
         answers: Path | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
-        """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none."""
+        """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none.
+
+        adapters: those the model is run with, whatever the settings say.
+        """
         self.machine = machine
         self.trouble: EngineError | None = standby.trouble if standby else None
         self._header = header
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
         self._standby = standby
-        self._questions = Questions(self._ask_engine, answers)
+        self._adapters = tuple(encode_header(without_arrays(adapter.header)) for adapter in adapters)
+        self.adapter_bytes = sum(adapter.size for adapter in adapters)
+        self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
+        self._questions = Questions(self._ask_engine, answers, self._adapters)
         self._unknown: UnknownArchitectureError | None = None
         try:
-            self._estimator: Estimator | None = Estimator(header)
+            self._estimator: Estimator | None = Estimator(header, adapters)
         except UnknownArchitectureError as error:
             self._estimator, self._unknown = None, error
 
@@ -105,7 +113,7 @@ class Footprints:
                 *vocabulary_counts(self._header),
                 memory.n_ctx,
                 max(settings.n_threads, settings.n_threads_batch),
-                len(self._header.tensors),
+                self._n_tensors,
             ),
             tuple(device_overhead(device.backend) for device in machine.devices),
             maps=maps_file(settings, machine.devices),
@@ -142,7 +150,7 @@ class Footprints:
     def _ask_engine(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
         if self._standby is None:
             raise EngineError("the engine was not started")
-        return self._standby.dry_run(header, size, settings)
+        return self._standby.dry_run(header, size, settings, self._adapters)
 
     def _span(self, settings: RunSettings, machine: Machine) -> int | None:
         return None if self._estimator is None else self._estimator.weights(settings, machine).mapped

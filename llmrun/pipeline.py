@@ -32,7 +32,7 @@ from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import LocalRef, ModelRef
 from llmrun.settings import Constraints
-from llmrun.settling import Wishes, settle, stockroom_for
+from llmrun.settling import Settled, Wishes, settle, stockroom_for
 from llmrun.site import Site, find_site
 from llmrun.variant import Variant
 
@@ -42,6 +42,16 @@ if TYPE_CHECKING:
     from llmrun.hub.repository import Hit, Repository
     from llmrun.planning.plan_file import SavedPlan
     from llmrun.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, what the model's file says of itself, the files it lies in, and the machine that was planned for."""
+
+    summary: ModelSummary
+    variant: Variant
+    plan: Plan
+    site: Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class Listener:
     log: Callable[[str], None] | None = None
     note: Callable[[str], None] | None = None
     slow: Callable[[str], None] | None = None
-    planned: Callable[[Plan], None] | None = None
+    planned: Callable[[Planned], None] | None = None
     fetch: FetchListener | None = None
     progress: Callable[[float], None] | None = None
     step: Callable[[str], None] | None = None
@@ -94,7 +104,7 @@ def plan(
     listener: Listener = Listener(),
     *,
     offline: bool = False,
-) -> tuple[ModelSummary, Variant, Plan]:
+) -> Planned:
     """Return how a model would be run on this machine or another, before anything of it is fetched or loaded.
 
     Raises NotFoundError, GGUFError, HubError, UsageError or EngineError for a device that is not there,
@@ -104,7 +114,14 @@ def plan(
     with Standby() as standby:
         opened = _opened(ref, _search(standby, listener, offline=offline, on=on), listener)
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
-        return settled.chosen.summary, settled.chosen.variant, settled.plan
+        return _planned(settled)
+
+
+def _planned(settled: Settled, plan: Plan | None = None) -> Planned:
+    """Return a plan with what it is of. plan: what it became while it was loaded, None is as it was settled."""
+    plan = plan or settled.plan
+    stocked = settled.planner.variant(plan)
+    return Planned(stocked.summary, stocked.variant, plan, settled.site)
 
 
 def _search(
@@ -224,20 +241,21 @@ def pull(
         opened = _opened(
             ref, _search(standby, listener, offline=offline, fresh=not (offline or is_offline())), listener
         )
-        plan: Plan | None = None
+        planned: Planned | None = None
         found, wishes = opened.model.found(), Wishes(constraints, wish)
         try:
             settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
-            plan, variant = settled.plan, settled.chosen.variant
+            planned, variant = _planned(settled), settled.chosen.variant
         except InsufficientMemoryError as error:
             if len(found) > 1:
                 raise
             variant = found[0][0]
             if listener.note is not None:
                 listener.note(f"it does not fit here: {error.message}")
-    if plan is not None and listener.planned is not None:
-        listener.planned(plan)
-    return Pulled(variant, _fetch(variant, opened.repository, listener, local_dir), plan)
+    if planned is not None and listener.planned is not None:
+        listener.planned(planned)
+    paths = _fetch(variant, opened.repository, listener, local_dir)
+    return Pulled(variant, paths, None if planned is None else planned.plan)
 
 
 def _fetch(
@@ -292,14 +310,24 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+    """A loaded model, what its file says, and the plan it was loaded by; the engine is the caller's to close.
 
     record: remembers how fast an answer was beside what was predicted for it.
     """
 
     engine: Engine
-    plan: Plan
+    planned: Planned
     record: Callable[[Usage], None]
+
+    @property
+    def summary(self) -> ModelSummary:
+        """What its file says."""
+        return self.planned.summary
+
+    @property
+    def plan(self) -> Plan:
+        """How it is run."""
+        return self.planned.plan
 
 
 def start(
@@ -326,7 +354,7 @@ def start(
         threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, threads), wishes)
         if listener.planned is not None:
-            listener.planned(settled.plan)
+            listener.planned(_planned(settled))
         if not settled.chosen.variant.is_here:
             # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
             model = _fetched(settled.chosen.variant, opened, listener)
@@ -335,7 +363,7 @@ def start(
         engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
         try:
             remember_margins(_margins(engine, loaded, settled.site))
-            return Started(engine, loaded, planner.recorder(loaded))
+            return Started(engine, _planned(settled, loaded), planner.recorder(loaded))
         except BaseException:
             engine.close()
             raise

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from llmrun.adapters import check_adapters, read_adapters
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, InsufficientMemoryError
 from llmrun.folders import answers_folder
+from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.threads import Threads
 from llmrun.models import Found, Model
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.settings import Constraints
+from llmrun.settings import Constraints, Lora
 from llmrun.site import Site, described_site, find_site
 from llmrun.variant import Variant
 
@@ -36,6 +38,11 @@ class Wishes:
     wish: PlanWish
     on: Hardware | None = None
     replay: SavedPlan | None = None
+
+    @property
+    def loras(self) -> tuple[Lora, ...]:
+        """The adapters that the model is to be run with."""
+        return self.constraints.loras if self.replay is None else self.replay.settings.loras
 
     def site(self, standby: Standby, header: GGUFHeader, threads: Threads) -> Site:
         """Return the machine that is planned for."""
@@ -61,19 +68,24 @@ class Settled:
 class Stockroom:
     """Variants as they can be planned with on one machine, each made once: what is planned with again is at hand."""
 
-    def __init__(self, site: Site, standby: Standby | None) -> None:
-        """standby: whom to ask about them, None is arithmetic alone."""
+    def __init__(self, site: Site, standby: Standby | None, loras: tuple[Lora, ...] = ()) -> None:
+        """standby: whom to ask about them, None is arithmetic alone. loras: adapters that they are run with.
+
+        Raises as read_adapters.
+        """
         self.site = site
+        self._loras, self._adapters = loras, read_adapters(loras)
         self.speeds = speeds_of(site)
         self._standby = standby
         self._made: dict[str, tuple[GGUFHeader, Stocked]] = {}
 
     def stock(self, variants: Sequence[Found]) -> list[Stocked]:
-        """Return variants with these headers."""
+        """Return variants with these headers; raises GGUFError where an adapter was not made for one."""
         for variant, header in variants:
             known = self._made.get(variant.quant)
             if known is None or known[0] is not header:
-                (made,) = stock_of([(variant, header)], self.site, self._standby, self.speeds)
+                check_adapters(self._loras, self._adapters, header)
+                (made,) = stock_of([(variant, header)], self.site, self._standby, self.speeds, self._adapters)
                 self._made[variant.quant] = (header, made)
         return [self._made[variant.quant][1] for variant, _ in variants]
 
@@ -81,7 +93,7 @@ class Stockroom:
 def stockroom_for(model: Model, standby: Standby, wishes: Wishes, threads: Threads) -> Stockroom:
     """Return the variants of a model on the machine that is planned for."""
     site = wishes.site(standby, model.found()[0][1], threads)
-    return Stockroom(site, standby if site.here else None)
+    return Stockroom(site, standby if site.here else None, wishes.loras)
 
 
 def settle(model: Model, room: Stockroom, wishes: Wishes) -> Settled:
@@ -131,12 +143,14 @@ def speeds_of(site: Site) -> Speeds:
     return open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
 
 
-def stock_of(variants: Sequence[Found], site: Site, standby: Standby | None, speeds: Speeds) -> list[Stocked]:
+def stock_of(
+    variants: Sequence[Found], site: Site, standby: Standby | None, speeds: Speeds, adapters: Sequence[Adapter] = ()
+) -> list[Stocked]:
     """Return variants as they can be planned with."""
     from llmrun.stock import stocked
 
     answers = answers_folder()
-    return [stocked(variant, header, site, speeds, standby, answers) for variant, header in variants]
+    return [stocked(variant, header, site, speeds, standby, answers, adapters) for variant, header in variants]
 
 
 def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | None = None) -> Plan:

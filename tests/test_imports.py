@@ -31,13 +31,16 @@ FLOORS = (
         "memory.footprint",
         "memory.engine_memory",
         "engine.protocol",
+        "engine.wire",
         "engine.refusal",
+        "history.record",
     ),
     (
         "file_name",
         "grouping",
         "selecting",
         "report",
+        "gguf.adapter",
         "gguf.parse",
         "gguf.encode",
         "gguf.likeness",
@@ -45,6 +48,8 @@ FLOORS = (
         "gguf.splits",
         "gguf.stored",
         "gguf.summary",
+        "history.export",
+        "history.finding",
         "memory",
         "planning",
     ),
@@ -60,12 +65,16 @@ FLOORS = (
         "worker",
         "engine",
         "doctor",
+        "history",
+        "prompts",
     ),
     (
+        "adapters",
         "footprints",
         "inventory",
         "measurements",
         "speeds",
+        "states",
         "local",
         "margins",
         "site",
@@ -79,21 +88,25 @@ FLOORS = (
         "pipeline",
         "verification",
     ),
-    ("console", "chat", "cli"),
+    ("console", "chat", "cli", "library"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
+    "click": ("chat",),
     "llama_cpp": ("worker",),
     "filelock": ("hub",),
     "httpx2": ("hub",),
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
-    "msgspec": ("engine.protocol", "hardware.profile"),
+    "msgspec": ("engine.wire", "hardware.profile"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
     "prompt_toolkit": ("chat",),
+    "pyperclip": ("chat",),
     "rich": ("cli",),
+    "sqlite3": ("history",),
+    "tomli_w": ("prompts",),
     "typer": ("cli",),
 }
 
@@ -206,7 +219,18 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"llama_cpp", "huggingface_hub", "httpx2", "numpy", "jinja2", "msgspec", "prompt_toolkit", "psutil", "asyncio"}
+HEAVY = {
+    "llama_cpp",
+    "huggingface_hub",
+    "httpx2",
+    "numpy",
+    "jinja2",
+    "msgspec",
+    "prompt_toolkit",
+    "psutil",
+    "asyncio",
+    "sqlite3",
+}
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -81,7 +81,7 @@ def test_thoughts_and_answers_are_llama_cpps(case: Case) -> None:
 
 # ---- laws
 
-FORMATS = (
+FORMATS: tuple[Format, ...] = (
     USUAL,
     Tags("<think>", "</think>", "<response>", "</response>"),
     Tags("[THINK]", "[/THINK]"),

@@ -21,6 +21,7 @@ class Running:
     kv_type: o.KVType = None
     threads: o.Threads = None
     device: o.Devices = None
+    lora: o.Loras = None
     prefer: o.Prefer = None
     plan: o.PlanFile = None
     allow_disk: o.AllowDisk = False
@@ -30,10 +31,10 @@ class Running:
     offline: o.Offline = False
 
     def constraints(self) -> Constraints:
-        """Return what the user fixed; raises UsageError for devices that cannot be meant."""
+        """Return what the user fixed; raises UsageError for devices or adapters that cannot be meant."""
         from llmrun.cli.wishes import constraints_of
 
-        return constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device)
+        return constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora)
 
     def plan_wish(self) -> PlanWish:
         """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""

@@ -15,6 +15,7 @@ from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
+from llmrun.cli.history import history_app
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -49,7 +50,8 @@ def _root(
 @flat
 def chat(running: Running, answering: Answering, output: Output, model: o.Model = "guide") -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
-    from llmrun.cli.running import run_chat, wish_of
+    from llmrun.cli.chatting import run_chat
+    from llmrun.cli.running import wish_of
 
     run_chat(wish_of(model, running, answering, output))
 
@@ -72,6 +74,7 @@ def plan(
     threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    lora: o.Loras = None,
     prefer: o.Prefer = None,
     allow_disk: o.AllowDisk = False,
     reserve: o.Reserve = None,
@@ -98,7 +101,7 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
+    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora)
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 
@@ -240,6 +243,9 @@ def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> 
     from llmrun.cli.verifying import run_verify
 
     run_verify(model, as_json=json, quiet=quiet)
+
+
+app.add_typer(history_app, name="history")
 
 
 def main() -> None:

@@ -122,6 +122,16 @@ PlanFile = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="PATH[:SCALE]",
+        help="Run the model with a LoRA adapter, a GGUF file made for it; can be given many times.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
 Reserve = Annotated[
     str | None,
     typer.Option(

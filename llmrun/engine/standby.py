@@ -66,11 +66,13 @@ class Standby:
         """Whether an error is an engine's word, and not its death or absence."""
         return self._engine is not None and error is not self.trouble
 
-    def dry_run(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
+    def dry_run(
+        self, header: bytes, size: int, settings: RunSettings, adapters: tuple[bytes, ...] = ()
+    ) -> EngineMemory:
         """Ask as Engine.dry_run does; whoever dies of it is replaced, twice at most."""
         engine = self.engine
         try:
-            return engine.dry_run(header, size, settings)
+            return engine.dry_run(header, size, settings, adapters)
         except EngineError as error:
             if engine.has_ended:
                 self._bury(error)

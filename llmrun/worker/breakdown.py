@@ -148,6 +148,23 @@ def _device_of(kind: int, plain: bool) -> int | None:
     return None if plain and kind != default else device
 
 
+def buffers_of_vector(address: int) -> tuple[Buffers, ...]:
+    """Return the buffers a std::vector of pointers to them at an address holds, none where that cannot be read here.
+
+    Their bytes count as weights.
+    """
+    if not _is_readable():
+        return ()
+    begin, end = (ctypes.c_uint64 * 2).from_address(address)
+    count, rest = divmod(end - begin, ctypes.sizeof(_Pointer))
+    if rest or not 0 < count <= _MAX_ROWS:
+        return ()
+    kind_of_buffer = bind("ggml_backend_buffer_get_type", _Pointer, _Pointer)
+    size_of_buffer = bind("ggml_backend_buffer_get_size", ctypes.c_size_t, _Pointer)
+    pointers = (ctypes.c_uint64 * count).from_address(begin)
+    return tuple(_buffers(kind_of_buffer(one), size_of_buffer(one), 0, 0) for one in pointers)
+
+
 def read_state(memory: Any) -> int | None:
     """Return the bytes of recurrent state in a context's memory, None where they cannot be told apart exactly.
 

@@ -88,6 +88,15 @@ class PromptEncoder:
         """
         self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens))
 
+    @property
+    def remembered(self) -> Prompt:
+        """The conversation whose tokens will be taken over; empty at first."""
+        return self._remembered
+
+    def recall(self, prompt: Prompt) -> None:
+        """Remember a conversation of another time."""
+        self._remembered = prompt
+
     def splitter(self, prompt: Prompt) -> Splitter:
         """Return what parts thoughts from the answer that follows a prompt."""
         controls = [self._vocabulary.text(token) for token in self._mark_tokens]

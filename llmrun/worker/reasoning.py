@@ -58,9 +58,11 @@ class Tags:
             state = "thought"
         elif prompt.endswith(self.end):
             state = "after"
-        marks = (mark_controls(m, controls) for m in (self.start, self.end, self.answer_start, self.answer_end))
+        start, end, *around = (
+            mark_controls(mark, controls) for mark in (self.start, self.end, self.answer_start, self.answer_end)
+        )
         stray = tuple(mark_controls(mark, controls) for mark in self.stray)
-        return _TagSplitter(Tags(*marks, stray=stray), controls, state)
+        return _TagSplitter(Tags(start, end, around[0], around[1], stray), controls, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,11 @@ class Splitter(ABC):
     def is_answering(self) -> bool:
         """Whether what comes next belongs to the answer, as far as can be known."""
         return self._state in ("before", "answer")
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a thought, or a header that is not for people, is being written."""
+        return self._state in ("thought", "header")
 
     def push(self, text: str) -> list[Span]:
         """Take text and return the spans that are certain now."""

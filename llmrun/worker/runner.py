@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmrun.engine.protocol import (
+    CountTokens,
     DeviceList,
     DryRun,
     DryRunResult,
@@ -22,9 +23,11 @@ from llmrun.engine.protocol import (
     MeasureProgress,
     ModelInfo,
     Phase,
+    RestoreState,
+    SaveState,
     Work,
-    as_text,
 )
+from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
@@ -55,20 +58,32 @@ class Runner:
             case Load():
                 self._load(command)
             case Generate():
-                if self._session is None:
-                    raise EngineError("no model is loaded")
-                self._session.answer(command, self._emit)
+                self._loaded().answer(command, self._emit)
+            case CountTokens():
+                self._emit(self._loaded().count(command.messages, self._emit))
+            case SaveState():
+                self._emit(Phase("state"))
+                self._emit(self._loaded().save(_path(command.path), command.offset, command.limit))
+            case RestoreState():
+                self._emit(Phase("state"))
+                path = _path(command.path)
+                self._emit(self._loaded().restore(path, command.offset, command.size, command.sha256))
             case DryRun():
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
                 self._emit(Phase("dry_run"))
-                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings)))
+                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings, command.adapters)))
             case ListDevices():
                 self._emit(Phase("devices"))
                 self._emit(DeviceList(devices().list(command.endpoints), engine_info()))
             case Measure():
                 self._emit(Phase("measure"))
                 self._measure(command)
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise EngineError("no model is loaded")
+        return self._session
 
     def _measure(self, command: Measure) -> None:
         from llmrun.worker.measure import DEFAULT_SIZE, measure  # here: who only answers starts without it
@@ -82,10 +97,11 @@ class Runner:
             raise EngineError("a model is loaded already: a worker holds one")
         started = time.perf_counter()
         self._emit(Phase("load"))
-        path = Path(os.fsdecode(command.path.encode("latin-1")))
+        path = _path(command.path)
         with engine_log().recording() as log:
             model = load_model(path, command.settings, self._tell_progress())
             try:
+                model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
                 context = Context(model, command.settings, self.cancel)
             except LLMRunError:
                 model.close()  # so that other settings can be tried
@@ -117,6 +133,10 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _path(text: str) -> Path:
+    return Path(os.fsdecode(text.encode("latin-1")))
 
 
 def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:

@@ -6,11 +6,28 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from llmrun.engine.protocol import Chunk, Event, FinishReason, Generate, Phase, PrefillProgress, Usage
+from llmrun.engine.protocol import (
+    Chunk,
+    Event,
+    FinishReason,
+    Generate,
+    Message,
+    Phase,
+    PrefillProgress,
+    StateRestored,
+    StateSaved,
+    TokenCounts,
+    Usage,
+)
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
 from llmrun.settings import MAX_N_CTX
+from llmrun.thinking import Variables
+from llmrun.worker import state
+from llmrun.worker.grammar import AnswerGrammar
 from llmrun.worker.llama import CancelFlag, Context
+from llmrun.worker.overlap import common_prefix, find_moves
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.reasoning import Span
 from llmrun.worker.sampling import Sampler
@@ -65,15 +82,16 @@ class Session:
 
         Raises ContextOverflowError before anything is read if the prompt leaves no room for an answer.
         """
-        prompt = self._encode(request, emit)
+        prompt = self._encode(request.messages, request.variables, emit)
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
-        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens)
+        grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens, grammar)
         answer = _Answer(StreamingText(request.stop, self._encoder.splitter(prompt)), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
-            cached = self._reuse(prompt.tokens)
+            cached = self._reuse(prompt.tokens, shift=request.shift)
             whole = self._prefill(prompt.tokens, cached, emit)
             read = time.perf_counter()
             if whole:
@@ -95,12 +113,42 @@ class Session:
         self._show(answer, answer.text.finish(), emit)
         emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
 
-    def _encode(self, request: Generate, emit: Emit) -> Prompt:
+    def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
+        """Count a conversation's tokens; nothing of it is read."""
+        whole = self._encode(messages, {}, emit)
+        contents = [self._vocabulary.tokenize(message.content, parse_special=False) for message in messages]
+        return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
+
+    def save(self, path: Path, offset: int, limit: int) -> StateSaved:
+        """Write the context's state into a file, see `worker.state`; nothing where there is none, or it is too large.
+
+        Raises EngineError where it cannot be written.
+        """
+        if not self._past or self._context.move_pending:
+            return StateSaved(0, "", 0)
+        known = self._encoder.remembered
+        record = state.Record(tuple(self._past), known.text, known.tokens)
+        saved = state.save(path, offset, limit, record, self._context)
+        return StateSaved(0, "", 0) if saved is None else StateSaved(*saved, len(self._past))
+
+    def restore(self, path: Path, offset: int, size: int, sha256: str) -> StateRestored:
+        """Take back a state; where it is not what it should be, the session is as new."""
+        self._forget()
+        self._encoder.recall(Prompt("", ()))
+        record = state.restore(path, offset, size, sha256, self._context)
+        if record is None or self._context.n_past() != len(record.past) or len(record.past) > self._context.n_ctx:
+            self._context.forget(data=True)
+            return StateRestored(0)
+        self._past = list(record.past)
+        self._encoder.recall(record.prompt)
+        return StateRestored(len(self._past))
+
+    def _encode(self, conversation: Sequence[Message], variables: Variables, emit: Emit) -> Prompt:
         """Make the prompt; only the template itself runs in the phase of that name, which must not take long."""
         emit(Phase("prefill"))
-        messages = self._encoder.neutralize(request.messages)
+        messages = self._encoder.neutralize(conversation)
         emit(Phase("template"))
-        text = self._encoder.render(messages, request.variables)
+        text = self._encoder.render(messages, variables)
         emit(Phase("prefill"))
         return self._encoder.tokenize(text)
 
@@ -120,15 +168,20 @@ class Session:
             return f"shorten it, or take a model with a longer context: this one was trained on {n_ctx_train:,} tokens"
         return f"a larger context may help: --ctx {min(n_ctx_train or MAX_N_CTX, _next_power_of_two(n_tokens + 512))}"
 
-    def _reuse(self, prompt: Sequence[int]) -> int:
-        """Keep the longest common prefix in memory; the last token is always read again, for its logits."""
-        common = 0
-        for ours, theirs in zip(self._past, prompt[:-1], strict=False):
-            if ours != theirs:
-                break
-            common += 1
-        kept = self._context.keep(common)
-        del self._past[kept:]
+    def _reuse(self, prompt: Sequence[int], *, shift: bool) -> int:
+        """Keep the longest common prefix in memory; the last token is always read again, for its logits.
+
+        shift: where something was dropped from the prompt, what came after it is kept too and moved up.
+        """
+        if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
+            self._forget()
+        start = common_prefix(self._past, prompt[:-1])
+        moves = find_moves(self._past, prompt[:-1], start) if shift and self._context.can_move else []
+        for move in moves:
+            self._context.move(move.old, move.new, move.n_tokens)
+        n_kept = moves[-1].new + moves[-1].n_tokens if moves else start
+        kept = self._context.keep(n_kept)
+        self._past = list(prompt[:kept])
         return kept
 
     def _prefill(self, prompt: Sequence[int], done: int, emit: Emit) -> bool:
@@ -165,16 +218,22 @@ class Session:
 
     def _resynchronize(self) -> None:
         """After a decode that did not finish, believe the memory about what it holds."""
+        # half a step may be in a recurrent state, half a rotation in keys that were moved
+        if self._context.model.is_recurrent or self._context.move_pending:
+            self._forget()
+            return
         kept = self._context.keep(min(len(self._past), self._context.n_past()))
-        if self._context.model.is_recurrent:  # half a step may be in its state
-            self._context.forget()
-            kept = 0
         del self._past[kept:]
+
+    def _forget(self) -> None:
+        self._context.forget()
+        self._past.clear()
 
     def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
         while True:
             if self._cancel.is_set():
                 return "cancelled"
+            sampler.is_constrained = not answer.text.is_thinking
             token = sampler.draw(self._context)
             if self._vocabulary.is_end(token) and not self._ends_thought(answer, token):
                 return "stop"

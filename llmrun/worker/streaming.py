@@ -28,6 +28,11 @@ class StreamingText:
         """Whether what comes next belongs to the answer, as far as can be known."""
         return self._splitter is None or self._splitter.is_answering
 
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a thought, or what leads from it to the answer, is being written."""
+        return self._splitter is not None and self._splitter.is_thinking
+
     def push(self, piece: bytes) -> list[Span]:
         """Take the bytes of one token and return the text that can be shown now."""
         text = self._decoder.decode(piece)
