@@ -27,6 +27,7 @@ from llmrun.reference import parse_reference
 from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
+from llmrun.thinking import choose_thinking
 from llmrun.units import format_seconds
 
 
@@ -43,6 +44,7 @@ class Wish:
     max_tokens: int | None
     stop: tuple[str, ...]
     system: str | None
+    think: str | None
     json: bool
     quiet: bool
     verbose: bool
@@ -60,6 +62,7 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.max_tokens,
         tuple(answering.stop or ()),
         answering.system,
+        answering.think,
         output.json,
         output.quiet,
         output.verbose,
@@ -86,6 +89,7 @@ def run_once(wish: Wish, prompt: str | None) -> None:
                 {
                     "model": info_of(engine).name,
                     "answer": answered.text,
+                    "thoughts": answered.thoughts,
                     "finish_reason": answered.finish_reason,
                     "usage": usage_figures(answered.usage),
                     "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
@@ -157,9 +161,22 @@ class RunningModel:
         console.clear_status()
         if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")
+        self._set_thinking(started)
         self._started = started
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
+
+    def _set_thinking(self, started: pipeline.Started) -> None:
+        """Let all answers be thought over as was wished; raises UsageError, with the engine closed, where that cannot be."""
+        info = info_of(started.engine)
+        try:
+            choice = choose_thinking(self._wish.think, info.thinking, info.name, started.plan.decode)
+        except UsageError:
+            started.engine.close()
+            raise
+        started.engine.variables = choice.variables
+        if choice.notice:
+            self._console.say(f"note: {choice.notice}")
 
     def answered(self, usage: Usage) -> None:
         """Remember how fast an answer was, and say so, once, where memory is short."""

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -46,6 +46,7 @@ from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
+from llmrun.thinking import Variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Engine:
     """A model that answers, in a process of its own.
 
     The process starts at once; `load` makes it useful, and before that it can be asked what a model would take. Use as
-    a context manager, or `close` it.
+    a context manager, or `close` it. variables: of the chat template, for all answers whose request says nothing else.
     """
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
@@ -69,6 +70,7 @@ class Engine:
         self._worker = WorkerProcess(on_log)
         self.info: ModelInfo | None = None
         self.times: StartTimes | None = None
+        self.variables: Variables = {}
         self._last: Answer | None = None
         self._broken_off = False
         self._start = self._engine_import = 0.0
@@ -108,7 +110,7 @@ class Engine:
     def answer(self, request: Generate) -> Answer:
         """Start answering; iterate over what this returns. An earlier answer that was left unread is ended first."""
         self._end_last_answer()
-        self._worker.send(request)
+        self._worker.send(replace(request, variables={**self.variables, **request.variables}))
         self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
         return self._last
 
