@@ -162,6 +162,7 @@ class HistoryError(LLMRunError):
     exit_code = 8
     http_status = 500
 
+
 class IncompleteAnswerError(LLMRunError):
     """An answer that was to follow a schema or a grammar was cut off before it did; what there is of it was printed."""
 

@@ -64,7 +64,8 @@ def test_the_length_of_an_answer_is_a_setting_too() -> None:
 
 def test_another_model_brings_its_own_settings_but_not_for_what_the_user_said() -> None:
     said = parse_setting(SETTLED, "temp", "0.2")
-    other = said.for_model({"general.sampling.temp": 1.5, "general.sampling.top_k": 7})
+    info = model_info(sampling={"general.sampling.temp": 1.5, "general.sampling.top_k": 7})
+    other = said.for_model(info, None)
     assert other.sampling.temperature == 0.2
     assert other.sampling.top_k == 7
     assert (other.origin["temperature"], other.origin["top_k"]) == ("user", "model")

@@ -21,6 +21,7 @@ FLOORS = (
         "repo_path",
         "sampling",
         "settings",
+        "thinking",
         "variant",
         "gguf.header",
         "gguf.types",

@@ -19,6 +19,10 @@ def _first_words(found: Sequence[Summary]) -> str:
     return "\n".join(f"{summary.name or summary.id}  {summary.first}" for summary in found)
 
 
+def _unknown() -> None:
+    return None
+
+
 def _no_clipboard(_: str) -> None: ...
 
 
@@ -30,7 +34,7 @@ class Hands:
     no editor. copy: puts a text into the clipboard. plan_lines: how the model runs, as lines to read. switch: loads
     another model by its name in the place of the one that an engine holds, and returns the engine that holds it; raises
     UsageError or NotFoundError for a name that means none, with the old engine as it was. listing: kept conversations
-    as lines to read.
+    as lines to read. speed: tokens a second that the model is predicted to write.
     """
 
     choose: Callable[[str, Mapping[str, str]], str] | None = None
@@ -38,4 +42,5 @@ class Hands:
     copy: Callable[[str], None] = _no_clipboard
     plan_lines: Callable[[], list[str]] = _no_lines
     switch: Callable[[str, Engine], Engine] | None = None
+    speed: Callable[[], float | None] = _unknown
     listing: Callable[[Sequence[Summary]], str] = _first_words

@@ -101,7 +101,9 @@ class Talk:
         if self.hands.switch is None:
             raise UsageError("the model cannot be changed here", "name it when the chat begins: llmrun chat MODEL")
         self.engine = self.hands.switch(name, self.engine)
-        self.settings = self.settings.for_model(self.model_info().sampling)
+        self.settings = self.settings.for_model(self.model_info(), self.hands.speed())
+        if self.settings.thinking.notice:
+            self.console.say(f"note: {self.settings.thinking.notice}")
         self.last, self._told_full = None, False
 
     def take_up(self, saved: Saved) -> None:
@@ -200,6 +202,8 @@ class Talk:
             settings.stop,
             max(1, room),
             shift=conversation.n_dropped > 0,
+            grammar=settings.grammar,
+            variables=settings.thinking.variables,
         )
 
     def _survive(self, error: LLMRunError) -> None:

@@ -20,7 +20,7 @@ from llmrun.cli.choosing import with_a_model
 from llmrun.cli.conversations import list_text
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.one_key import ask_one_key
-from llmrun.cli.running import RunningModel, Wish, answer_settings, info_of, tell_times
+from llmrun.cli.running import RunningModel, Wish, settled, tell_times
 from llmrun.cli.story import LEAVING
 from llmrun.console import Console
 from llmrun.engine.client import Engine
@@ -60,10 +60,11 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
     model = RunningModel(wish, console, whole_story=typed)
     keeper = Keeper(kept.store, Vault() if kept.is_kept else None, model.kept, is_kept=kept.is_kept)
     engine = model.start()
+    settings = settled(wish, model, engine, console)
     talk = Talk(
         engine,
         model.start,
-        answer_settings(wish, info_of(engine)),
+        settings,
         console,
         Conversation(clean_text(wish.system) if wish.system else None),
         _hands(model, console) if typed else Hands(plan_lines=model.plan_lines),
@@ -107,6 +108,7 @@ def _hands(model: RunningModel, console: Console) -> Hands:
         copy=lambda text: copy_text(text, console.control),
         plan_lines=model.plan_lines,
         switch=switch,
+        speed=model.speed,
         listing=lambda found: list_text(found, datetime.now(UTC)),
     )
 

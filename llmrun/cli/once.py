@@ -9,7 +9,7 @@ from llmrun.chat.answering import Answered, stream_answer
 from llmrun.chat.lines import clean_text
 from llmrun.cli.asking import Asking, cut_off, read_question, seeded
 from llmrun.cli.prompting import Chosen
-from llmrun.cli.running import RunningModel, Wish, answer_settings, info_of, tell_times
+from llmrun.cli.running import RunningModel, Wish, info_of, settled, tell_times
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message
@@ -28,7 +28,7 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
     question = read_question(prompt, asking.file, chosen)
     model = RunningModel(wish, console)
     with model.start() as engine:
-        settings = answer_settings(wish, info_of(engine))
+        settings = settled(wish, model, engine, console)
         if asking.answers > 1 and settings.sampling.temperature <= 0:
             console.say("note: at temperature 0 all answers are the same; --temp 0.8 draws others")
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
@@ -37,7 +37,14 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
         for sampling in seeded(settings.sampling, asking.answers, lambda: answers[-1].usage):
             if answers and not wish.json:
                 console.answer("\n")
-            request = Generate(messages, sampling, settings.max_tokens, settings.stop, grammar=wish.grammar)
+            request = Generate(
+                messages,
+                sampling,
+                settings.max_tokens,
+                settings.stop,
+                grammar=settings.grammar,
+                variables=settings.thinking.variables,
+            )
             answers.append(_answer_once(engine, request, console, as_json=wish.json))
             model.answered(answers[-1].usage)
             if answers[-1].finish_reason == "cancelled":
@@ -58,6 +65,7 @@ def _answer_once(engine: Engine, request: Generate, console: Console, *, as_json
             {
                 "model": info_of(engine).name,
                 "answer": answered.text,
+                "thoughts": answered.thoughts,
                 "finish_reason": answered.finish_reason,
                 "usage": usage_figures(answered.usage),
                 "sampling": asdict(request.sampling) | {"seed": answered.usage.seed},

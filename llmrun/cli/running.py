@@ -19,6 +19,7 @@ from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, save
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
+from llmrun.errors import UsageError
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
@@ -26,6 +27,7 @@ from llmrun.reference import parse_reference
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
 from llmrun.states import state_key
+from llmrun.thinking import choose_thinking
 from llmrun.units import format_seconds
 
 
@@ -43,6 +45,7 @@ class Wish:
     stop: tuple[str, ...]
     system: str | None
     grammar: Grammar | None
+    think: str | None
     json: bool
     quiet: bool
     verbose: bool
@@ -61,12 +64,11 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         tuple(answering.stop or ()),
         answering.system,
         grammar_wish(answering.schema, answering.grammar, answering.stop),
+        answering.think,
         output.json,
         output.quiet,
         output.verbose,
     )
-
-
 
 
 class RunningModel:
@@ -131,6 +133,10 @@ class RunningModel:
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
 
+    def speed(self) -> float | None:
+        """Return the tokens a second that it is predicted to write, None where nothing is known."""
+        return self._started.plan.decode if self._started else None
+
     def answered(self, usage: Usage) -> None:
         """Remember how fast an answer was, and say so, once, where memory is short."""
         assert self._started is not None
@@ -146,10 +152,26 @@ def info_of(engine: Engine) -> ModelInfo:
     return engine.info
 
 
-def answer_settings(wish: Wish, info: ModelInfo) -> AnswerSettings:
-    """Return how a model is to answer: as was wished, else as its file says."""
+def settled(wish: Wish, model: RunningModel, engine: Engine, console: Console) -> AnswerSettings:
+    """Return how a started model is to answer, and say what nobody asked for.
+
+    Raises UsageError, with the engine closed, for a wish about thinking that the model's template cannot fulfil.
+    """
+    try:
+        settings = _answer_settings(wish, info_of(engine), model.speed())
+    except UsageError:
+        engine.close()
+        raise
+    if settings.thinking.notice:
+        console.say(f"note: {settings.thinking.notice}")
+    return settings
+
+
+def _answer_settings(wish: Wish, info: ModelInfo, speed: float | None) -> AnswerSettings:
     sampling, origin = choose_sampling(wish.sampling, info.sampling)
-    return AnswerSettings(sampling, origin, wish.max_tokens, tuple(map(clean_text, wish.stop)))
+    thinking = choose_thinking(wish.think, info.thinking, info.name, speed)
+    stop = tuple(map(clean_text, wish.stop))
+    return AnswerSettings(sampling, origin, wish.max_tokens, stop, wish.grammar, wish.think, thinking)
 
 
 def tell_times(engine: Engine, usage: Usage, console: Console) -> None:

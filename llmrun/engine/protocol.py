@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from llmrun import errors
@@ -10,16 +10,21 @@ from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
+from llmrun.thinking import Thinking, Variables
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; role is "system", "user" or "assistant"."""
+    """One message of a conversation; role is "system", "user" or "assistant".
+
+    thoughts: the reasoning that came before an answer; the model's template decides whether it is shown to it again.
+    """
 
     role: str
     content: str
+    thoughts: str = ""
 
 
 # ---- to the worker
@@ -48,6 +53,8 @@ class Grammar:
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
+    stop: texts that end the answer; thoughts are not looked through for them. variables: of the chat template, as
+    Thinking.choices has them.
     room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
     answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
@@ -61,6 +68,7 @@ class Generate:
     room: int = 1
     shift: bool = False
     grammar: Grammar | None = None
+    variables: Variables = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +173,7 @@ class ModelInfo:
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
     memory: the buffers as they were really allocated, None where the engine could not be read.
+    thinking: what it can do about reasoning, as its template shows.
     """
 
     name: str
@@ -179,6 +188,7 @@ class ModelInfo:
     sampling: dict[str, float]
     load_seconds: float
     memory: EngineMemory | None
+    thinking: Thinking = field(default_factory=Thinking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,7 @@ class Usage:
     """What an answer took.
 
     prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
-    the rest where that was cancelled.
+    the rest where that was cancelled. thought_tokens: those of completion_tokens that came before the answer.
     """
 
     prompt_tokens: int
@@ -213,15 +223,20 @@ class Usage:
     prompt_seconds: float
     completion_seconds: float
     seed: int
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text of the answer; the last one has a finish reason and the usage."""
+    """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
+
+    thought: the text is reasoning, without the marks around it.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)

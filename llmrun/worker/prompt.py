@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from llmrun.engine.protocol import Message
+from llmrun.thinking import Variables
+from llmrun.worker.reasoning import CONTROL, Splitter
 from llmrun.worker.template import ChatTemplate
 from llmrun.worker.vocabulary import Vocabulary
 
 _HARMLESS_KEPT = 1000  # messages
-# Unicode noncharacters: never assigned, so no honest text has them
-_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
+# Unicode noncharacters: never assigned, so no honest text has them; the last of the block is reasoning.CONTROL
+_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDEF))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,12 @@ class PromptEncoder:
         self._mark = _MARKS[0]
         self._harmless: set[str] = set()  # messages known to hold no control text, so that a turn looks only at its own
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], variables: Variables | None = None) -> str:
         """Return a conversation as text up to where the answer begins, with marks where messages hold control texts.
 
         Runs the model's template, which may take time or end the process.
         """
-        return self._template.render(messages)
+        return self._template.render(messages, variables=variables)
 
     def neutralize(self, messages: Sequence[Message]) -> list[Message]:
         """Put marks into what people wrote, wherever it would become a control token."""
@@ -51,17 +54,38 @@ class PromptEncoder:
         return [self._neutralized(message) for message in messages]
 
     def tokenize(self, text: str) -> Prompt:
-        """Return the tokens of a rendered conversation; those of the last one are taken over."""
-        known = self._remembered
-        if known.text and text.startswith(known.text):
-            rest = self._tokens(text[len(known.text) :])
-            # a SentencePiece tokenizer puts a space before text that begins a piece: only a control token can follow
-            if rest and self._vocabulary.piece(rest[0]) == b"":
-                return Prompt(text, known.tokens + tuple(rest))
+        """Return the tokens of a rendered conversation; those of the last one are taken over as far as it is the same.
+
+        That may be up to its last answer only, where the template leaves out the thoughts before it.
+        """
+        for known in (self._remembered, self._shared(text)):
+            if known.text and text.startswith(known.text):
+                rest = self._tokens(text[len(known.text) :])
+                # SentencePiece puts a space before text that begins a piece: only a control token can follow
+                if rest and self._vocabulary.piece(rest[0]) == b"":
+                    return Prompt(text, known.tokens + tuple(rest))
         return Prompt(text, tuple(self._with_bos(self._tokens(text))))
 
+    def _shared(self, text: str) -> Prompt:
+        """What is remembered, up to the last control token that both texts have in the same place."""
+        known, vocabulary = self._remembered, self._vocabulary
+        common, at = _common_length(known.text, text), len(known.text)
+        for index in reversed(range(len(known.tokens))):
+            if vocabulary.piece(known.tokens[index]) != b"":
+                continue
+            control = vocabulary.text(known.tokens[index])
+            at = known.text.rfind(control, 0, at)
+            if at <= 0:  # none but the one that _with_bos put there
+                break
+            if at + len(control) <= common:
+                return Prompt(text[:at], known.tokens[:index])
+        return Prompt("", ())
+
     def remember(self, prompt: Prompt, answer: str, answer_tokens: Sequence[int]) -> None:
-        """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again."""
+        """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again.
+
+        answer: all that was written, thoughts and the texts of control tokens included.
+        """
         self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens))
 
     @property
@@ -73,18 +97,42 @@ class PromptEncoder:
         """Remember a conversation of another time."""
         self._remembered = prompt
 
+    def splitter(self, prompt: Prompt) -> Splitter:
+        """Return what parts thoughts from the answer that follows a prompt."""
+        controls = [self._vocabulary.text(token) for token in self._mark_tokens]
+        return self._template.format.splitter(prompt.text, controls)
+
+    def is_mark(self, token: int) -> bool:
+        """Tell whether marks around thoughts have this control token in them."""
+        return token in self._mark_tokens
+
+    def written(self, token: int) -> bytes:
+        """Return what a token stands for to the splitter: its bytes, or for a control token of the marks its text."""
+        if token in self._mark_tokens:
+            return (CONTROL + self._vocabulary.text(token)).encode()
+        return self._vocabulary.piece(token)
+
+    @cached_property
+    def _mark_tokens(self) -> frozenset[int]:
+        vocabulary = self._vocabulary
+        tokens = {t for mark in self._template.format.marks for t in vocabulary.tokenize(mark, parse_special=True)}
+        return frozenset(token for token in tokens if vocabulary.piece(token) == b"")
+
     def _neutralized(self, message: Message) -> Message:
-        content, vocabulary = message.content, self._vocabulary
-        if content in self._harmless:
-            return message
-        plain = vocabulary.tokenize(content, parse_special=False)
-        if plain == vocabulary.tokenize(content, parse_special=True):
+        content, thoughts = self._harmless_text(message.content), self._harmless_text(message.thoughts)
+        return replace(message, content=content, thoughts=thoughts)
+
+    def _harmless_text(self, text: str) -> str:
+        vocabulary = self._vocabulary
+        if not text or text in self._harmless:
+            return text
+        if vocabulary.tokenize(text, parse_special=False) == vocabulary.tokenize(text, parse_special=True):
             if len(self._harmless) >= _HARMLESS_KEPT:
                 self._harmless.clear()
-            self._harmless.add(content)
-            return message
+            self._harmless.add(text)
+            return text
         pattern = _any_of(vocabulary.control_texts)
-        return replace(message, content=pattern.sub(lambda m: m[0][:1] + self._mark + m[0][1:], content))
+        return pattern.sub(lambda m: m[0][:1] + self._mark + m[0][1:], text)
 
     def _tokens(self, text: str) -> list[int]:
         vocabulary = self._vocabulary
@@ -106,11 +154,16 @@ class PromptEncoder:
         return tokens
 
 
+def _common_length(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(text) for text in texts) or "(?!)")
 
 
 def _unused_mark(messages: Sequence[Message]) -> str:
     """Return a mark that no message contains; the choice is the same for every turn of an honest conversation."""
-    everything = "".join(message.content for message in messages)
+    everything = "".join(message.content + message.thoughts for message in messages)
     return next((mark for mark in _MARKS if mark not in everything), _MARKS[0])

@@ -168,4 +168,5 @@ def _describe(
         sampling=model.recommended_sampling(),
         load_seconds=seconds,
         memory=memory,
+        thinking=template.thinking,
     )
