@@ -26,10 +26,14 @@ FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; role is "system", "user" or "assistant"."""
+    """One message of a conversation; role is "system", "user" or "assistant".
+
+    images: paths of the files of images that come before the text.
+    """
 
     role: str
     content: str
+    images: tuple[str, ...] = ()
 
 
 # ---- to the worker
@@ -132,7 +136,8 @@ class ModelInfo:
 
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
-    memory: the buffers as they were really allocated, None where the engine could not be read.
+    memory: the buffers as they were really allocated, None where the engine could not be read. vision: whether it can
+    be shown images.
     """
 
     name: str
@@ -147,6 +152,7 @@ class ModelInfo:
     sampling: dict[str, float]
     load_seconds: float
     memory: EngineMemory | None
+    vision: bool = False
 
 
 @dataclass(frozen=True, slots=True)

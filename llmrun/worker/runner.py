@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import (
     DeviceList,
@@ -36,6 +38,9 @@ from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.template import ChatTemplate
+
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
 
 _PROGRESS_INTERVAL = 0.1  # seconds
 
@@ -87,6 +92,7 @@ class Runner:
             model = load_model(path, command.settings, self._tell_progress())
             try:
                 model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
+                vision = _load_vision(model, command.settings)
                 context = Context(model, command.settings, self.cancel)
             except LLMRunError:
                 model.close()  # so that other settings can be tried
@@ -95,9 +101,10 @@ class Runner:
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
-        encoder = PromptEncoder(model.vocabulary, template)
-        self._session = Session(context, model.vocabulary, encoder, self.cancel)
-        self._emit(Loaded(_describe(path, model, context, template, memory, time.perf_counter() - started)))
+        encoder = PromptEncoder(model.vocabulary, template, vision)
+        self._session = Session(context, model.vocabulary, encoder, self.cancel, vision)
+        info = _describe(path, model, context, template, memory, time.perf_counter() - started)
+        self._emit(Loaded(replace(info, vision=vision is not None)))
 
     def _tell_progress(self) -> Callable[[float], bool]:
         tell = self._throttled(LoadProgress)
@@ -118,6 +125,14 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _load_vision(model: Model, settings: RunSettings) -> Vision | None:
+    if settings.projector is None:
+        return None
+    from llmrun.worker.vision import Vision  # here: a library more, which most models do not need
+
+    return Vision(model.pointer, Path(settings.projector), settings)
 
 
 def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:

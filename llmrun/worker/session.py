@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import Chunk, Event, FinishReason, Generate, Phase, PrefillProgress, Usage
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
@@ -14,6 +15,9 @@ from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import Sampler
 from llmrun.worker.streaming import StreamingText
 from llmrun.worker.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
 
 Emit = Callable[[Event], None]
 
@@ -47,8 +51,16 @@ class _Answer:
 class Session:
     """Answers conversations one after another; what the context already holds of the next one is not read again."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary, encoder: PromptEncoder, cancel: CancelFlag) -> None:
+    def __init__(
+        self,
+        context: Context,
+        vocabulary: Vocabulary,
+        encoder: PromptEncoder,
+        cancel: CancelFlag,
+        vision: Vision | None = None,
+    ) -> None:
         self._context = context
+        self._vision = vision
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._cancel = cancel
@@ -66,7 +78,7 @@ class Session:
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
-        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens)
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, [token for token in prompt.tokens if token >= 0])
         answer = _Answer(StreamingText(request.stop), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
@@ -100,7 +112,7 @@ class Session:
         return self._encoder.tokenize(text)
 
     def _check_room(self, prompt: Prompt, room: int) -> None:
-        n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
+        n_prompt, n_ctx = len(prompt.tokens) + prompt.extra_cells, self._context.n_ctx
         if n_prompt == 0:  # there would be no logits to draw the first token from
             raise EngineError("the conversation is empty once the model's chat template has rendered it")
         if n_prompt + room > n_ctx:
@@ -131,9 +143,18 @@ class Session:
         cached, started = done, time.perf_counter()
         told, self._n_read = started, 0
         while done < len(prompt):
-            step = prompt[done : done + self._n_step]
+            step = text_before_image(prompt[done : done + self._n_step])
             before = time.perf_counter()
-            if self._cancel.is_set() or not self._read(step, done, last=done + len(step) == len(prompt)):
+            if self._cancel.is_set():
+                return False
+            if not step:
+                n_pos = self._show(prompt[done], done)
+                if not n_pos:
+                    return False
+                done += n_pos
+                self._n_read += n_pos
+                continue
+            if not self._read(step, done, last=done + len(step) == len(prompt)):
                 return False
             done += len(step)
             self._n_read += len(step)
@@ -147,6 +168,17 @@ class Session:
     def _read(self, tokens: Sequence[int], position: int, *, last: bool) -> bool:
         """Put tokens into memory; returns False when it was cancelled."""
         status = self._context.decode(tokens, position, want_logits=last)
+        return self._took(tokens, position, status)
+
+    def _show(self, token: int, position: int) -> int:
+        """Put the image that a token stands for into memory; returns its positions, 0 when it was cancelled."""
+        assert self._vision is not None
+        span = self._vision.span(token)
+        status = self._vision.read(span, self._context.pointer, position, self._context.n_step)
+        return span.n_pos if self._took([token] * span.n_pos, position, status) else 0
+
+    def _took(self, tokens: Sequence[int], position: int, status: int) -> bool:
+        """Remember what a decode put into memory; returns False when it was cancelled."""
         if status == _OK:
             self._past.extend(tokens)
             return True
@@ -203,6 +235,11 @@ class Session:
             self._vocabulary.piece(token) for token in answer.tokens
         ):
             self._encoder.remember(prompt, text, answer.tokens)
+
+
+def text_before_image(tokens: Sequence[int]) -> Sequence[int]:
+    """Return the tokens before the first that stands for an image."""
+    return tokens[: next((index for index, token in enumerate(tokens) if token < 0), len(tokens))]
 
 
 def _next_power_of_two(number: int) -> int:
