@@ -27,10 +27,11 @@ from llmrun.hub.cache import cached_files
 from llmrun.hub.client import is_offline
 from llmrun.local import locate, read_variant
 from llmrun.margins import HOST, pool_name, remember_margins
-from llmrun.models import LocalModel, Opened, Search, open_model
+from llmrun.models import LocalModel, Opened, Search, open_model, projectors_of
 from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.reference import LocalRef, ModelRef
+from llmrun.projectors import AUTO, Eye, open_projector
+from llmrun.reference import LocalRef, ModelRef, format_reference
 from llmrun.settings import Constraints
 from llmrun.settling import Wishes, settle, stockroom_for
 from llmrun.site import Site, find_site
@@ -102,7 +103,9 @@ def plan(
     """
     wishes = Wishes(constraints, wish, on)
     with Standby() as standby:
-        opened = _opened(ref, _search(standby, listener, offline=offline, on=on), listener)
+        search = _search(standby, listener, offline=offline, on=on)
+        opened = _opened(ref, search, listener)
+        wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
         return settled.chosen.summary, settled.chosen.variant, settled.plan
 
@@ -321,15 +324,19 @@ def start(
     wishes = Wishes(constraints, wish, replay=replay)
     with Standby(listener.log) as standby:
         # while the worker imports llama.cpp, so that it costs nothing
-        opened = _opened(ref, _search(standby, listener, offline=offline), listener)
+        search = _search(standby, listener, offline=offline)
+        opened = _opened(ref, search, listener)
+        wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
         # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
         threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, threads), wishes)
         if listener.planned is not None:
             listener.planned(settled.plan)
-        if not settled.chosen.variant.is_here:
+        variant, eye = settled.chosen.variant, wishes.eye
+        if not variant.is_here or not (eye is None or eye.is_here):
             # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
-            model = _fetched(settled.chosen.variant, opened, listener)
+            model = opened.model if variant.is_here else _fetched(variant, opened, listener)
+            wishes = replace(wishes, eye=None if eye is None else _fetched_eye(eye, listener))
             settled = settle(model, stockroom_for(model, standby, wishes, threads), wishes)
         planner, fixed = settled.planner, replay is not None
         engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
@@ -346,6 +353,26 @@ def _fetched(variant: Variant, opened: Opened, listener: Listener) -> LocalModel
     paths = _fetch(variant, opened.repository, listener)
     here, header = read_variant(paths[0])
     return LocalModel(((replace(here, quant=variant.quant), header),))
+
+
+def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye | None:
+    """Return the projector that is wished for, None where none is; raises as open_projector."""
+    wish = wishes.constraints.projector
+    if wishes.replay is not None and (saved := wishes.replay.settings.projector) is not None:
+        wish = saved if Path(saved).is_absolute() else AUTO  # it was not here when the plan was made
+    if wish is None:
+        return None
+    return open_projector(wish, lambda: projectors_of(ref, opened, search), format_reference(ref), search.slow)
+
+
+def _fetched_eye(eye: Eye, listener: Listener) -> Eye:
+    """Return a projector as a file that is here."""
+    if eye.is_here:
+        return eye
+    from llmrun.hub.fetch import FetchListener, FetchWish, fetch
+
+    (path,) = fetch((eye.file,), FetchWish(), listener.fetch or FetchListener())
+    return replace(eye, file=replace(eye.file, origin=path))
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:

@@ -75,6 +75,7 @@ FLOORS = (
         "site",
         "stock",
         "planner",
+        "projectors",
         "loading",
         "remote",
         "survey",

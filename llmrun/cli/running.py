@@ -44,6 +44,7 @@ class Wish:
     max_tokens: int | None
     stop: tuple[str, ...]
     system: str | None
+    images: tuple[str, ...]
     json: bool
     quiet: bool
     verbose: bool
@@ -61,6 +62,7 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.max_tokens,
         tuple(answering.stop or ()),
         answering.system,
+        running.images(),
         output.json,
         output.quiet,
         output.verbose,
@@ -104,7 +106,8 @@ def run_once(wish: Wish, prompt: str | None) -> None:
     with model.start() as engine:
         settings = _answer_settings(wish, _info(engine))
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
-        request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
+        shown = Message("user", question, images=wish.images)
+        request = Generate((*system, shown), settings.sampling, settings.max_tokens, settings.stop)
         try:
             answered = stream_answer(engine, request, console, show=not wish.json)
         finally:

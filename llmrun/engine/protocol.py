@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import msgspec
 
 from llmrun import errors
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
@@ -84,6 +84,15 @@ class DryRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AskProjector:
+    """Tell what a projector for images would take; header and size as of a DryRun. No weights are needed."""
+
+    header: bytes
+    size: int
+    settings: RunSettings
+
+
+@dataclass(frozen=True, slots=True)
 class ListDevices:
     """Tell what devices there are; endpoints ("rpc:HOST:PORT") are devices of other machines to be looked at too."""
 
@@ -103,7 +112,7 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | DryRun | ListDevices | Measure
+Work = Load | Generate | DryRun | AskProjector | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -206,6 +215,13 @@ class DryRunResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectorAsked:
+    """What the projector of an AskProjector would take."""
+
+    memory: ProjectorMemory
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceInfo:
     """A device as ggml sees it; id is what RunSettings.devices calls it.
 
@@ -269,7 +285,7 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = DryRunResult | DeviceList | Measured
+Answered = DryRunResult | ProjectorAsked | DeviceList | Measured
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed
 
 _TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}

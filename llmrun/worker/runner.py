@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import (
+    AskProjector,
     DeviceList,
     DryRun,
     DryRunResult,
@@ -24,6 +25,7 @@ from llmrun.engine.protocol import (
     MeasureProgress,
     ModelInfo,
     Phase,
+    ProjectorAsked,
     Work,
     as_text,
 )
@@ -68,6 +70,11 @@ class Runner:
 
                 self._emit(Phase("dry_run"))
                 self._emit(DryRunResult(dry_run(command.header, command.size, command.settings, command.adapters)))
+            case AskProjector():
+                from llmrun.worker.projector import ask_projector  # here: most models see nothing
+
+                self._emit(Phase("dry_run"))
+                self._emit(ProjectorAsked(ask_projector(command.header, command.size, command.settings)))
             case ListDevices():
                 self._emit(Phase("devices"))
                 self._emit(DeviceList(devices().list(command.endpoints), engine_info()))

@@ -19,6 +19,7 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, NotFoundError, UsageError
 from llmrun.images import MAX_BYTES, parse_image
+from llmrun.memory.projector import device_of_projector
 from llmrun.settings import RunSettings
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
@@ -172,13 +173,10 @@ def projector_params(settings: RunSettings) -> Any:
 
 
 def projector_device(settings: RunSettings) -> str | None:
-    """Return the device of the projector: the first that layers are on, unless it is another machine's; None the host.
-
-    What is sent to another machine for each image would be more than the layers' results.
-    """
-    if settings.n_gpu_layers == 0:
-        return None
-    return next((name for name in settings.devices or () if not name.startswith("rpc:")), None)
+    """Return the device of the projector, None for the host."""
+    names = settings.devices or ()
+    number = device_of_projector(names, settings.n_gpu_layers)
+    return None if number is None else names[number]
 
 
 def _no_video() -> Any:
