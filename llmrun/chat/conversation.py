@@ -23,13 +23,13 @@ class Conversation:
     summary: str | None = None
     _messages: list[Message] = field(default_factory=list)
 
-    def ask(self, text: str) -> None:
-        """Add a question."""
-        self._messages.append(Message("user", text))
+    def ask(self, text: str, images: Sequence[str] = ()) -> None:
+        """Add a question. images: paths of files that are shown with it."""
+        self._messages.append(Message("user", text, images=tuple(images)))
 
-    def reply(self, text: str) -> None:
-        """Add the answer to the last question."""
-        self._messages.append(Message("assistant", text))
+    def reply(self, text: str, thoughts: str = "") -> None:
+        """Add the answer to the last question, and what was thought before it."""
+        self._messages.append(Message("assistant", text, thoughts))
 
     def take_back(self) -> None:
         """Remove the question that got no answer."""

@@ -82,7 +82,7 @@ class Keeper:
         self.id, self._turns, self._model = saved.id, list(saved.turns), saved.model
         self._system, self._settings = saved.system, dict(saved.settings)
         conversation = Conversation(saved.system)
-        conversation.recall([Message(turn.role, turn.content) for turn in saved.turns])
+        conversation.recall([_message(turn) for turn in saved.turns])
         n_dropped, summary = saved.settings.get(_N_DROPPED), saved.settings.get(_SUMMARY)
         if isinstance(n_dropped, int) and 0 <= n_dropped <= len(saved.turns):
             conversation.n_dropped = n_dropped
@@ -143,4 +143,8 @@ class Keeper:
 
 def _turn(message: Message) -> Turn:
     role: Role = "assistant" if message.role == "assistant" else "user"
-    return Turn(role, message.content)
+    return Turn(role, message.content, message.thoughts, message.images)
+
+
+def _message(turn: Turn) -> Message:
+    return Message(turn.role, turn.content, turn.thoughts, turn.images)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmrun.chat.answering import Answered, stream_answer
+from llmrun.chat.beside import Beside
 from llmrun.chat.commands.command import LeaveChat
 from llmrun.chat.commands.table import run_command
 from llmrun.chat.context_view import is_nearly_full
@@ -41,6 +42,7 @@ class Talk:
     keeper: Keeper | None = None
     as_json: bool = False
     forgiving: bool = True
+    beside: Beside = field(default_factory=Beside)
     last: Answered | None = None
     on_answer: Callable[[Usage], None] = lambda _: None
     draft: str = ""
@@ -73,13 +75,17 @@ class Talk:
 
     def ask(self, text: str) -> None:
         """Answer a question; where that fails the question is taken back, and the error raised."""
-        self.conversation.ask(text)
+        self._ask(self.beside.question(text), self.beside.images)
+        self.beside.clear()
+
+    def _ask(self, text: str, images: Sequence[str]) -> None:
+        self.conversation.ask(text, images)
         try:
             self.last = self._answer_what_fits()
         except BaseException:
             self.conversation.take_back()
             raise
-        self.conversation.reply(self.last.text)
+        self.conversation.reply(self.last.text, self.last.thoughts)
         self._end_answer(self.last)
 
     def ask_again(self, text: str | None = None) -> None:
@@ -89,7 +95,7 @@ class Talk:
         # the same seed would draw the same answer again
         self.settings = replace(settings, sampling=replace(settings.sampling, seed=None))
         try:
-            self.ask(text or (asked.content if asked else ""))
+            self._ask(text or (asked.content if asked else ""), asked.images if asked else ())
         except BaseException:
             self.conversation = before
             raise
@@ -217,6 +223,7 @@ class Talk:
 def _as_data(answered: Answered) -> dict[str, object]:
     return {
         "answer": answered.text,
+        "thoughts": answered.thoughts,
         "finish_reason": answered.finish_reason,
         "usage": usage_figures(answered.usage),
     }

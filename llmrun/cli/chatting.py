@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from llmrun.chat.beside import Beside
 from llmrun.chat.bottom_line import bottom_line
 from llmrun.chat.clipboard import copy_text
 from llmrun.chat.completing import Names
@@ -71,6 +72,7 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
         keeper,
         as_json=wish.json,
         forgiving=typed,
+        beside=Beside(list(wish.images)),
         on_answer=model.answered,
     )
     try:

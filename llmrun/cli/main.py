@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -101,6 +102,7 @@ def plan(
     parallel: o.Parallel = None,
     device: o.Devices = None,
     lora: o.Loras = None,
+    projector: o.Projector = None,
     prefer: o.Prefer = None,
     allow_disk: o.AllowDisk = False,
     reserve: o.Reserve = None,
@@ -127,7 +129,9 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora)
+    constraints = replace(
+        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora), projector=projector
+    )
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 

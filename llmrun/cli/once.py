@@ -32,7 +32,7 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
         if asking.answers > 1 and settings.sampling.temperature <= 0:
             console.say("note: at temperature 0 all answers are the same; --temp 0.8 draws others")
         system = (Message("system", clean_text(wish.system)),) if wish.system else ()
-        messages = (*system, Message("user", question))
+        messages = (*system, Message("user", question, images=wish.images))
         answers: list[Answered] = []
         for sampling in seeded(settings.sampling, asking.answers, lambda: answers[-1].usage):
             if answers and not wish.json:

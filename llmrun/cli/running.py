@@ -46,6 +46,7 @@ class Wish:
     system: str | None
     grammar: Grammar | None
     think: str | None
+    images: tuple[str, ...]
     json: bool
     quiet: bool
     verbose: bool
@@ -65,6 +66,7 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.system,
         grammar_wish(answering.schema, answering.grammar, answering.stop),
         answering.think,
+        running.images(),
         output.json,
         output.quiet,
         output.verbose,

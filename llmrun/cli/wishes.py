@@ -73,7 +73,7 @@ def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
 
 def check_replay(constraints: Constraints, replay: SavedPlan | None) -> None:
     """Raise UsageError where a plan is to be run as it is, and otherwise; its devices have to be named again."""
-    if replay is not None and replace(constraints, devices=None, device_limits=()) != Constraints():
+    if replay is not None and replace(constraints, devices=None, device_limits=(), projector=None) != Constraints():
         others = "--ctx, --gpu-layers, --kv-type, --threads and --lora"
         raise UsageError(f"a plan from --plan is run as it is, without {others}")
 
