@@ -14,6 +14,7 @@ from llmrun.errors import UnknownArchitectureError
 from llmrun.footprints import Footprints
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.projector import Projector
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.memory.estimate import vocabulary_counts
 from llmrun.memory.footprint import Footprint
@@ -55,13 +56,14 @@ def stocked(
     standby: Standby | None = None,
     answers: Path | None = None,
     adapters: Sequence[Adapter] = (),
+    projector: Projector | None = None,
 ) -> Stocked:
     """Return a variant as it can be planned with. standby: whom to ask, None is the arithmetic alone.
 
-    answers: a folder in which what was asked is remembered. adapters: those it is run with, made for it.
+    answers: a folder in which what was asked is remembered. adapters, projector: those it is run with, made for it.
     """
     summary = summarize(header)
-    footprints = Footprints(header, site.machine, standby, answers, adapters)
+    footprints = Footprints(header, site.machine, standby, answers, adapters, projector)
     work, sizes = _work(header), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,

@@ -21,11 +21,12 @@ _PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer that is over."""
+    """An answer that is over; thoughts: what the model thought before it."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
+    thoughts: str = ""
 
 
 def stream_answer(engine: Engine, request: Generate, console: Console, *, show: bool = True) -> Answered:
@@ -34,6 +35,7 @@ def stream_answer(engine: Engine, request: Generate, console: Console, *, show: 
     Raises ContextOverflowError and EngineError.
     """
     text: list[str] = []
+    thoughts: list[str] = []
     ending: tuple[FinishReason, Usage] | None = None
     answer = engine.answer(request)
     with _interrupt_calls(answer.cancel):
@@ -41,15 +43,19 @@ def stream_answer(engine: Engine, request: Generate, console: Console, *, show: 
             if isinstance(event, PrefillProgress):
                 _show_progress(event, console)
                 continue
-            text.append(event.text)
-            if show:
-                console.answer(event.text)
+            if event.thought:
+                thoughts.append(event.text)
+                console.status("thinking …")
+            else:
+                text.append(event.text)
+                if show:
+                    console.answer(event.text)
             if event.finish_reason is not None and event.usage is not None:
                 ending = event.finish_reason, event.usage  # no return: the engine has one more word to say
     console.clear_status()
     if ending is None:
         raise EngineError("the engine ended an answer without saying why")
-    return Answered("".join(text), *ending)
+    return Answered("".join(text), *ending, thoughts="".join(thoughts))
 
 
 def _show_progress(progress: PrefillProgress, console: Console) -> None:

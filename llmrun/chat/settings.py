@@ -7,24 +7,44 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from llmrun.engine.protocol import Grammar, ModelInfo
 from llmrun.errors import UsageError
 from llmrun.sampling import RANGES, Sampling, SamplingWish, choose_sampling
+from llmrun.thinking import ThinkingChoice, choose_thinking
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    """How answers are made. origin: where each sampling setting came from ("user", "model" or "default")."""
+    """How answers are made. origin: where each sampling setting came from ("user", "model" or "default").
+
+    think: what the user said about thinking, None is nothing; thinking: what that is for the model that answers.
+    """
 
     sampling: Sampling
     origin: Mapping[str, str] = field(default_factory=dict)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    think: str | None = None
+    thinking: ThinkingChoice = field(default_factory=lambda: ThinkingChoice("off"))
 
-    def for_model(self, recommended: Mapping[str, float]) -> AnswerSettings:
-        """Return the same for another model: what the user said stays, the rest is that model's."""
+    def for_model(self, info: ModelInfo, speed: float | None) -> AnswerSettings:
+        """Return the same for another model: what the user said stays, the rest is that model's.
+
+        speed: tokens a second that it is predicted to write. What was said of thinking is forgotten where that model
+        knows nothing of it.
+        """
         said = {name: value for name, value in asdict(self.sampling).items() if self.origin.get(name) == "user"}
-        sampling, origin = choose_sampling(SamplingWish(**said), recommended)
-        return replace(self, sampling=sampling, origin=origin)
+        sampling, origin = choose_sampling(SamplingWish(**said), info.sampling)
+        changed = replace(self, sampling=sampling, origin=origin)
+        try:
+            return changed.with_thinking(self.think, info, speed)
+        except UsageError:
+            return changed.with_thinking(None, info, speed)
+
+    def with_thinking(self, think: str | None, info: ModelInfo, speed: float | None) -> AnswerSettings:
+        """Return the same with another wish about thinking; raises UsageError where the model cannot fulfil it."""
+        return replace(self, think=think, thinking=choose_thinking(think, info.thinking, info.name, speed))
 
     def described(self) -> str:
         """Return every sampling setting with its value and where it is from, in one line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmrun.cli import options as o
@@ -22,6 +22,8 @@ class Running:
     threads: o.Threads = None
     device: o.Devices = None
     lora: o.Loras = None
+    projector: o.Projector = None
+    image: o.Images = None
     prefer: o.Prefer = None
     plan: o.PlanFile = None
     allow_disk: o.AllowDisk = False
@@ -34,7 +36,14 @@ class Running:
         """Return what the user fixed; raises UsageError for devices or adapters that cannot be meant."""
         from llmrun.cli.wishes import constraints_of
 
-        return constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora)
+        found = constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora)
+        return replace(found, projector=self.projector or ("auto" if self.image else None))
+
+    def images(self) -> tuple[str, ...]:
+        """Return the paths of the images to show; raises NotFoundError or UsageError for what is none."""
+        from llmrun.images import read_images
+
+        return tuple(image.path for image in read_images(self.image))
 
     def plan_wish(self) -> PlanWish:
         """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""

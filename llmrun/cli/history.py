@@ -31,7 +31,7 @@ def history(context: typer.Context, limit: Limit = 20, json: o.PlainJson = False
     from llmrun.cli.conversations import check_alone, run_list
 
     if context.invoked_subcommand is not None:
-        check_alone(context.invoked_subcommand, json=json, quiet=quiet)
+        check_alone("history", context.invoked_subcommand, json=json, quiet=quiet)
         return
     run_list(limit, as_json=json, quiet=quiet)
 

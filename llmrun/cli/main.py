@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
+from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
+from llmrun.cli.keeping import Keeping
+from llmrun.cli.prompt import prompt_app
+from llmrun.cli.prompting import Prompting
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -49,27 +54,42 @@ def _root(
 
 @app.command()
 @flat
-def chat(running: Running, answering: Answering, output: Output, model: o.ChatModel = None) -> None:
+def chat(
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    keeping: Keeping,
+    output: Output,
+    model: o.ChatModel = None,
+) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
     from llmrun.cli.chatting import run_chat
-    from llmrun.cli.choosing import with_a_model
     from llmrun.cli.running import wish_of
 
-    wish = wish_of(
-        model or _GUIDE, running, answering, output
-    )  # options that make no sense are told before it is asked
-    chosen = wish if model is not None else with_a_model(wish)
-    if chosen is not None:
-        run_chat(chosen)
+    if (chosen := prompting.chosen()) is not None:
+        chosen.check_chat()
+        answering = chosen.answering(answering)
+    run_chat(wish_of(model or _GUIDE, running, answering, output), keeping, named=model is not None)
 
 
 @app.command()
 @flat
-def run(model: o.Model, running: Running, answering: Answering, output: Output, prompt: o.Prompt = None) -> None:
+def run(
+    model: o.Model,
+    asking: Asking,
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    output: Output,
+    prompt: o.Prompt = None,
+) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
-    from llmrun.cli.running import run_once, wish_of
+    from llmrun.cli.once import run_once
+    from llmrun.cli.running import wish_of
 
-    run_once(wish_of(model, running, answering, output), prompt)
+    if (chosen := prompting.chosen()) is not None:
+        answering = chosen.answering(answering)
+    run_once(wish_of(model, running, answering, output), asking, prompt, chosen)
 
 
 @app.command()
@@ -82,6 +102,7 @@ def plan(
     parallel: o.Parallel = None,
     device: o.Devices = None,
     lora: o.Loras = None,
+    projector: o.Projector = None,
     prefer: o.Prefer = None,
     allow_disk: o.AllowDisk = False,
     reserve: o.Reserve = None,
@@ -108,7 +129,9 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora)
+    constraints = replace(
+        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora), projector=projector
+    )
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 
@@ -253,6 +276,7 @@ def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> 
 
 
 app.add_typer(history_app, name="history")
+app.add_typer(prompt_app, name="prompt")
 
 
 def main() -> None:

@@ -140,6 +140,26 @@ Loras = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+Projector = Annotated[
+    str | None,
+    typer.Option(
+        "--projector",
+        metavar="FILE",
+        help="Let the model see images through this mmproj file; auto is its own. (default: auto with --image)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="PATH",
+        help="Show the model an image, with the first message; can be given many times.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
 Reserve = Annotated[
     str | None,
     typer.Option(

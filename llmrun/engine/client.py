@@ -12,6 +12,7 @@ from types import TracebackType
 
 from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
+    AskProjector,
     Cancel,
     Chunk,
     CountTokens,
@@ -33,6 +34,7 @@ from llmrun.engine.protocol import (
     ModelInfo,
     Phase,
     PrefillProgress,
+    ProjectorAsked,
     Ready,
     RestoreState,
     SaveState,
@@ -43,7 +45,7 @@ from llmrun.engine.protocol import (
 )
 from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
 
@@ -134,6 +136,15 @@ class Engine:
         assert isinstance(result, DryRunResult)
         return result.memory
 
+    def ask_projector(self, header: bytes, size: int, settings: RunSettings) -> ProjectorMemory:
+        """Ask llama.cpp what a projector for images would take; raises GGUFError for one it refuses, or EngineError.
+
+        As a dry run it needs no weights, and as of one a worker may die of it.
+        """
+        result = self._ask(AskProjector(header, size, settings))
+        assert isinstance(result, ProjectorAsked)
+        return result.memory
+
     def devices(self, endpoints: Iterable[str] = ()) -> tuple[DeviceInfo, ...]:
         """List ggml's devices with their free memory now, and those at endpoints ("rpc:HOST:PORT").
 
@@ -202,7 +213,9 @@ class Engine:
                 match self._next_event():
                     case Phase(name="idle"):
                         return result
-                    case DryRunResult() | DeviceList() | TokenCounts() | StateSaved() | StateRestored() as event:
+                    case DryRunResult() | ProjectorAsked() | DeviceList() | TokenCounts() as event:
+                        result = event
+                    case StateSaved() | StateRestored() as event:
                         result = event
 
     @contextmanager

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from llmrun import errors
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
+from llmrun.thinking import Thinking, Variables
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; role is "system", "user" or "assistant"."""
+    """One message of a conversation; role is "system", "user" or "assistant".
+
+    thoughts: the reasoning that came before an answer; the template decides whether the model is shown it again.
+    images: paths of the files of images that come before the text.
+    """
 
     role: str
     content: str
+    thoughts: str = ""
+    images: tuple[str, ...] = ()
 
 
 # ---- to the worker
@@ -48,11 +55,12 @@ class Grammar:
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
+    stop: texts that end the answer; thoughts are not looked through for them. variables: of the chat template, as
+    Thinking.choices has them.
     room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
-    answer then is not to the letter that of an engine which read the prompt anew.
-    room: tokens of the context that the prompt must leave for the answer. grammar: the answer is as it wants, if it
-    ends with finish reason "stop"; every other one may have cut it off.
+    answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
+    if it ends with finish reason "stop"; every other one may have cut it off.
     """
 
     messages: tuple[Message, ...]
@@ -62,6 +70,7 @@ class Generate:
     room: int = 1
     shift: bool = False
     grammar: Grammar | None = None
+    variables: Variables = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,15 @@ class DryRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AskProjector:
+    """Tell what a projector for images would take; header and size as of a DryRun. No weights are needed."""
+
+    header: bytes
+    size: int
+    settings: RunSettings
+
+
+@dataclass(frozen=True, slots=True)
 class ListDevices:
     """Tell what devices there are; endpoints ("rpc:HOST:PORT") are devices of other machines to be looked at too."""
 
@@ -132,7 +150,7 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | ListDevices | Measure
+Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -165,7 +183,8 @@ class ModelInfo:
 
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
-    memory: the buffers as they were really allocated, None where the engine could not be read.
+    memory: the buffers as they were really allocated, None where the engine could not be read. thinking: what it can do
+    about reasoning, as its template shows. vision: whether it can be shown images.
     """
 
     name: str
@@ -180,6 +199,8 @@ class ModelInfo:
     sampling: dict[str, float]
     load_seconds: float
     memory: EngineMemory | None
+    thinking: Thinking = field(default_factory=Thinking)
+    vision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +225,7 @@ class Usage:
     """What an answer took.
 
     prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
-    the rest where that was cancelled.
+    the rest where that was cancelled. thought_tokens: those of completion_tokens that came before the answer.
     """
 
     prompt_tokens: int
@@ -214,15 +235,20 @@ class Usage:
     prompt_seconds: float
     completion_seconds: float
     seed: int
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text of the answer; the last one has a finish reason and the usage."""
+    """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
+
+    thought: the text is reasoning, without the marks around it.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +286,13 @@ class DryRunResult:
     """What the model of a DryRun would take."""
 
     memory: EngineMemory
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorAsked:
+    """What the projector of an AskProjector would take."""
+
+    memory: ProjectorMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,5 +359,5 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = TokenCounts | DryRunResult | DeviceList | Measured | StateSaved | StateRestored
+Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | StateSaved | StateRestored
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed

@@ -80,5 +80,5 @@ def _not_found(name: str, folder: Path | None) -> NotFoundError:
     close = difflib.get_close_matches(name, prompt_names(folder), _MAX_NEAREST)
     return NotFoundError(
         f"there is no prompt {name!r}",
-        f"did you mean {' or '.join(close)}?" if close else f'llmrun prompt save {name} "Summarize: $input"',
+        f"did you mean {' or '.join(close)}?" if close else f"llmrun prompt save {name} 'Summarize: $input'",
     )

@@ -170,4 +170,4 @@ def format_prompt(prompt: Prompt) -> str:
 
 
 def _save(name: str) -> str:
-    return f'llmrun prompt save {name} "Summarize: $input"'
+    return f"llmrun prompt save {name} 'Summarize: $input'"
