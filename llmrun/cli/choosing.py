@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from llmrun.cli.running import Wish
@@ -14,7 +14,8 @@ from llmrun.suggesting import Suggestion
 from llmrun.units import format_bytes
 
 _GUIDE_KEY, _LEAVE_KEYS, _ENTER = "g", ("q", "\x04"), ("\r", "\n")
-_WIDE = 60  # columns, from which on there is room for what has to be fetched
+_WIDE = 72  # columns, from which on there is room for what has to be fetched
+_NAME = 18  # columns of a name where there is not
 
 
 def with_a_model(wish: Wish) -> Wish | None:
@@ -46,31 +47,31 @@ def is_asked(wish: Wish) -> bool:
 
 def suggestion_lines(found: Sequence[Suggestion], width: int) -> list[str]:
     """Return the models as rows of a table, guide last, and the keys, in lines that fit into `width`."""
-    wide = width >= _WIDE
-    names = max(len("model"), *(len(suggestion.name) for suggestion in found))
-    rows = [_row(str(index), suggestion, names, wide=wide) for index, suggestion in enumerate(found, 1)]
-    guide = "here, and knows only how to run models" if wide else "here, small"
-    head = "no model was named: these would run well here, the best first" if wide else "these would run well here:"
-    columns = f"    {'model':<{names}}  {'memory':>9}  {'speed':>8}" + ("  on" if wide else "")
+    table = _wide_table(found) if width >= _WIDE else _narrow_table(found)
     keys = f"1-{len(found)} chooses" if len(found) > 1 else "1 chooses"
-    lines = [
-        head,
-        columns,
-        *rows,
-        f" {_GUIDE_KEY}  {GUIDE:<{names}}  {guide}",
-        f"{keys}, Enter takes 1, q leaves",
-    ]
-    return [line[: width - 1] for line in lines]
+    return [line[: width - 1] for line in (*table, f"{keys}, Enter takes 1, q leaves")]
 
 
-def _row(key: str, suggestion: Suggestion, names: int, *, wide: bool) -> str:
-    figures = f"{format_bytes(suggestion.memory):>9}  {suggestion.decode:>4.0f}"
-    head = f" {key}  {suggestion.name:<{names}}  {figures}"
-    if not wide:
-        return f"{head} t/s{' *' if suggestion.here else ''}"
-    where = "GPU+CPU" if suggestion.on_gpu is None else "GPU" if suggestion.on_gpu else "CPU"
-    fetch = "here" if suggestion.here else f"{format_bytes(suggestion.size)} to fetch"
-    return f"{head} t/s  {where:<7}  {fetch}"
+def _wide_table(found: Sequence[Suggestion]) -> Iterator[str]:
+    names = max(len("model"), *(len(suggestion.name) for suggestion in found))
+    yield "no model was named: these would run well here, the best first"
+    yield f"    {'model':<{names}}  {'memory':>9}  {'speed':>8}  on"
+    for index, one in enumerate(found, 1):
+        where = "GPU+CPU" if one.on_gpu is None else "GPU" if one.on_gpu else "CPU"
+        fetch = "here" if one.here else f"{format_bytes(one.size)} to fetch"
+        figures = f"{format_bytes(one.memory):>9}  {one.decode:>4.0f} t/s  {where:<7}"
+        yield f" {index}  {one.name:<{names}}  {figures}  {fetch}"
+    yield f" {_GUIDE_KEY}  {GUIDE:<{names}}  here, and knows only how to run models"
+
+
+def _narrow_table(found: Sequence[Suggestion]) -> Iterator[str]:
+    shown = [one.name if len(one.name) <= _NAME else f"{one.name[: _NAME - 1]}…" for one in found]
+    names = max(map(len, [*shown, GUIDE]))
+    yield "these would run well here, * is there:"
+    for index, (name, one) in enumerate(zip(shown, found, strict=True), 1):
+        mark = "*" if one.here else " "
+        yield f"{mark}{index} {name:<{names}} {format_bytes(one.memory):>8} {one.decode:>4.0f} t/s"
+    yield f"*{_GUIDE_KEY} {GUIDE}, knows how to run models"
 
 
 def _chosen(names: Sequence[str]) -> str | None:
