@@ -14,11 +14,12 @@ import pexpect
 import pytest
 from rich.cells import cell_len
 
-from llmrun.cli.conversations import ago, list_text
+from llmrun.cli.conversations import ago, list_text, search_text
 from llmrun.cli.main import main
 from llmrun.folders import history_file
-from llmrun.history.record import Summary, Turn
+from llmrun.history.record import Hit, Summary, Turn
 from llmrun.history.store import open_store
+from tests.completion import completions
 from tests.conftest import figures
 from tests.environments import clean_environment
 from tests.model_trees import posix_only
@@ -242,3 +243,21 @@ def test_a_row_fits_80_columns_whatever_is_in_it() -> None:
     ]
     assert [line for line in list_text(rows, NOW).splitlines() if cell_len(line) > 80] == []
     assert "\\x1b" in list_text([Summary("lusab-babad", None, "\x1b[31m", NOW, NOW, 1, "\x1b\n\t")], NOW)
+
+
+def test_a_shell_completes_ids_and_simple_names(
+    ids: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What means something to a shell is not offered: zsh evaluates what it is given."""
+    with open_store() as store:
+        store.rename(ids[0], "$(reboot)")
+    assert completions("llmrun history show ", monkeypatch, capsys) == [ids[2], "trip", ids[1], ids[0]]
+    assert completions(f"llmrun history rm trip {ids[0][:9]}", monkeypatch, capsys) == [ids[0]]
+    assert completions("llmrun history show zzz", monkeypatch, capsys) == []
+
+
+def test_a_search_of_wide_letters_fits_80_columns() -> None:
+    summary = Summary("lusab-babad", None, "guide", NOW, NOW, 2, "")
+    shown = search_text([Hit(summary, "user", "本" * 150), Hit(summary, "assistant", "a本 " * 50)], NOW)
+    assert [line for line in shown.splitlines() if cell_len(line) > 80] == []
+    assert shown.count("本") == 200
