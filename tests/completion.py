@@ -16,4 +16,4 @@ def completions(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         app(prog_name="llmrun")
     monkeypatch.delenv("_LLMRUN_COMPLETE")
-    return capsys.readouterr().out.splitlines()
+    return capsys.readouterr().out.split()

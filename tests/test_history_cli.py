@@ -90,11 +90,11 @@ def test_a_limit_says_what_it_leaves_out(here: Here, ids: list[str]) -> None:
     assert here("history", "--limit", "1", "--quiet").stderr == ""
 
 
-def test_none_is_told_and_no_file_made(llmrun: Run, path: Path) -> None:
+def test_none_is_told_and_no_file_made(llmrun: Run, here: Here, path: Path) -> None:
     done = llmrun("history")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "no conversation is kept yet: `llmrun chat` begins one\n"
-    assert figures(llmrun("history", "--json")) == {"conversations": [], "total": 0}
+    assert figures(here("history", "--json")) == {"conversations": [], "total": 0}
     assert not path.parent.exists()
 
 
@@ -139,14 +139,14 @@ def test_one_that_is_not_there_gets_what_is_close(here: Here, ids: list[str]) ->
     assert done.stderr == "error: no conversation is called 'tripp'\nhint: did you mean trip?\n"
 
 
-def test_an_export_can_be_imported_elsewhere(llmrun: Run, ids: list[str], tmp_path: Path) -> None:
+def test_an_export_can_be_imported_elsewhere(here: Here, ids: list[str], tmp_path: Path) -> None:
     file = tmp_path / "trip.json"
-    assert llmrun("history", "export", "trip", "json", "--output", str(file)).returncode == 0
-    assert llmrun("history", "export", "trip", "json").stdout == file.read_text("utf-8")
-    before = figures(llmrun("history", "show", "trip", "--json"))
-    assert llmrun("history", "rm", "trip", "--yes").returncode == 0
-    assert figures(llmrun("history", "import", str(file), "--json")) == {"id": ids[1]}
-    assert figures(llmrun("history", "show", "trip", "--json")) == before == json.loads(file.read_text("utf-8"))
+    assert here("history", "export", "trip", "json", "--output", str(file)).returncode == 0
+    assert here("history", "export", "trip", "json").stdout == file.read_text("utf-8")
+    before = figures(here("history", "show", "trip", "--json"))
+    assert here("history", "rm", "trip", "--yes").returncode == 0
+    assert figures(here("history", "import", str(file), "--json")) == {"id": ids[1]}
+    assert figures(here("history", "show", "trip", "--json")) == before == json.loads(file.read_text("utf-8"))
 
 
 def test_an_export_overwrites_nothing(here: Here, ids: list[str], tmp_path: Path) -> None:
