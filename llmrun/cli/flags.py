@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmrun.cli import options as o
+from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
     from llmrun.planning.plan import PlanWish
@@ -65,3 +67,10 @@ class Output:
     json: o.Json = False
     quiet: o.Quiet = False
     verbose: o.Verbose = False
+
+
+def check_behind(group: str, command: str, given: Mapping[str, bool]) -> None:
+    """Raise UsageError for an option of a group of commands that was given before the command it is meant for."""
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{name} stands before `{command}`", f"llmrun {group} {command} … {name}")
