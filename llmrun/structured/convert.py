@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from llmrun.errors import UsageError
-from llmrun.structured.characters import CHAR, PLAIN_CHAR, class_of, literal
+from llmrun.structured.characters import CHAR, PLAIN_CHAR, class_of, literal, one_of
 from llmrun.structured.disjoint import written_types
 from llmrun.structured.formats import FORMATS
 from llmrun.structured.merge import Flat, item_at
@@ -124,7 +124,8 @@ class _Converter:
 
     def _flat_options(self, flat: Flat, name: str, path: str) -> list[str]:
         if "enum" in flat:
-            return [literal(_dump(value)) for value in flat["enum"] if self._takes(flat, value, path)]
+            texts = dict.fromkeys(_dump(value) for value in flat["enum"] if self._takes(flat, value, path))
+            return [one_of(list(texts))] if texts else []
         found = []
         for kind in written_types(flat):
             if kind == "integer" and "number" in written_types(flat):
@@ -162,7 +163,9 @@ class _Converter:
             return number is None or _bounds(flat, path).contain(number)
         if kind == "string":
             if "pattern" in flat or "format" in flat:
-                raise refuse("pattern" if "pattern" in flat else "format", path, "stands beside enum, which says enough")
+                raise refuse(
+                    "pattern" if "pattern" in flat else "format", path, "stands beside enum, which says enough"
+                )
             return bool(flat.get("minLength", 0) <= len(value) <= flat.get("maxLength", len(value)))
         beside = {"object": ("properties", "required", "additionalProperties"), "array": ("items", "prefixItems")}
         for key in beside.get(kind, ()):
@@ -252,9 +255,7 @@ class _Converter:
         if flat.get("maxProperties", len(named)) < len(named) or ("maxProperties" in flat and others is not False):
             raise refuse("maxProperties", path, "can be kept to only where no more are named")
 
-    def _members(
-        self, names: list[str], required: set[str], pairs: dict[str, str], more: str | None, hint: str
-    ) -> str:
+    def _members(self, names: list[str], required: set[str], pairs: dict[str, str], more: str | None, hint: str) -> str:
         """Return the properties in their order, each that is not required there or not, commas between them.
 
         Two rules for each place: something stands before it, or nothing does.

@@ -173,7 +173,8 @@ class _Parser:
         found = _CHAR.match(self._text, self._at)
         if found is None:
             raise self._error(
-                f"the escape {self._text[self._at : self._at + 2]} is unknown", hint=r'\n \r \t \\ \" \[ \] \- \x41 \u0041'
+                f"the escape {self._text[self._at : self._at + 2]} is unknown",
+                hint=r"\n \r \t \\ \" \[ \] \- \x41 \u0041",
             )
         self._at = found.end()
 

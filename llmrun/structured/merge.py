@@ -64,7 +64,10 @@ def _merge_properties(merged: Flat, left: Flat, right: Flat) -> None:
     if names:
         merged["properties"] = {
             name: both(
-                *(flat.get("properties", {}).get(name, flat.get("additionalProperties", True)) for flat in (left, right))
+                *(
+                    flat.get("properties", {}).get(name, flat.get("additionalProperties", True))
+                    for flat in (left, right)
+                )
             )
             for name in names
         }

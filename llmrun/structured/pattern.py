@@ -73,7 +73,9 @@ def pattern_rule(pattern: str, least: int, most: int | None, any_char: str) -> s
         shortest = sum(part.least for part in parts)
         longest = _sum(part.most for part in parts) if starts and ends else None
         if shortest < least or (most is not None and (longest is None or longest > most)):
-            raise UnsupportedPatternError("minLength or maxLength beside it: write the length into the pattern, as {1,20}")
+            raise UnsupportedPatternError(
+                "minLength or maxLength beside it: write the length into the pattern, as {1,20}"
+            )
         found.append(" ".join([*([] if starts else [f"{any_char}*"]), text, *([] if ends else [f"{any_char}*"])]))
     return f"({' | '.join(found)})"
 

@@ -22,14 +22,54 @@ _MAX_DEPTH = 64  # schemas in schemas by $ref, allOf and anyOf, before one that 
 
 # They hold for no instance by themselves, or describe
 _ANNOTATIONS = frozenset(
-    "title description default examples example $comment $schema $defs definitions $anchor readOnly writeOnly "
-    "deprecated contentEncoding contentMediaType contentSchema discriminator xml externalDocs nullable".split()
+    [
+        "title",
+        "description",
+        "default",
+        "examples",
+        "example",
+        "$comment",
+        "$schema",
+        "$defs",
+        "definitions",
+        "$anchor",
+        "readOnly",
+        "writeOnly",
+        "deprecated",
+        "contentEncoding",
+        "contentMediaType",
+        "contentSchema",
+        "discriminator",
+        "xml",
+        "externalDocs",
+        "nullable",
+    ]
 )
 _COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
 _KNOWN = frozenset(
-    "type enum const properties required additionalProperties items prefixItems additionalItems minItems maxItems "
-    "minLength maxLength pattern format minimum maximum exclusiveMinimum exclusiveMaximum minProperties "
-    "maxProperties".split()
+    [
+        "type",
+        "enum",
+        "const",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "minItems",
+        "maxItems",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "minProperties",
+        "maxProperties",
+    ]
 )
 _REFUSED = {
     "not": "name what is allowed instead: enum, or types",
@@ -115,7 +155,7 @@ def _own_part(schema: Mapping[str, Any], path: str, *, is_root: bool) -> Flat:
     for keyword, hint in _REFUSED.items():
         if keyword in schema:
             raise refuse(keyword, path, hint=hint)
-    if not is_root and ("$id" in schema or "id" in schema and isinstance(schema["id"], str)):
+    if not is_root and ("$id" in schema or ("id" in schema and isinstance(schema["id"], str))):
         raise refuse("$id", path, "makes references mean something else within it", "leave it out")
     own = {key: value for key, value in schema.items() if key in _KNOWN}
     _check_types(own, path)
@@ -146,14 +186,18 @@ def _check_types(own: Flat, path: str) -> None:
         if key in wanted and not isinstance(value, wanted[key]):
             raise UsageError(f"the schema's {key} at {path} is not what it must be: {json.dumps(value)[:60]}")
         is_count = key.startswith(("min", "max")) and key not in ("minimum", "maximum")
-        if is_count and (isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0):
+        if is_count and (
+            isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0
+        ):
             raise UsageError(f"the schema's {key} at {path} must be a whole number, not {json.dumps(value)[:60]}")
         if is_count:
             own[key] = int(value)
     types = own.get("type", [])
     for name in types if isinstance(types, list) else [types]:
         if name not in _TYPES:
-            raise UsageError(f"the schema's type at {path} is none: {json.dumps(name)[:60]}", f"one of {', '.join(_TYPES)}")
+            raise UsageError(
+                f"the schema's type at {path} is none: {json.dumps(name)[:60]}", f"one of {', '.join(_TYPES)}"
+            )
     if "type" in own:
         own["type"] = tuple(types) if isinstance(types, list) else (types,)
 
