@@ -84,6 +84,9 @@ FLOORS = (
 # Who may import a package from outside; every other module may not.
 OWNERS = {
     "llama_cpp": ("worker",),
+    "markdown_it": ("chat.view",),
+    "pygments": ("chat.view",),
+    "wcwidth": ("chat.view",),
     "filelock": ("hub",),
     "httpx2": ("hub",),
     "huggingface_hub": ("hub",),

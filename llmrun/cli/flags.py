@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llmrun.cli import options as o
 
 if TYPE_CHECKING:
+    from llmrun.console import AnswerStyle
     from llmrun.planning.plan import PlanWish
     from llmrun.settings import Constraints
 
@@ -55,3 +56,11 @@ class Output:
     json: o.Json = False
     quiet: o.Quiet = False
     verbose: o.Verbose = False
+    plain: o.Plain = False
+    show_thinking: o.ShowThinking = "fold"
+
+    def style(self) -> AnswerStyle:
+        """Return how answers are to be shown."""
+        from llmrun.console import AnswerStyle
+
+        return AnswerStyle(not self.plain, self.show_thinking)

@@ -17,7 +17,7 @@ from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.planning import loss_notes
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
-from llmrun.console import Console
+from llmrun.console import AnswerStyle, Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
 from llmrun.errors import UsageError
@@ -47,6 +47,7 @@ class Wish:
     json: bool
     quiet: bool
     verbose: bool
+    style: AnswerStyle
 
 
 def wish_of(model: str, running: Running, answering: Answering, output: Output) -> Wish:
@@ -64,12 +65,13 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         output.json,
         output.quiet,
         output.verbose,
+        output.style(),
     )
 
 
 def run_chat(wish: Wish) -> None:
     """Talk until the user leaves, or the pipe ends."""
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
+    console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
     typed = sys.stdin is not None and sys.stdin.isatty()
     model = _Model(wish, console)
     engine = model.start()
@@ -96,7 +98,7 @@ def run_chat(wish: Wish) -> None:
 
 def run_once(wish: Wish, prompt: str | None) -> None:
     """Answer one question, from the command line, a pipe, or both."""
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
+    console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
     reference = parse_reference(wish.model, pipeline.hub_address())
     check_meant(reference)  # before standard input is waited for: a typo is answered at once
     question = _question(prompt)
