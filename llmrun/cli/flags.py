@@ -10,6 +10,7 @@ from llmrun.cli import options as o
 from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmrun.console import AnswerStyle
     from llmrun.planning.plan import PlanWish
     from llmrun.settings import Constraints
 
@@ -67,6 +68,14 @@ class Output:
     json: o.Json = False
     quiet: o.Quiet = False
     verbose: o.Verbose = False
+    plain: o.Plain = False
+    show_thinking: o.ShowThinking = "fold"
+
+    def style(self) -> AnswerStyle:
+        """Return how answers are to be shown."""
+        from llmrun.console import AnswerStyle
+
+        return AnswerStyle(not self.plain, self.show_thinking)
 
 
 def check_behind(group: str, command: str, given: Mapping[str, bool]) -> None:

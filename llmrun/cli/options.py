@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -260,6 +260,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print each answer as one lin
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk, only answers.", rich_help_panel=_OUTPUT)]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the engine's log and where time goes.", rich_help_panel=_OUTPUT)
+]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print answers as they come, not as Markdown.", rich_help_panel=_OUTPUT)
+]
+ShowThinking = Annotated[
+    Literal["show", "fold", "hide"],
+    typer.Option(
+        "--show-thinking",
+        help="What a model thinks before it answers: all of it, a line, or nothing.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 PlainJson = Annotated[bool, typer.Option("--json", help="Print one object of JSON.", rich_help_panel=_OUTPUT)]
 Exact = Annotated[
