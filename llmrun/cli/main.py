@@ -279,6 +279,7 @@ def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> 
 app.add_typer(history_app, name="history")
 app.add_typer(prompt_app, name="prompt")
 
+
 def _completion() -> contextlib.AbstractContextManager[None]:
     """What is different where a shell asks how a line may go on."""
     if "_LLMRUN_COMPLETE" not in os.environ:
