@@ -1,4 +1,4 @@
-"""What it costs to show an answer as Markdown: bytes to the terminal, redraws, processor time; on answers as models write.
+"""What it costs to show an answer as Markdown: bytes, redraws, processor time; on answers of the sort models write.
 
 "other" is the same answer as plain text.
 """
