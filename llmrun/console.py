@@ -154,6 +154,19 @@ class Console:
         self._err.write(self._status)
         self._err.flush()
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, or 80."""
+        return _width()
+
+    def control(self, sequence: str) -> None:
+        """Send a control sequence of ours to the terminal; nowhere, if there is none."""
+        for stream in (self._out, self._err):
+            if stream.isatty():
+                stream.write(sequence)
+                stream.flush()
+                return
+
     def clear_status(self) -> None:
         """Take the status line away."""
         if self._status:

@@ -22,7 +22,7 @@ _PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer that is over."""
+    """An answer that is over; thoughts: what the model thought before it."""
 
     text: str
     finish_reason: FinishReason
@@ -50,7 +50,7 @@ def _collect(events: Iterable[PrefillProgress | Chunk], console: Console, view: 
         if isinstance(event, PrefillProgress):
             _show_progress(event, console)
             continue
-        is_thought = getattr(event, "thought", False)
+        is_thought = event.thought
         (thoughts if is_thought else text).append(event.text)
         if view is not None:
             (view.thought if is_thought else view.answer)(event.text)
