@@ -167,7 +167,7 @@ class RunningModel:
         return started.engine
 
     def _set_thinking(self, started: pipeline.Started) -> None:
-        """Let all answers be thought over as was wished; raises UsageError, with the engine closed, where that cannot be."""
+        """Let the model think as was wished; raises UsageError, with the engine closed, where it cannot."""
         info = info_of(started.engine)
         try:
             choice = choose_thinking(self._wish.think, info.thinking, info.name, started.plan.decode)

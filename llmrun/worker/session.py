@@ -59,6 +59,7 @@ class _Answer:
     max_tokens: int | None
     tokens: list[int] = field(default_factory=list)
     thought_tokens: int = 0
+    begun: bool = False
     pending: list[str] = field(default_factory=list)
     pending_thought: bool = False
     last_emit: float = 0.0
@@ -256,8 +257,12 @@ class Session:
 
     def _take(self, answer: _Answer, token: int, emit: Emit) -> None:
         answer.tokens.append(token)
+        was_thinking = answer.text.is_thinking
         spans = answer.text.push(self._encoder.written(token))
-        answer.thought_tokens += not answer.text.is_answering
+        if not answer.text.is_answering and not answer.begun:
+            answer.thought_tokens = len(answer.tokens)  # the first marks among them, which were not known for that
+        elif was_thinking or not answer.text.is_answering:
+            answer.thought_tokens += 1
         self._show(answer, spans, emit)
         now = time.perf_counter()
         if answer.pending and now - answer.last_emit >= _EMIT_INTERVAL:
@@ -270,6 +275,7 @@ class Session:
                 self._send_pending(answer, emit)
             answer.pending.append(span.text)
             answer.pending_thought = span.thought
+            answer.begun = answer.begun or not span.thought
 
     def _send_pending(self, answer: _Answer, emit: Emit) -> None:
         answer.last_emit = time.perf_counter()
