@@ -14,7 +14,13 @@ from typing import Literal
 from llmrun.engine.protocol import DeviceInfo
 from llmrun.engine.questions import Questions
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, LLMRunError, QuestionTooLargeError, UnknownArchitectureError, UsageError
+from llmrun.errors import (
+    EngineError,
+    LLMRunError,
+    QuestionTooLargeError,
+    UnknownArchitectureError,
+    UsageError,
+)
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
@@ -24,6 +30,8 @@ from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.memory.overhead import device_overhead, host_overhead
+from llmrun.memory.projector import device_of_projector, with_projector
+from llmrun.projectors import Sight
 from llmrun.settings import RunSettings
 
 
@@ -48,10 +56,11 @@ class Footprints:
         standby: Standby | None = None,
         answers: Path | None = None,
         adapters: Sequence[Adapter] = (),
+        sight: Sight | None = None,
     ) -> None:
         """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none.
 
-        adapters: those the model is run with, whatever the settings say.
+        adapters, sight: what the model is run with, whatever the settings say.
         """
         self.machine = machine
         self.trouble: EngineError | None = standby.trouble if standby else None
@@ -59,6 +68,7 @@ class Footprints:
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
         self._standby = standby
+        self._sight = sight
         self._adapters = tuple(encode_header(without_arrays(adapter.header)) for adapter in adapters)
         self.adapter_bytes = sum(adapter.size for adapter in adapters)
         self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
@@ -73,6 +83,11 @@ class Footprints:
         """Return what llama.cpp takes unasked: it knows which backends share one card, and when to use a small one."""
         memory = self._ask_engine(self._asked, self._asked_size, RunSettings(n_ctx=256))
         return tuple(sizes.device for sizes in memory.devices if sizes.device is not None)
+
+    @property
+    def least_batch(self) -> int:
+        """Tokens that have to be read at once, as those of an image; 0 is any number."""
+        return 0 if self._sight is None else self._sight.projector.n_batch
 
     @property
     def estimator(self) -> Estimator:
@@ -107,7 +122,7 @@ class Footprints:
             self.trouble = error
             return None
         self.trouble = None
-        return footprint_of(
+        footprint = footprint_of(
             memory,
             host_overhead(
                 *vocabulary_counts(self._header),
@@ -119,15 +134,26 @@ class Footprints:
             maps=maps_file(settings, machine.devices),
             span=self._span(settings, machine),
         )
+        return self._with_projector(footprint, settings)
 
     def arithmetic(self, settings: RunSettings) -> Footprint | None:
         """Return what our formulas say; None where they do not know the architecture."""
         if self._estimator is None:
             return None
         try:
-            return self._estimator.estimate(settings, self._machine_for(settings)).footprint
+            found = self._estimator.estimate(settings, self._machine_for(settings)).footprint
+            return self._with_projector(found, settings)
         except UnknownArchitectureError:
             return None
+
+    def _with_projector(self, footprint: Footprint, settings: RunSettings) -> Footprint:
+        """Return a footprint with what the projector takes, which is on the device that it is loaded to."""
+        if self._sight is None:
+            return footprint
+        names = [device.id for device in self._machine_for(settings).devices]
+        place = device_of_projector(names, settings.n_gpu_layers)
+        memory = self._sight.memory(None if place is None else names[place])
+        return with_projector(footprint, self._sight.projector.size, memory, place)
 
     def best(self, settings: RunSettings) -> Answer | None:
         """Return the best answer there is; None for settings the engine refuses, or where nobody knows."""

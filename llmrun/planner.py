@@ -65,7 +65,9 @@ class Planner:
                 n_threads=own or site.threads.decode,
                 n_threads_batch=own or site.threads.batch,
                 loras=constraints.loras,
+                projector=constraints.projector,
             ),
+            max((one.footprints.least_batch for one in stock), default=0),
         )
 
     def choice(self) -> Choice | None:

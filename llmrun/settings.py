@@ -54,7 +54,7 @@ class RunSettings:
     cpu_experts: in so many layers, the first ones, the experts' weights stay on the host.
     load_mode: one of LOAD_MODES.
     repack: copy weights into the CPU's preferred layout; faster decoding, slower reading, anonymous memory.
-    loras: adapters, all of them at once.
+    loras: adapters, all of them at once. projector: the file that lets the model see images, None is none.
     """
 
     n_ctx: int | None = None
@@ -77,6 +77,7 @@ class RunSettings:
     n_threads: int = 1
     n_threads_batch: int = 1
     loras: tuple[Lora, ...] = ()
+    projector: str | None = None
 
 
 def choose_n_ctx(n_ctx: int | None, n_ctx_train: int) -> int:
@@ -90,6 +91,7 @@ class Constraints:
 
     n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once. device_limits:
     bytes of each of the devices, in their order, that may be used at most; None is all that is free. loras: adapters.
+    projector: a file that lets the model see images, or "auto" for the one that belongs to it; None is no images.
     """
 
     n_ctx: int | None = None
@@ -100,3 +102,4 @@ class Constraints:
     devices: tuple[str, ...] | None = None
     device_limits: tuple[int | None, ...] = ()
     loras: tuple[Lora, ...] = ()
+    projector: str | None = None

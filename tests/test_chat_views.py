@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -12,11 +12,25 @@ from llmrun.chat.bottom_line import bottom_line
 from llmrun.chat.commands.table import COMMANDS, help_text
 from llmrun.chat.completing import Names, argument_of, completions
 from llmrun.chat.context_view import context_lines, is_nearly_full
-from llmrun.chat.settings import SETTINGS, AnswerSettings, parse_setting, setting_lines
-from llmrun.engine.protocol import Message, TokenCounts, Usage
+from llmrun.chat.settings import SETTING_NAMES, AnswerSettings, parse_setting, setting_lines
+from llmrun.engine.protocol import Message, ModelInfo, TokenCounts, Usage
 from llmrun.errors import UsageError
 from llmrun.sampling import Sampling
 
+INFO = ModelInfo(
+    name="m",
+    architecture="llama",
+    description="m",
+    size=1,
+    n_params=1,
+    n_ctx=4096,
+    n_ctx_train=4096,
+    template="gguf",
+    notice=None,
+    sampling={},
+    load_seconds=0.0,
+    memory=None,
+)
 SETTLED = AnswerSettings(Sampling(), {field.name: "default" for field in fields(Sampling)})
 
 
@@ -59,12 +73,13 @@ def test_the_length_of_an_answer_is_a_setting_too() -> None:
     limited = parse_setting(SETTLED, "max-tokens", "5")
     assert limited.max_tokens == 5
     assert parse_setting(limited, "max-tokens", "none").max_tokens is None
-    assert len(setting_lines(limited)) == len(SETTINGS)
+    assert len(setting_lines(limited)) == len(SETTING_NAMES)
 
 
 def test_another_model_brings_its_own_settings_but_not_for_what_the_user_said() -> None:
     said = parse_setting(SETTLED, "temp", "0.2")
-    other = said.for_model({"general.sampling.temp": 1.5, "general.sampling.top_k": 7})
+    info = replace(INFO, sampling={"general.sampling.temp": 1.5, "general.sampling.top_k": 7})
+    other = said.for_model(info, None)
     assert other.sampling.temperature == 0.2
     assert other.sampling.top_k == 7
     assert (other.origin["temperature"], other.origin["top_k"]) == ("user", "model")

@@ -269,8 +269,9 @@ def test_type_checkers_see_what_there_is(chat: llmrun.Chat) -> None:
 
 
 def test_importing_the_package_takes_no_time() -> None:
-    code = "import time; t = time.perf_counter(); import llmrun; print(time.perf_counter() - t)"
-    took = [float(subprocess.check_output([sys.executable, "-P", "-c", code])) for _ in range(3)]
+    """Of the processor: what a busy machine adds is not the package's."""
+    code = "import time; t = time.process_time(); import llmrun; print(time.process_time() - t)"
+    took = [float(subprocess.check_output([sys.executable, "-P", "-c", code])) for _ in range(5)]
     assert min(took) < MOST_SECONDS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmrun.engine.protocol import Message
@@ -22,13 +23,13 @@ class Conversation:
     summary: str | None = None
     _messages: list[Message] = field(default_factory=list)
 
-    def ask(self, text: str) -> None:
-        """Add a question."""
-        self._messages.append(Message("user", text))
+    def ask(self, text: str, images: Sequence[str] = ()) -> None:
+        """Add a question. images: paths of files that are shown with it."""
+        self._messages.append(Message("user", text, images=tuple(images)))
 
-    def reply(self, text: str) -> None:
-        """Add the answer to the last question."""
-        self._messages.append(Message("assistant", text))
+    def reply(self, text: str, thoughts: str = "") -> None:
+        """Add the answer to the last question, and what was thought before it."""
+        self._messages.append(Message("assistant", text, thoughts))
 
     def take_back(self) -> None:
         """Remove the question that got no answer."""
@@ -62,10 +63,10 @@ class Conversation:
         self.drop_oldest(turns)
         self.summary = summary
 
-    def become(self, other: Conversation) -> None:
-        """Become another conversation."""
-        self.system, self.n_dropped, self.summary = other.system, other.n_dropped, other.summary
-        self._messages = list(other._messages)
+    def recall(self, turns: Sequence[Message]) -> None:
+        """Let these be all that was said: questions, each with its answer."""
+        self._messages = list(turns)
+        self.n_dropped, self.summary = 0, None
 
     def copy(self) -> Conversation:
         """Return the same conversation, to try something on."""

@@ -7,24 +7,44 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from llmrun.engine.protocol import Grammar, ModelInfo
 from llmrun.errors import UsageError
 from llmrun.sampling import RANGES, Sampling, SamplingWish, choose_sampling
+from llmrun.thinking import ThinkingChoice, choose_thinking
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    """How answers are made. origin: where each sampling setting came from ("user", "model" or "default")."""
+    """How answers are made. origin: where each sampling setting came from ("user", "model" or "default").
+
+    think: what the user said about thinking, None is nothing; thinking: what that is for the model that answers.
+    """
 
     sampling: Sampling
     origin: Mapping[str, str] = field(default_factory=dict)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    grammar: Grammar | None = None
+    think: str | None = None
+    thinking: ThinkingChoice = field(default_factory=lambda: ThinkingChoice("off"))
 
-    def for_model(self, recommended: Mapping[str, float]) -> AnswerSettings:
-        """Return the same for another model: what the user said stays, the rest is that model's."""
+    def for_model(self, info: ModelInfo, speed: float | None) -> AnswerSettings:
+        """Return the same for another model: what the user said stays, the rest is that model's.
+
+        speed: tokens a second that it is predicted to write. What was said of thinking is forgotten where that model
+        knows nothing of it.
+        """
         said = {name: value for name, value in asdict(self.sampling).items() if self.origin.get(name) == "user"}
-        sampling, origin = choose_sampling(SamplingWish(**said), recommended)
-        return replace(self, sampling=sampling, origin=origin)
+        sampling, origin = choose_sampling(SamplingWish(**said), info.sampling)
+        changed = replace(self, sampling=sampling, origin=origin)
+        try:
+            return changed.with_thinking(self.think, info, speed)
+        except UsageError:
+            return changed.with_thinking(None, info, speed)
+
+    def with_thinking(self, think: str | None, info: ModelInfo, speed: float | None) -> AnswerSettings:
+        """Return the same with another wish about thinking; raises UsageError where the model cannot fulfil it."""
+        return replace(self, think=think, thinking=choose_thinking(think, info.thinking, info.name, speed))
 
     def described(self) -> str:
         """Return every sampling setting with its value and where it is from, in one line."""
@@ -58,11 +78,15 @@ SETTINGS: Mapping[str, _Setting] = {
 }
 
 
+THINK = "think"  # set by `with_thinking`, because it is the model's to allow
+SETTING_NAMES = (*SETTINGS, THINK)
+
+
 def parse_setting(settings: AnswerSettings, name: str, text: str) -> AnswerSettings:
     """Return the settings with one of them as it was typed; raises UsageError for what is not there, or cannot be."""
     known = SETTINGS.get(_known_name(name))
     if known is None:
-        close = difflib.get_close_matches(_known_name(name), SETTINGS, n=1)
+        close = difflib.get_close_matches(_known_name(name), SETTING_NAMES, n=1)
         raise UsageError(f"there is no setting {name}", f"did you mean {close[0]}?" if close else _all_names())
     value = _parse_value(known, name, text)
     if known.field == "max_tokens":
@@ -80,7 +104,7 @@ def setting_lines(settings: AnswerSettings) -> list[str]:
     return [
         f"{name:<14} {_shown(values[known.field], known)}" + _origin(settings.origin.get(known.field))
         for name, known in SETTINGS.items()
-    ]
+    ] + [f"{THINK:<14} {settings.thinking.word}"]
 
 
 def _parse_value(known: _Setting, name: str, text: str) -> Any:
@@ -103,7 +127,7 @@ def _known_name(name: str) -> str:
 
 
 def _all_names() -> str:
-    return "there are " + ", ".join(SETTINGS)
+    return "there are " + ", ".join(SETTING_NAMES)
 
 
 def _shown(value: float | None, known: _Setting) -> str:

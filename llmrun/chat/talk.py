@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmrun.chat.answering import Answered, stream_answer
+from llmrun.chat.beside import Beside
 from llmrun.chat.commands.command import LeaveChat
 from llmrun.chat.commands.table import run_command
 from llmrun.chat.context_view import is_nearly_full
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.hands import Hands
+from llmrun.chat.keeper import Keeper
 from llmrun.chat.making_room import RoomMaker
 from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
 from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
+from llmrun.history.record import Saved
 from llmrun.report import ending_note, usage_figures, usage_lines
 
 _ROOM = 256  # tokens a full conversation leaves for the next answer
@@ -36,8 +39,10 @@ class Talk:
     console: Console
     conversation: Conversation = field(default_factory=Conversation)
     hands: Hands = field(default_factory=Hands)
+    keeper: Keeper | None = None
     as_json: bool = False
     forgiving: bool = True
+    beside: Beside = field(default_factory=Beside)
     last: Answered | None = None
     on_answer: Callable[[Usage], None] = lambda _: None
     draft: str = ""
@@ -70,13 +75,17 @@ class Talk:
 
     def ask(self, text: str) -> None:
         """Answer a question; where that fails the question is taken back, and the error raised."""
-        self.conversation.ask(text)
+        self._ask(self.beside.question(text), self.beside.images)
+        self.beside.clear()
+
+    def _ask(self, text: str, images: Sequence[str]) -> None:
+        self.conversation.ask(text, images)
         try:
             self.last = self._answer_what_fits()
         except BaseException:
             self.conversation.take_back()
             raise
-        self.conversation.reply(self.last.text)
+        self.conversation.reply(self.last.text, self.last.thoughts)
         self._end_answer(self.last)
 
     def ask_again(self, text: str | None = None) -> None:
@@ -86,7 +95,7 @@ class Talk:
         # the same seed would draw the same answer again
         self.settings = replace(settings, sampling=replace(settings.sampling, seed=None))
         try:
-            self.ask(text or (asked.content if asked else ""))
+            self._ask(text or (asked.content if asked else ""), asked.images if asked else ())
         except BaseException:
             self.conversation = before
             raise
@@ -98,15 +107,33 @@ class Talk:
         if self.hands.switch is None:
             raise UsageError("the model cannot be changed here", "name it when the chat begins: llmrun chat MODEL")
         self.engine = self.hands.switch(name, self.engine)
-        self.settings = self.settings.for_model(self.model_info().sampling)
+        self.settings = self.settings.for_model(self.model_info(), self.hands.speed())
+        if self.settings.thinking.notice:
+            self.console.say(f"note: {self.settings.thinking.notice}")
         self.last, self._told_full = None, False
+
+    def take_up(self, saved: Saved) -> None:
+        """Go on with a conversation that was kept."""
+        assert self.keeper is not None
+        self.keeper.keep_state(self.engine)  # of the one that is left, before its memory is another's
+        self.conversation = self.keeper.take_up(saved)
+        self.last, self._told_full, self.draft = None, False, ""
+        self.keeper.restore_state(self.engine)
+        answer = self.conversation.last_answer or ""
+        messages = len(saved.turns)
+        self.console.say(f"going on with {saved.name or saved.id}, {messages} messages; the last answer was:")
+        self.console.say(answer)
 
     def begin_anew(self) -> None:
         """Forget what belongs to the conversation that is over."""
+        if self.keeper is not None:
+            self.keeper.begin_anew()
         self.last, self._told_full, self.draft = None, False, ""
 
     def was_rewritten(self) -> None:
         """Hear that what was said is no longer what it was."""
+        if self.keeper is not None:
+            self.keeper.rewritten(self.conversation)
 
     def was_stopped(self) -> bool:
         """Whether the user stopped the last answer."""
@@ -139,6 +166,8 @@ class Talk:
             if note := ending_note(answered.finish_reason):
                 self.console.notice(f"({note})")
         self._tell_how_full()
+        if self.keeper is not None:
+            self.keeper.answered(self.conversation, answered)
         self.on_answer(answered.usage)
 
     def _tell_how_full(self) -> None:
@@ -172,7 +201,16 @@ class Talk:
         settings = self.settings
         n_ctx = self.engine.info.n_ctx if self.engine.info else 0
         room = min(settings.max_tokens or _ROOM, _ROOM, n_ctx // 4) if droppable else 1
-        return Generate(conversation.messages(), settings.sampling, settings.max_tokens, settings.stop, max(1, room))
+        return Generate(
+            conversation.messages(),
+            settings.sampling,
+            settings.max_tokens,
+            settings.stop,
+            max(1, room),
+            shift=conversation.n_dropped > 0,
+            grammar=settings.grammar,
+            variables=settings.thinking.variables,
+        )
 
     def _survive(self, error: LLMRunError) -> None:
         self.console.error(error)
@@ -185,6 +223,7 @@ class Talk:
 def _as_data(answered: Answered) -> dict[str, object]:
     return {
         "answer": answered.text,
+        "thoughts": answered.thoughts,
         "finish_reason": answered.finish_reason,
         "usage": usage_figures(answered.usage),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -120,6 +121,16 @@ class Answering:
         ),
     ] = None
 
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="FILE",
+            help="Answer with JSON that satisfies this JSON schema, a file or {...}.",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
+        ),
+    ] = None
     think: Annotated[
         str | None,
         typer.Option(
@@ -127,6 +138,16 @@ class Answering:
             callback=_one_of(WISHES),
             metavar="WHAT",
             help="on, off, low, medium or high, as the model knows it. (default: off where it would take long)",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
+        ),
+    ] = None
+    grammar: Annotated[
+        Path | None,
+        typer.Option(
+            "--grammar",
+            metavar="FILE",
+            help="Answer as this grammar in GBNF allows.",
             show_default=False,
             rich_help_panel=_ANSWERING,
         ),

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from llmrun.console import Console, one_line
 from llmrun.errors import LLMRunError, NotFoundError, UsageError
-from llmrun.history.export import FORMS, figures, format_json, format_markdown, parse_conversation
+from llmrun.history.export import figures, format_markdown, parse_conversation
+from llmrun.history.exported_file import exported, parse_form, write_export
 from llmrun.history.record import Hit, Saved, Summary
 from llmrun.history.store import Store, read_store
 
 _WIDTH = 80
-_ID, _WHEN, _MODEL, _TURNS = 11, 10, 17, 5  # columns; the words have the rest
+_ID, _WHEN, _MODEL, _TURNS = 11, 11, 17, 5  # columns; the words have the rest
 _HOUR, _DAY = 3600, 86_400  # seconds
 _MAX_IMPORT = 64 * 1024 * 1024  # bytes; the longest conversations have some MB
 _MAX_SHOWN = 20  # conversations to be removed
@@ -31,13 +32,6 @@ class RemoveWish:
     yes: bool
     json: bool
     quiet: bool
-
-
-def check_alone(command: str, *, json: bool, quiet: bool) -> None:
-    """Raise UsageError for options that stand before the command they are meant for."""
-    for name, given in (("--json", json), ("--quiet", quiet)):
-        if given:
-            raise UsageError(f"{name} stands before `{command}`", f"llmrun history {command} … {name}")
 
 
 def run_list(limit: int, *, as_json: bool, quiet: bool) -> None:
@@ -85,20 +79,12 @@ def run_show(key: str, *, as_json: bool, quiet: bool) -> None:
 def run_export(key: str, form: str, output: Path | None, *, quiet: bool) -> None:
     """Write a conversation to stdout, or into a file that is not there yet."""
     console = Console(quiet=quiet)
-    if form not in FORMS:
-        raise UsageError(f"{form!r} is none of {', '.join(FORMS)}", f"llmrun history export {key} json")
+    meant = parse_form(form, f"llmrun history export {key} json")
     saved = _find(key, console)
-    text = format_json(saved) if form == "json" else format_markdown(saved)
     if output is None:
-        console.show(text.rstrip("\n"))
+        console.show(exported(saved, meant).rstrip("\n"))
         return
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{output} is there already", "another name, or remove it first") from None
-    except OSError as error:
-        raise LLMRunError(f"{output} cannot be written: {error.strerror}") from error
+    write_export(saved, meant, output)
     console.say(f"{saved.id} is in {output}")
 
 
@@ -144,7 +130,7 @@ def search_text(hits: Sequence[Hit], now: datetime) -> str:
     lines = [_row("ID", "WHEN", "MODEL", "TURNS", "WORDS")]
     for hit in hits:
         place = f"{hit.role}: {hit.snippet}" if hit.role else hit.snippet
-        lines += [_line(hit.summary, now), *(f"  > {line}" for line in textwrap.wrap(one_line(place), _WIDTH - 4))]
+        lines += [_line(hit.summary, now), *(f"  > {line}" for line in _wrapped(one_line(place), _WIDTH - 4))]
     return "\n".join(lines)
 
 
@@ -170,7 +156,7 @@ def _short(model: str) -> str:
 
 
 def _row(key: str, when: str, model: str, turns: str, words: str) -> str:
-    rest = _WIDTH - _ID - _WHEN - _MODEL - _TURNS - 5
+    rest = _WIDTH - _ID - _WHEN - _MODEL - _TURNS - 6  # and the blanks between them
     return f"{key:<{_ID}} {when:<{_WHEN}}  {_cut(model, _MODEL)} {turns:>{_TURNS}}  {_cut(words, rest)}".rstrip()
 
 
@@ -182,6 +168,14 @@ def _cut(text: str, width: int) -> str:
     if cell_len(shown) > width:
         shown = set_cell_size(shown, width - 1).rstrip() + "…"
     return set_cell_size(shown, width)
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """A text in lines of so many columns; where letters take two, lines are divided again."""
+    from rich.cells import chop_cells
+
+    for line in textwrap.wrap(text, width):
+        yield from chop_cells(line, width)
 
 
 def _summary_figures(summary: Summary) -> dict[str, object]:

@@ -1,12 +1,12 @@
-"""The model that a command runs: from what was wished for to a loaded engine; and `run`, which asks it once."""
+"""The model that a command runs: from what was wished for to a loaded engine."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llmrun import pipeline
-from llmrun.chat.answering import stream_answer
+from llmrun.chat.keeper import KeptModel
 from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.settings import AnswerSettings
@@ -15,18 +15,18 @@ from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.plan_text import plan_text
 from llmrun.cli.story import Story
-from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
-from llmrun.console import Console
+from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
+from llmrun.console import AnswerStyle, Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
+from llmrun.engine.protocol import Grammar, ModelInfo, Usage
 from llmrun.errors import UsageError
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
-from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
+from llmrun.states import state_key
 from llmrun.thinking import choose_thinking
 from llmrun.units import format_seconds
 
@@ -44,10 +44,13 @@ class Wish:
     max_tokens: int | None
     stop: tuple[str, ...]
     system: str | None
+    grammar: Grammar | None
     think: str | None
+    images: tuple[str, ...]
     json: bool
     quiet: bool
     verbose: bool
+    style: AnswerStyle
 
 
 def wish_of(model: str, running: Running, answering: Answering, output: Output) -> Wish:
@@ -62,54 +65,14 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.max_tokens,
         tuple(answering.stop or ()),
         answering.system,
+        grammar_wish(answering.schema, answering.grammar, answering.stop),
         answering.think,
+        running.images(),
         output.json,
         output.quiet,
         output.verbose,
+        output.style(),
     )
-
-
-def run_once(wish: Wish, prompt: str | None) -> None:
-    """Answer one question, from the command line, a pipe, or both."""
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
-    reference = parse_reference(wish.model, pipeline.hub_address())
-    check_meant(reference)  # before standard input is waited for: a typo is answered at once
-    question = _question(prompt)
-    model = RunningModel(wish, console)
-    with model.start() as engine:
-        settings = answer_settings(wish, info_of(engine))
-        system = (Message("system", clean_text(wish.system)),) if wish.system else ()
-        request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
-        try:
-            answered = stream_answer(engine, request, console, show=not wish.json)
-        finally:
-            console.end_answer()
-        if wish.json:
-            console.data(
-                {
-                    "model": info_of(engine).name,
-                    "answer": answered.text,
-                    "thoughts": answered.thoughts,
-                    "finish_reason": answered.finish_reason,
-                    "usage": usage_figures(answered.usage),
-                    "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
-                }
-            )
-        tell_times(engine, answered.usage, console)
-        model.answered(answered.usage)
-    if answered.finish_reason == "cancelled":
-        raise KeyboardInterrupt
-    note = ending_note(answered.finish_reason)
-    if note and answered.finish_reason == "context":
-        console.notice(f"({note})")
-
-
-def _question(prompt: str | None) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
-    parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
-    if not parts:
-        raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
-    return clean_text("\n\n".join(parts))
 
 
 class RunningModel:
@@ -131,6 +94,15 @@ class RunningModel:
         if self._started is None:
             return []
         return plan_text(self.name, self._started.summary, self._started.plan).rstrip("\n").splitlines()
+
+    def kept(self) -> KeptModel:
+        """Return what a kept conversation needs to know of it."""
+        started = self._started
+        if started is None:
+            return KeptModel(self.name, None, None)
+        files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
+        files += [Path(lora.path) for lora in started.plan.settings.loras]
+        return KeptModel(self.name, started.plan.quant, state_key(files, started.plan.settings))
 
     def become(self, name: str) -> None:
         """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""
@@ -161,22 +133,13 @@ class RunningModel:
         console.clear_status()
         if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")
-        self._set_thinking(started)
         self._started = started
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
 
-    def _set_thinking(self, started: pipeline.Started) -> None:
-        """Let the model think as was wished; raises UsageError, with the engine closed, where it cannot."""
-        info = info_of(started.engine)
-        try:
-            choice = choose_thinking(self._wish.think, info.thinking, info.name, started.plan.decode)
-        except UsageError:
-            started.engine.close()
-            raise
-        started.engine.variables = choice.variables
-        if choice.notice:
-            self._console.say(f"note: {choice.notice}")
+    def speed(self) -> float | None:
+        """Return the tokens a second that it is predicted to write, None where nothing is known."""
+        return self._started.plan.decode if self._started else None
 
     def answered(self, usage: Usage) -> None:
         """Remember how fast an answer was, and say so, once, where memory is short."""
@@ -193,10 +156,26 @@ def info_of(engine: Engine) -> ModelInfo:
     return engine.info
 
 
-def answer_settings(wish: Wish, info: ModelInfo) -> AnswerSettings:
-    """Return how a model is to answer: as was wished, else as its file says."""
+def settled(wish: Wish, model: RunningModel, engine: Engine, console: Console) -> AnswerSettings:
+    """Return how a started model is to answer, and say what nobody asked for.
+
+    Raises UsageError, with the engine closed, for a wish about thinking that the model's template cannot fulfil.
+    """
+    try:
+        settings = _answer_settings(wish, info_of(engine), model.speed())
+    except UsageError:
+        engine.close()
+        raise
+    if settings.thinking.notice:
+        console.say(f"note: {settings.thinking.notice}")
+    return settings
+
+
+def _answer_settings(wish: Wish, info: ModelInfo, speed: float | None) -> AnswerSettings:
     sampling, origin = choose_sampling(wish.sampling, info.sampling)
-    return AnswerSettings(sampling, origin, wish.max_tokens, tuple(map(clean_text, wish.stop)))
+    thinking = choose_thinking(wish.think, info.thinking, info.name, speed)
+    stop = tuple(map(clean_text, wish.stop))
+    return AnswerSettings(sampling, origin, wish.max_tokens, stop, wish.grammar, wish.think, thinking)
 
 
 def tell_times(engine: Engine, usage: Usage, console: Console) -> None:

@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
+    AskProjector,
     Cancel,
     Chunk,
     CountTokens,
@@ -33,6 +34,7 @@ from llmrun.engine.protocol import (
     ModelInfo,
     Phase,
     PrefillProgress,
+    ProjectorAsked,
     Ready,
     RestoreState,
     SaveState,
@@ -43,10 +45,9 @@ from llmrun.engine.protocol import (
 )
 from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
-from llmrun.thinking import Variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Engine:
     """A model that answers, in a process of its own.
 
     The process starts at once; `load` makes it useful, and before that it can be asked what a model would take. Use as
-    a context manager, or `close` it. variables: of the chat template, for all answers whose request says nothing else.
+    a context manager, or `close` it.
     """
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
@@ -70,7 +71,6 @@ class Engine:
         self._worker = WorkerProcess(on_log)
         self.info: ModelInfo | None = None
         self.times: StartTimes | None = None
-        self.variables: Variables = {}
         self._last: Answer | None = None
         self._broken_off = False
         self._start = self._engine_import = 0.0
@@ -110,7 +110,7 @@ class Engine:
     def answer(self, request: Generate) -> Answer:
         """Start answering; iterate over what this returns. An earlier answer that was left unread is ended first."""
         self._end_last_answer()
-        self._worker.send(replace(request, variables={**self.variables, **request.variables}))
+        self._worker.send(request)
         self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
         return self._last
 
@@ -134,6 +134,15 @@ class Engine:
         """
         result = self._ask(DryRun(header, size, settings, adapters))
         assert isinstance(result, DryRunResult)
+        return result.memory
+
+    def ask_projector(self, header: bytes, size: int, settings: RunSettings) -> ProjectorMemory:
+        """Ask llama.cpp what a projector for images would take; raises GGUFError for one it refuses, or EngineError.
+
+        As a dry run it needs no weights, and as of one a worker may die of it.
+        """
+        result = self._ask(AskProjector(header, size, settings))
+        assert isinstance(result, ProjectorAsked)
         return result.memory
 
     def devices(self, endpoints: Iterable[str] = ()) -> tuple[DeviceInfo, ...]:
@@ -204,7 +213,9 @@ class Engine:
                 match self._next_event():
                     case Phase(name="idle"):
                         return result
-                    case DryRunResult() | DeviceList() | TokenCounts() | StateSaved() | StateRestored() as event:
+                    case DryRunResult() | ProjectorAsked() | DeviceList() | TokenCounts() as event:
+                        result = event
+                    case StateSaved() | StateRestored() as event:
                         result = event
 
     @contextmanager

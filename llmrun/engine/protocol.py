@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmrun import errors
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
@@ -19,12 +19,14 @@ FinishReason = Literal["stop", "length", "context", "cancelled"]
 class Message:
     """One message of a conversation; role is "system", "user" or "assistant".
 
-    thoughts: the reasoning that came before an answer; the model's template decides whether it is shown to it again.
+    thoughts: the reasoning that came before an answer; the template decides whether the model is shown it again.
+    images: paths of the files of images that come before the text.
     """
 
     role: str
     content: str
     thoughts: str = ""
+    images: tuple[str, ...] = ()
 
 
 # ---- to the worker
@@ -57,9 +59,8 @@ class Generate:
     Thinking.choices has them.
     room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
-    answer then is not to the letter that of an engine which read the prompt anew.
-    room: tokens of the context that the prompt must leave for the answer. grammar: the answer is as it wants, if it
-    ends with finish reason "stop"; every other one may have cut it off.
+    answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
+    if it ends with finish reason "stop"; every other one may have cut it off.
     """
 
     messages: tuple[Message, ...]
@@ -121,6 +122,15 @@ class DryRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AskProjector:
+    """Tell what a projector for images would take; header and size as of a DryRun. No weights are needed."""
+
+    header: bytes
+    size: int
+    settings: RunSettings
+
+
+@dataclass(frozen=True, slots=True)
 class ListDevices:
     """Tell what devices there are; endpoints ("rpc:HOST:PORT") are devices of other machines to be looked at too."""
 
@@ -140,7 +150,7 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | ListDevices | Measure
+Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -173,8 +183,8 @@ class ModelInfo:
 
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
-    memory: the buffers as they were really allocated, None where the engine could not be read.
-    thinking: what it can do about reasoning, as its template shows.
+    memory: the buffers as they were really allocated, None where the engine could not be read. thinking: what it can do
+    about reasoning, as its template shows. vision: whether it can be shown images.
     """
 
     name: str
@@ -190,6 +200,7 @@ class ModelInfo:
     load_seconds: float
     memory: EngineMemory | None
     thinking: Thinking = field(default_factory=Thinking)
+    vision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +289,13 @@ class DryRunResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectorAsked:
+    """What the projector of an AskProjector would take."""
+
+    memory: ProjectorMemory
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceInfo:
     """A device as ggml sees it; id is what RunSettings.devices calls it.
 
@@ -341,5 +359,5 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = TokenCounts | DryRunResult | DeviceList | Measured | StateSaved | StateRestored
+Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | StateSaved | StateRestored
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed

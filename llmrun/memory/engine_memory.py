@@ -56,3 +56,11 @@ class EngineMemory:
     def total(self) -> int:
         """Everything, wherever it is, output buffer included."""
         return self.host.total + self.output + sum(device.total for device in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorMemory:
+    """Bytes that a projector for images takes on the host and on its device: its weights, and what it computes in."""
+
+    host: int
+    device: int

@@ -3,7 +3,8 @@
 The flags' names and values are those of common/arg.cpp in llama.cpp 0c1e57098, inside llama-cpp-python 0.3.36:
 
     -m --rpc -dev -ngl -ts --n-cpu-moe -c -np --kv-unified --no-kv-unified -b -ub -ctk -ctv -fa --swa-full
-    --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled -t -tb --fit --cache-ram --ctx-checkpoints
+    --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled --mmproj -t -tb
+    --fit --cache-ram --ctx-checkpoints
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: in
         *("--load-mode", _LOAD_MODES[settings.load_mode]),
         "--repack" if settings.repack else "--no-repack",
         *_lora_flags(settings),
+        *(() if settings.projector is None else ("--mmproj", settings.projector)),
         *("-t", str(settings.n_threads), "-tb", str(settings.n_threads_batch)),
         # else it changes what is not said, keeps answered prompts in up to 8 GiB of RAM, and states of each besides
         *("--fit", "off", "--cache-ram", "0", "--ctx-checkpoints", "0"),

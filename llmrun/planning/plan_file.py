@@ -95,7 +95,7 @@ _RANGES = {
     "n_threads_batch": (1, MAX_THREADS),
 }
 _FLAGS = frozenset({"kv_unified", "swa_full", "offload_kqv", "repack"})
-_OPTIONAL = frozenset({"flash_attn", "tensor_split"})  # a plan leaves nothing else open
+_OPTIONAL = frozenset({"flash_attn", "tensor_split", "projector"})  # a plan leaves nothing else open
 
 
 def _is_possible(name: str, value: Any) -> bool:
@@ -106,6 +106,8 @@ def _is_possible(name: str, value: Any) -> bool:
         return type(value) is int and low <= value <= high
     if name in _FLAGS or name == "flash_attn":
         return isinstance(value, bool)
+    if name == "projector":
+        return isinstance(value, str) and bool(value)
     if name in ("type_k", "type_v"):
         return value in KV_TYPES
     if name == "load_mode":

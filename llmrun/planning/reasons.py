@@ -41,6 +41,9 @@ def reasons_of(
         "repack": _repack(choice),
         "n_seq_max": _parallel(ground),
         "loras": _loras(choice, adapters),
+        "projector": ("USER", "so that it sees images")
+        if choice.settings.projector
+        else ("DEFAULT", "nothing is to be seen"),
     }
     told |= {"type_v": told["type_k"], "n_outputs_max": ("DEFAULT", "each conversation draws one token at a time")}
     own = ground.constraints.n_threads is not None

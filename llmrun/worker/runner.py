@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import (
+    AskProjector,
     CountTokens,
     DeviceList,
     DryRun,
@@ -23,6 +26,7 @@ from llmrun.engine.protocol import (
     MeasureProgress,
     ModelInfo,
     Phase,
+    ProjectorAsked,
     RestoreState,
     SaveState,
     Work,
@@ -39,6 +43,9 @@ from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.template import ChatTemplate
+
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
 
 _PROGRESS_INTERVAL = 0.1  # seconds
 
@@ -73,6 +80,11 @@ class Runner:
 
                 self._emit(Phase("dry_run"))
                 self._emit(DryRunResult(dry_run(command.header, command.size, command.settings, command.adapters)))
+            case AskProjector():
+                from llmrun.worker.projector import ask_projector  # here: most models see nothing
+
+                self._emit(Phase("dry_run"))
+                self._emit(ProjectorAsked(ask_projector(command.header, command.size, command.settings)))
             case ListDevices():
                 self._emit(Phase("devices"))
                 self._emit(DeviceList(devices().list(command.endpoints), engine_info()))
@@ -102,6 +114,7 @@ class Runner:
             model = load_model(path, command.settings, self._tell_progress())
             try:
                 model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
+                vision = _load_vision(model, command.settings)
                 context = Context(model, command.settings, self.cancel)
             except LLMRunError:
                 model.close()  # so that other settings can be tried
@@ -110,9 +123,10 @@ class Runner:
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
-        encoder = PromptEncoder(model.vocabulary, template)
-        self._session = Session(context, model.vocabulary, encoder, self.cancel)
-        self._emit(Loaded(_describe(path, model, context, template, memory, time.perf_counter() - started)))
+        encoder = PromptEncoder(model.vocabulary, template, vision)
+        self._session = Session(context, model.vocabulary, encoder, self.cancel, vision)
+        info = _describe(path, model, context, template, memory, time.perf_counter() - started)
+        self._emit(Loaded(replace(info, vision=vision is not None)))
 
     def _tell_progress(self) -> Callable[[float], bool]:
         tell = self._throttled(LoadProgress)
@@ -137,6 +151,14 @@ class Runner:
 
 def _path(text: str) -> Path:
     return Path(os.fsdecode(text.encode("latin-1")))
+
+
+def _load_vision(model: Model, settings: RunSettings) -> Vision | None:
+    if settings.projector is None:
+        return None
+    from llmrun.worker.vision import Vision  # here: a library more, which most models do not need
+
+    return Vision(model.pointer, Path(settings.projector), settings)
 
 
 def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import (
     Chunk,
@@ -33,6 +34,9 @@ from llmrun.worker.reasoning import Span
 from llmrun.worker.sampling import Sampler
 from llmrun.worker.streaming import StreamingText
 from llmrun.worker.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
 
 Emit = Callable[[Event], None]
 
@@ -68,8 +72,16 @@ class _Answer:
 class Session:
     """Answers conversations one after another; what the context already holds of the next one is not read again."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary, encoder: PromptEncoder, cancel: CancelFlag) -> None:
+    def __init__(
+        self,
+        context: Context,
+        vocabulary: Vocabulary,
+        encoder: PromptEncoder,
+        cancel: CancelFlag,
+        vision: Vision | None = None,
+    ) -> None:
         self._context = context
+        self._vision = vision
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._cancel = cancel
@@ -88,7 +100,8 @@ class Session:
             self._check_room(prompt, request.room)
         started = time.perf_counter()
         grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
-        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens, grammar)
+        text_tokens = [token for token in prompt.tokens if token >= 0]
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
         answer = _Answer(StreamingText(request.stop, self._encoder.splitter(prompt)), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
@@ -154,7 +167,7 @@ class Session:
         return self._encoder.tokenize(text)
 
     def _check_room(self, prompt: Prompt, room: int) -> None:
-        n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
+        n_prompt, n_ctx = len(prompt.tokens) + prompt.extra_cells, self._context.n_ctx
         if n_prompt == 0:  # there would be no logits to draw the first token from
             raise EngineError("the conversation is empty once the model's chat template has rendered it")
         if n_prompt + room > n_ctx:
@@ -190,9 +203,18 @@ class Session:
         cached, started = done, time.perf_counter()
         told, self._n_read = started, 0
         while done < len(prompt):
-            step = prompt[done : done + self._n_step]
+            step = text_before_image(prompt[done : done + self._n_step])
             before = time.perf_counter()
-            if self._cancel.is_set() or not self._read(step, done, last=done + len(step) == len(prompt)):
+            if self._cancel.is_set():
+                return False
+            if not step:
+                n_pos = self._read_image(prompt[done], done)
+                if not n_pos:
+                    return False
+                done += n_pos
+                self._n_read += n_pos
+                continue
+            if not self._read(step, done, last=done + len(step) == len(prompt)):
                 return False
             done += len(step)
             self._n_read += len(step)
@@ -206,6 +228,17 @@ class Session:
     def _read(self, tokens: Sequence[int], position: int, *, last: bool) -> bool:
         """Put tokens into memory; returns False when it was cancelled."""
         status = self._context.decode(tokens, position, want_logits=last)
+        return self._took(tokens, position, status)
+
+    def _read_image(self, token: int, position: int) -> int:
+        """Put the image that a token stands for into memory; returns its positions, 0 when it was cancelled."""
+        assert self._vision is not None
+        span = self._vision.span(token)
+        status = self._vision.read(span, self._context.pointer, position, self._context.n_step)
+        return span.n_pos if self._took([token] * span.n_pos, position, status) else 0
+
+    def _took(self, tokens: Sequence[int], position: int, status: int) -> bool:
+        """Remember what a decode put into memory; returns False when it was cancelled."""
         if status == _OK:
             self._past.extend(tokens)
             return True
@@ -289,6 +322,11 @@ class Session:
             return
         with contextlib.suppress(UnicodeDecodeError):  # it ends within a character
             self._encoder.remember(prompt, written.decode(), answer.tokens)
+
+
+def text_before_image(tokens: Sequence[int]) -> Sequence[int]:
+    """Return the tokens before the first that stands for an image."""
+    return tokens[: next((index for index, token in enumerate(tokens) if token < 0), len(tokens))]
 
 
 def _next_power_of_two(number: int) -> int:

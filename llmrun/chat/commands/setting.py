@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmrun.chat.commands.command import Command
-from llmrun.chat.settings import SETTINGS, parse_setting, setting_lines
+from llmrun.chat.settings import SETTINGS, THINK, AnswerSettings, parse_setting, setting_lines
 from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +22,14 @@ def _set(talk: Talk, text: str) -> None:
         raise UsageError(
             f"/set {name} lacks a value", f"for example {SETTINGS[name].example}" if name in SETTINGS else None
         )
-    talk.settings = parse_setting(talk.settings, name, value.strip())
+    talk.settings = _changed(talk, name, value.strip())
     talk.console.say(f"{name} is {value.strip()} from here on")
+
+
+def _changed(talk: Talk, name: str, value: str) -> AnswerSettings:
+    if name.lower() == THINK:
+        return talk.settings.with_thinking(value.lower(), talk.model_info(), talk.hands.speed())
+    return parse_setting(talk.settings, name, value)
 
 
 def _model(talk: Talk, name: str) -> None:
