@@ -42,6 +42,11 @@ class Thinking:
         return tuple(word for word in WISHES if word in self.choices)
 
     @property
+    def least(self) -> Variables:
+        """What makes it think as little as it can, for what need not be thought over."""
+        return next((self.choices[word] for word in ("off", "low") if word in self.choices), {})
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """The template's own names for what the words set."""
         return tuple(sorted({name for settings in self.choices.values() for name in settings}))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message, Usage
+from llmrun.engine.protocol import Chunk, Generate, Grammar, Message, Usage
 from llmrun.errors import UsageError
 from llmrun.thinking import ENOUGH_SPEED, PATIENCE, THOUGHT_TOKENS, WISHES, Thinking, choose_thinking
 from tests.conftest import GREEDY, chunks
@@ -100,6 +100,11 @@ def test_a_fast_machine_and_one_of_which_nothing_is_known_think_as_the_template_
             assert (choice.word, choice.variables, choice.notice) == (thinking.default, {}, None)
 
 
+def test_what_need_not_be_thought_over_is_thought_over_as_little_as_can_be() -> None:
+    """Off, else low, else what the template does."""
+    assert (QWEN.least, GPT_OSS.least, R1.least) == ({"enable_thinking": False}, {"reasoning_effort": "low"}, {})
+
+
 def test_a_model_that_does_not_think_unasked_needs_no_note() -> None:
     """On no machine."""
     granite = replace(QWEN, default="off")
@@ -169,7 +174,7 @@ def test_thoughts_and_answer_come_apart(
 
 
 def test_a_prompt_that_closes_the_thought_leaves_none(tmp_path: Path, start_engine: Start) -> None:
-    """enable_thinking false, for one request or for all of an engine's."""
+    """enable_thinking false."""
     engine = start_engine(write_script(tmp_path / "m.gguf", QWEN3, ANSWER))
     assert engine.info is not None
     assert engine.info.thinking == QWEN
@@ -177,10 +182,21 @@ def test_a_prompt_that_closes_the_thought_leaves_none(tmp_path: Path, start_engi
     off = {"enable_thinking": False}
     prompt_tokens = ask(engine, *QUESTION, variables=off)[3].prompt_tokens
     assert prompt_tokens == with_thought + len("<think>\n\n</think>\n\n")
-    engine.variables = off
-    assert ask(engine, *QUESTION)[:2] == ("", "Yes, it is.")
-    assert ask(engine, *QUESTION)[3].prompt_tokens == prompt_tokens
-    assert ask(engine, *QUESTION, variables={"enable_thinking": True})[3].prompt_tokens == with_thought
+    assert ask(engine, *QUESTION, variables=off)[:2] == ("", "Yes, it is.")
+
+
+OPENED = QWEN3.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
+
+
+def test_a_grammar_is_the_answers_and_not_the_thoughts(tmp_path: Path, start_engine: Start) -> None:
+    """It holds from where the thought that the prompt opens is over, whatever the model would go on to write."""
+    script = ("Hm", ", so.", "</think>", "\n\n", *ANSWER)
+    grammar = Grammar("gbnf", 'root ::= "Yes" [ab]')
+    for controls in ([], ["</think>"]):
+        engine = start_engine(write_script(tmp_path / f"{len(controls)}.gguf", OPENED, script, controls))
+        thoughts, answer, got, _ = ask(engine, *QUESTION, grammar=grammar)
+        assert (thoughts, got[-1].finish_reason) == ("Hm, so.", "stop")
+        assert answer in ("Yesa", "Yesb")
 
 
 def test_a_thought_that_the_limit_cuts_off_is_a_thought(tmp_path: Path, start_engine: Start) -> None:
