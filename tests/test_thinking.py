@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import llmrun
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, Generate, Grammar, Message, Usage
 from llmrun.errors import UsageError
@@ -268,3 +269,23 @@ def test_a_word_that_is_none_is_refused_before_anything_is_loaded(llmrun: Run) -
     done = llmrun("run", "guide", "hello", "--think", "hard")
     assert done.returncode == 2
     assert "on, off, low, medium, high" in " ".join(done.stderr.split())
+
+
+# ---- the library
+
+
+def test_a_reply_has_thoughts_and_answer_apart(tmp_path: Path) -> None:
+    """And the conversation keeps both, for the template to decide."""
+    model = write_script(tmp_path / "m.gguf", QWEN3, (*THOUGHT, *ANSWER))
+    with llmrun.load(model, temperature=0, think="on") as chat:
+        reply = chat.ask("Is it?")
+        assert (reply.thoughts, str(reply)) == ("Hm, so.", "Yes, it is.")
+        assert chat.messages == (*QUESTION, Message("assistant", "Yes, it is.", "Hm, so."))
+        chat.clear()
+        on = chat.ask("Is it?").usage
+        chat.clear()
+        assert chat.ask("Is it?", think="off").usage.prompt_tokens > on.prompt_tokens
+        with pytest.raises(UsageError, match="has only enable_thinking"):
+            chat.ask("Why?", think="high")
+    with pytest.raises(UsageError, match="has only enable_thinking"):
+        llmrun.load(model, think="low")
