@@ -187,17 +187,29 @@ def test_a_prompt_that_closes_the_thought_leaves_none(tmp_path: Path, start_engi
 
 
 OPENED = QWEN3.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
+MARKS = ["<think>", "</think>"]
 
 
-def test_a_grammar_is_the_answers_and_not_the_thoughts(tmp_path: Path, start_engine: Start) -> None:
-    """It holds from where the thought that the prompt opens is over, whatever the model would go on to write."""
-    script = ("Hm", ", so.", "</think>", "\n\n", *ANSWER)
+@pytest.mark.parametrize(
+    ("template", "script", "controls"),
+    [
+        (OPENED, ("Hm", ", so.", "</think>", "\n\n", *ANSWER), []),
+        (OPENED, ("Hm", ", so.", "</think>", "\n\n", *ANSWER), MARKS),
+        (QWEN3, ("<think>", "Hm", ", so.", "</think>", "\n\n", *ANSWER), MARKS),
+        (OPENED, ("Hm", ", so."), MARKS),
+        (HARMONY, ("Hm", ", so."), HARMONY_CONTROLS),
+    ],
+    ids=["text", "control-tokens", "not-opened", "never-closed", "never-closed-gpt-oss"],
+)
+def test_a_grammar_is_the_answers_and_not_the_thoughts(
+    template: str, script: tuple[str, ...], controls: list[str], tmp_path: Path, start_engine: Start
+) -> None:
+    """It holds from where the thought is over; one that the model would end its turn in is ended for it."""
+    engine = start_engine(write_script(tmp_path / "m.gguf", template, script, controls))
     grammar = Grammar("gbnf", 'root ::= "Yes" [ab]')
-    for controls in ([], ["</think>"]):
-        engine = start_engine(write_script(tmp_path / f"{len(controls)}.gguf", OPENED, script, controls))
-        thoughts, answer, got, _ = ask(engine, *QUESTION, grammar=grammar)
-        assert (thoughts, got[-1].finish_reason) == ("Hm, so.", "stop")
-        assert answer in ("Yesa", "Yesb")
+    thoughts, answer, got, _ = ask(engine, *QUESTION, grammar=grammar)
+    assert (thoughts, got[-1].finish_reason) == ("Hm, so.", "stop")
+    assert answer in ("Yesa", "Yesb")
 
 
 def test_a_thought_that_the_limit_cuts_off_is_a_thought(tmp_path: Path, start_engine: Start) -> None:

@@ -264,13 +264,19 @@ class Session:
         self._past.clear()
 
     def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
+        closing: list[int] = []  # tokens that the model is made to write
+        sampler.passes = self._encoder.opening
         while True:
             if self._cancel.is_set():
                 return "cancelled"
             sampler.is_constrained = not answer.text.is_thinking
-            token = sampler.draw(self._context)
+            token = closing.pop(0) if closing else sampler.draw(self._context)
+            sampler.passes = frozenset()
             if self._vocabulary.is_end(token) and not self._ends_thought(answer, token):
-                return "stop"
+                if sampler.is_constrained or not sampler.has_grammar:
+                    return "stop"
+                closing = self._encoder.closing()  # an answer was asked for that is as the grammar wants
+                continue
             self._take(answer, token, emit)
             if answer.text.stopped:
                 return "stop"
