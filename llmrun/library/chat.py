@@ -16,6 +16,7 @@ from llmrun.errors import EngineError, UsageError
 from llmrun.library.model_plan import ModelPlan
 from llmrun.library.options import AnswerOptions, AnswerWish, check_names
 from llmrun.report import usage_figures
+from llmrun.thinking import ThinkingChoice, choose_thinking
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,12 +31,14 @@ AnyMessage = Message | Mapping[str, str]
 class Reply:
     """A whole answer; `str()` of it is its text.
 
-    finish_reason: "stop", or "length" after max_tokens, "context" where that is full, "cancelled".
+    finish_reason: "stop", or "length" after max_tokens, "context" where that is full, "cancelled". thoughts: what the
+    model thought before it answered.
     """
 
     text: str
     finish_reason: FinishReason
     usage: Usage
+    thoughts: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -110,6 +113,11 @@ class Chat:
         return info
 
     @property
+    def thinking(self) -> ThinkingChoice:
+        """How the model thinks unless a question says otherwise; UsageError where it cannot as was wished."""
+        return self._thinking(self._wish.think)
+
+    @property
     def stats(self) -> dict[str, int | float | None]:
         """Tokens, seconds and tokens a second of the last answer, as `llmrun run --json` tells them; {} before it."""
         return {} if self._usage is None else usage_figures(self._usage)
@@ -161,7 +169,7 @@ class Chat:
             for event in answer:
                 if isinstance(event, PrefillProgress):
                     continue
-                turn.written.append(event.text)
+                (turn.thoughts if event.thought else turn.written).append(event.text)
                 if event.finish_reason is not None:
                     for _ in answer:  # the engine has one more word to say, and nobody need come back for it
                         pass
@@ -184,7 +192,17 @@ class Chat:
         if turn.question is not None:
             first = (Message("system", self.system),) if self.system else ()
             conversation = (*first, *self._messages, turn.question)
-        return Generate(conversation, wish.chosen(self.info.sampling), wish.max_tokens, wish.stop)
+        return Generate(
+            conversation,
+            wish.chosen(self.info.sampling),
+            wish.max_tokens,
+            wish.stop,
+            variables=self._thinking(wish.think).variables,
+        )
+
+    def _thinking(self, think: str | None) -> ThinkingChoice:
+        info = self.info
+        return choose_thinking(think, info.thinking, info.name, self._started.plan.decode)
 
     def _finish(self, turn: _Turn, usage: Usage | None) -> None:
         self._usage = usage
@@ -207,11 +225,14 @@ class _Turn:
 
     question: Message | None
     written: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     is_over: bool = False
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        return () if self.question is None else (self.question, Message("assistant", "".join(self.written)))
+        if self.question is None:
+            return ()
+        return self.question, Message("assistant", "".join(self.written), "".join(self.thoughts))
 
 
 def _whole(answer: Iterable[Chunk]) -> Reply:
@@ -219,7 +240,8 @@ def _whole(answer: Iterable[Chunk]) -> Reply:
     last = chunks[-1] if chunks else None
     if last is None or last.finish_reason is None or last.usage is None:
         raise EngineError("the engine ended an answer without saying why")
-    return Reply("".join(chunk.text for chunk in chunks), last.finish_reason, last.usage)
+    thoughts, text = ("".join(chunk.text for chunk in chunks if chunk.thought == kind) for kind in (True, False))
+    return Reply(text, last.finish_reason, last.usage, thoughts)
 
 
 def _message(message: AnyMessage) -> Message:

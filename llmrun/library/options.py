@@ -46,7 +46,8 @@ class AnswerOptions(TypedDict, total=False):
 
     temperature: 0 always takes the likeliest token. top_k: 0 is off; top_p, repeat_penalty: 1 is off; min_p: 0 is off.
     seed: makes draws repeatable. max_tokens: None goes on until the model ends or the context is full. stop: texts
-    before which an answer ends.
+    before which an answer ends. think: "on", "off", "low", "medium" or "high", as the model's template knows it; left
+    out, a model thinks as its template has it, and less where that would take long here.
     """
 
     temperature: float | None
@@ -57,6 +58,7 @@ class AnswerOptions(TypedDict, total=False):
     seed: int | None
     max_tokens: int | None
     stop: str | Iterable[str] | None
+    think: str | None
 
 
 class LoadOptions(RunOptions, AnswerOptions, total=False):
@@ -70,6 +72,7 @@ class AnswerWish:
     sampling: SamplingWish = field(default_factory=SamplingWish)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    think: str | None = None
 
     def changed(self, options: Mapping[str, Any]) -> AnswerWish:
         """Return the wish with what a question says otherwise; raises UsageError for a value that cannot be."""
@@ -78,6 +81,7 @@ class AnswerWish:
             replace(self.sampling, **{name: given[name] for name in SamplingWish.__slots__ if name in given}),
             _within("max_tokens", given.get("max_tokens", self.max_tokens), 1, MAX_N_CTX),
             _texts(given["stop"]) if "stop" in given else self.stop,
+            given.get("think", self.think),
         )
         wish.chosen({})  # whose values are checked where they are put together
         return wish

@@ -63,6 +63,7 @@ class _Answer:
     max_tokens: int | None
     tokens: list[int] = field(default_factory=list)
     thought_tokens: int = 0
+    begun: bool = False
     pending: list[str] = field(default_factory=list)
     pending_thought: bool = False
     last_emit: float = 0.0
@@ -263,13 +264,19 @@ class Session:
         self._past.clear()
 
     def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
+        closing: list[int] = []  # tokens that the model is made to write
+        sampler.passes = self._encoder.opening
         while True:
             if self._cancel.is_set():
                 return "cancelled"
             sampler.is_constrained = not answer.text.is_thinking
-            token = sampler.draw(self._context)
+            token = closing.pop(0) if closing else sampler.draw(self._context)
+            sampler.passes = frozenset()
             if self._vocabulary.is_end(token) and not self._ends_thought(answer, token):
-                return "stop"
+                if sampler.is_constrained or not sampler.has_grammar:
+                    return "stop"
+                closing = self._encoder.closing()  # an answer was asked for that is as the grammar wants
+                continue
             self._take(answer, token, emit)
             if answer.text.stopped:
                 return "stop"
@@ -289,8 +296,12 @@ class Session:
 
     def _take(self, answer: _Answer, token: int, emit: Emit) -> None:
         answer.tokens.append(token)
+        was_thinking = answer.text.is_thinking
         spans = answer.text.push(self._encoder.written(token))
-        answer.thought_tokens += not answer.text.is_answering
+        if not answer.text.is_answering and not answer.begun:
+            answer.thought_tokens = len(answer.tokens)  # the first marks among them, which were not known for that
+        elif was_thinking or not answer.text.is_answering:
+            answer.thought_tokens += 1
         self._show(answer, spans, emit)
         now = time.perf_counter()
         if answer.pending and now - answer.last_emit >= _EMIT_INTERVAL:
@@ -303,6 +314,7 @@ class Session:
                 self._send_pending(answer, emit)
             answer.pending.append(span.text)
             answer.pending_thought = span.thought
+            answer.begun = answer.begun or not span.thought
 
     def _send_pending(self, answer: _Answer, emit: Emit) -> None:
         answer.last_emit = time.perf_counter()
