@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,7 +85,5 @@ def test_what_would_take_the_machine_is_refused_at_once(text: str) -> None:
 @given(st.text(alphabet='root:=|()[]{}"*+?ab,12 \n\\<>!.#^-', max_size=40))
 def test_no_text_is_a_bug(text: str) -> None:
     """A text is a grammar or a UsageError."""
-    try:
+    with contextlib.suppress(UsageError):
         check_grammar("root ::= " + text)
-    except UsageError as error:
-        assert error.message
