@@ -33,6 +33,7 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "ContextOverflowError": (7, 400),
         "QuestionTooLargeError": (7, 500),
         "WorkerDiedError": (7, 500),
+        "IncompleteAnswerError": (8, 500),
     }
 
 
