@@ -26,6 +26,13 @@ def headers_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "headers"
 
 
+def states_folder() -> Path:
+    """Return where the states of conversations are kept, for their owner alone; losing one costs reading it again."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "states"
+
+
 def margins_file() -> Path:
     """Return where is kept what loads took beside what was planned; losing it costs some MiB of caution."""
     import platformdirs
@@ -38,3 +45,17 @@ def own_names_file() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("llmrun", appauthor=False)) / "models.toml"
+
+
+def history_file() -> Path:
+    """Return where conversations are kept: losing it loses them."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("llmrun", appauthor=False)) / "history" / "conversations.db"
+
+
+def prompts_folder() -> Path:
+    """Return where the user keeps prompts by name, a file each."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("llmrun", appauthor=False)) / "prompts"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llmrun.sampling import MAX_SEED, RANGES, SamplingWish
+from llmrun.thinking import WISHES
 
 _ANSWERING = "How it answers"
 
@@ -21,6 +22,17 @@ def _within(name: str) -> Callable[[float | None], float | None]:
     def check(value: float | None) -> float | None:
         if value is not None and not low <= value <= high:
             raise typer.BadParameter(f"{value} is not between {low:g} and {high:g}")
+        return value
+
+    return check
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """A check for a word of a few; which of them a model knows is known later."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in words:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(words)}")
         return value
 
     return check
@@ -115,6 +127,17 @@ class Answering:
             "--schema",
             metavar="FILE",
             help="Answer with JSON that satisfies this JSON schema, a file or {...}.",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
+        ),
+    ] = None
+    think: Annotated[
+        str | None,
+        typer.Option(
+            "--think",
+            callback=_one_of(WISHES),
+            metavar="WHAT",
+            help="on, off, low, medium or high, as the model knows it. (default: off where it would take long)",
             show_default=False,
             rich_help_panel=_ANSWERING,
         ),

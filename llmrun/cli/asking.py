@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from llmrun.cli.prompting import Chosen
     from llmrun.engine.protocol import FinishReason, Usage
     from llmrun.errors import IncompleteAnswerError
     from llmrun.sampling import Sampling
@@ -46,8 +47,10 @@ class Asking:
     ] = 1
 
 
-def read_question(prompt: str | None, files: list[Path] | None) -> str:
+def read_question(prompt: str | None, files: list[Path] | None, chosen: Chosen | None = None) -> str:
     """Return the prompt, what is piped in, then the files in their order, with blank lines between.
+
+    chosen: the prompt by name that all that is put into.
 
     Raises UsageError where there is none of all that, or a file holds no text; NotFoundError.
     """
@@ -58,6 +61,8 @@ def read_question(prompt: str | None, files: list[Path] | None) -> str:
     attached = [attachment.introduced() for attachment in read_attachments(files or [])]
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
     parts = [part for part in (prompt, piped.rstrip("\r\n"), *attached) if part and part.strip()]
+    if chosen is not None:
+        return clean_text(chosen.question("\n\n".join(parts)))
     if not parts:
         raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
     return clean_text("\n\n".join(parts))

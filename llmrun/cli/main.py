@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -17,6 +18,10 @@ from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
+from llmrun.cli.history import history_app
+from llmrun.cli.keeping import Keeping
+from llmrun.cli.prompt import prompt_app
+from llmrun.cli.prompting import Prompting
 from llmrun.errors import LLMRunError
 
 app = typer.Typer(
@@ -27,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+_GUIDE = "guide"  # the embedded model, where no other is named or chosen
 _INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
@@ -49,22 +55,42 @@ def _root(
 
 @app.command()
 @flat
-def chat(running: Running, answering: Answering, output: Output, model: o.Model = "guide") -> None:
+def chat(
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    keeping: Keeping,
+    output: Output,
+    model: o.ChatModel = None,
+) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
-    from llmrun.cli.running import run_chat, wish_of
+    from llmrun.cli.chatting import run_chat
+    from llmrun.cli.running import wish_of
 
-    run_chat(wish_of(model, running, answering, output))
+    if (chosen := prompting.chosen()) is not None:
+        chosen.check_chat()
+        answering = chosen.answering(answering)
+    run_chat(wish_of(model or _GUIDE, running, answering, output), keeping, named=model is not None)
 
 
 @app.command()
 @flat
 def run(
-    model: o.Model, asking: Asking, running: Running, answering: Answering, output: Output, prompt: o.Prompt = None
+    model: o.Model,
+    asking: Asking,
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    output: Output,
+    prompt: o.Prompt = None,
 ) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
-    from llmrun.cli.running import run_once, wish_of
+    from llmrun.cli.once import run_once
+    from llmrun.cli.running import wish_of
 
-    run_once(wish_of(model, running, answering, output), asking, prompt)
+    if (chosen := prompting.chosen()) is not None:
+        answering = chosen.answering(answering)
+    run_once(wish_of(model, running, answering, output), asking, prompt, chosen)
 
 
 @app.command()
@@ -76,6 +102,8 @@ def plan(
     threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    lora: o.Loras = None,
+    projector: o.Projector = None,
     prefer: o.Prefer = None,
     allow_disk: o.AllowDisk = False,
     reserve: o.Reserve = None,
@@ -102,7 +130,9 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
+    constraints = replace(
+        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora), projector=projector
+    )
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 
@@ -244,6 +274,10 @@ def verify(model: o.Kept, json: o.PlainJson = False, quiet: o.Quiet = False) -> 
     from llmrun.cli.verifying import run_verify
 
     run_verify(model, as_json=json, quiet=quiet)
+
+
+app.add_typer(history_app, name="history")
+app.add_typer(prompt_app, name="prompt")
 
 
 def _completion() -> contextlib.AbstractContextManager[None]:

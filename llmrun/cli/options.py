@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,6 +50,14 @@ Model = Annotated[
         help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file.",
         show_default=True,
         autocompletion=_model,
+    ),
+]
+ChatModel = Annotated[
+    str | None,
+    typer.Argument(
+        help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file. "
+        "(default: a choice of what runs well here, or guide)",
+        show_default=False,
     ),
 ]
 Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]
@@ -155,6 +163,36 @@ PlanFile = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="PATH[:SCALE]",
+        help="Run the model with a LoRA adapter, a GGUF file made for it; can be given many times.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Projector = Annotated[
+    str | None,
+    typer.Option(
+        "--projector",
+        metavar="FILE",
+        help="Let the model see images through this mmproj file; auto is its own. (default: auto with --image)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="PATH",
+        help="Show the model an image, with the first message; can be given many times.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
 Reserve = Annotated[
     str | None,
     typer.Option(
@@ -222,6 +260,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print each answer as one lin
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk, only answers.", rich_help_panel=_OUTPUT)]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the engine's log and where time goes.", rich_help_panel=_OUTPUT)
+]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print answers as they come, not as Markdown.", rich_help_panel=_OUTPUT)
+]
+ShowThinking = Annotated[
+    Literal["show", "fold", "hide"],
+    typer.Option(
+        "--show-thinking",
+        help="What a model thinks before it answers: all of it, a line, or nothing.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 PlainJson = Annotated[bool, typer.Option("--json", help="Print one object of JSON.", rich_help_panel=_OUTPUT)]
 Exact = Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmrun.adapters import parse_loras
 from llmrun.attachment import read_attachment
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import NotFoundError, UsageError
@@ -55,10 +56,11 @@ def constraints_of(
     threads: int | None,
     parallel: int | None,
     device: Sequence[str] | None,
+    lora: Sequence[str] | None = None,
 ) -> Constraints:
     """Return what the user fixed about how the model runs."""
-    devices = chosen_devices(device)
-    return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits)
+    devices, loras = chosen_devices(device), parse_loras(lora)
+    return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits, loras)
 
 
 def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
@@ -71,8 +73,9 @@ def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
 
 def check_replay(constraints: Constraints, replay: SavedPlan | None) -> None:
     """Raise UsageError where a plan is to be run as it is, and otherwise; its devices have to be named again."""
-    if replay is not None and replace(constraints, devices=None, device_limits=()) != Constraints():
-        raise UsageError("a plan from --plan is run as it is, without --ctx, --gpu-layers, --kv-type and --threads")
+    if replay is not None and replace(constraints, devices=None, device_limits=(), projector=None) != Constraints():
+        others = "--ctx, --gpu-layers, --kv-type, --threads and --lora"
+        raise UsageError(f"a plan from --plan is run as it is, without {others}")
 
 
 def plan_wish(
