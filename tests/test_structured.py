@@ -18,6 +18,7 @@ from llmrun.errors import EngineError, UsageError
 from llmrun.sampling import Sampling
 from tests.conftest import ask, chunks, request
 from tests.schemas import schemas
+from tests.thinking_models import QWEN3, write_script
 
 WILD = Sampling(temperature=3, top_k=0, top_p=1, min_p=0)
 VALIDATOR = jsonschema.Draft202012Validator
@@ -141,3 +142,33 @@ def test_a_schema_as_people_write_it_is_satisfied_by_every_answer(guide: Engine)
     for text in whole:
         check_valid(text, PERSON)
         assert list(json.loads(text))[:4] == ["name", "born", "height", "pets"]
+
+
+# The prompt opens the thought, as DeepSeek R1's does
+OPENED = """\
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}{#- </think> #}"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [("hmm", " so", "</think>", "nonsense"), ("hmm", " so", "</think", ">tr", "nonsense")],
+    ids=["its own token", "a token that goes on"],
+)
+def test_a_thought_is_free_and_the_answer_behind_it_is_held(
+    start_engine: Callable[..., Engine], tmp_path: Path, script: tuple[str, ...]
+) -> None:
+    engine = start_engine(write_script(tmp_path / "thinks.gguf", OPENED, script))
+    wanted = request("does it fit?", grammar=Grammar("json_schema", '{"type": "boolean"}'), max_tokens=30)
+    got = chunks(engine, wanted)
+    thoughts = "".join(chunk.text for chunk in got if chunk.thought)
+    text = "".join(chunk.text for chunk in got if not chunk.thought)
+    assert (thoughts, text in ("true", "false"), got[-1].finish_reason) == ("hmm so", True, "stop")
+
+
+def test_marks_of_thoughts_are_text_within_json(start_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    engine = start_engine(write_script(tmp_path / "thinks.gguf", QWEN3, ("hmm", "</think>")))
+    schema = Grammar("json_schema", '{"const": "<think>a</think>b"}')
+    assert ask(engine, "hi", grammar=schema) == '"<think>a</think>b"'

@@ -100,6 +100,16 @@ class AnswerGrammar:
                 "the grammar can read what is written in too many ways", "let its alternatives begin differently"
             )
 
+    def take(self, text: str) -> None:
+        """Go on with text that is written already; raises EngineError where the grammar has no such text."""
+        for token in self._vocabulary.tokenize(text, parse_special=False):
+            if not self.allows(token):
+                raise EngineError(
+                    f"the model began its answer with {text!r}, in the token that ended its thought",
+                    "ask again, or switch thinking off: --think off",
+                )
+            self.accept(token)
+
     def close(self) -> None:
         """Free it."""
         if self._sampler:
