@@ -59,6 +59,14 @@ class Sampler:
         """Whether there is a grammar, even if it does not hold now."""
         return self._grammar is not None
 
+    def take(self, text: str) -> None:
+        """Count a text as the answer's first that came with a thought's last token; raises EngineError if it cannot be.
+
+        There is nothing to do without a grammar.
+        """
+        if self._grammar is not None:
+            self._grammar.take(text)
+
     def _draw_allowed(self, context: Context, grammar: AnswerGrammar) -> int:
         """Draw as if there were no grammar, and only where it refuses that token draw from all it allows.
 

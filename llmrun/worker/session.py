@@ -102,7 +102,7 @@ class Session:
         grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
         sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
-        answer = _Answer(StreamingText(request.stop, self._encoder.splitter(prompt)), request.max_tokens)
+        answer = _Answer(self._streaming(request, prompt), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
             cached = self._reuse(prompt.tokens, shift=request.shift)
@@ -126,6 +126,12 @@ class Session:
         )
         self._show(answer, answer.text.finish(), emit)
         emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
+
+    def _streaming(self, request: Generate, prompt: Prompt) -> StreamingText:
+        """Return what parts thoughts from the answer; JSON that is written at once has none."""
+        splitter = self._encoder.splitter(prompt)
+        is_json = request.grammar is not None and request.grammar.kind == "json_schema"
+        return StreamingText(request.stop, None if is_json and not splitter.is_thinking else splitter)
 
     def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
         """Count a conversation's tokens; nothing of it is read."""
@@ -277,7 +283,9 @@ class Session:
                     return "stop"
                 closing = self._encoder.closing()  # an answer was asked for that is as the grammar wants
                 continue
-            self._take(answer, token, emit)
+            begun = self._take(answer, token, emit)
+            if begun and not sampler.is_constrained:  # the token that ends a thought went on with the answer
+                sampler.take(begun)
             if answer.text.stopped:
                 return "stop"
             if answer.max_tokens is not None and len(answer.tokens) >= answer.max_tokens:
@@ -294,7 +302,8 @@ class Session:
         """
         return not answer.text.is_answering and self._encoder.is_mark(token)
 
-    def _take(self, answer: _Answer, token: int, emit: Emit) -> None:
+    def _take(self, answer: _Answer, token: int, emit: Emit) -> str:
+        """Add a token to the answer and send on what is to be shown; returns what it is of the answer's own text."""
         answer.tokens.append(token)
         was_thinking = answer.text.is_thinking
         spans = answer.text.push(self._encoder.written(token))
@@ -306,6 +315,7 @@ class Session:
         now = time.perf_counter()
         if answer.pending and now - answer.last_emit >= _EMIT_INTERVAL:
             self._send_pending(answer, emit)
+        return "".join(span.text for span in spans if not span.thought)
 
     def _show(self, answer: _Answer, spans: Sequence[Span], emit: Emit) -> None:
         """Put text into the next chunk; a chunk holds either thoughts or answer."""
