@@ -134,7 +134,9 @@ class Session:
             if ours != theirs:
                 break
             common += 1
-        kept = self._context.keep(common)
+        kept = self._context.keep(before_image(prompt, common))
+        if (start := before_image(prompt, kept)) < kept:  # less was kept than was asked for
+            kept = self._context.keep(start)
         del self._past[kept:]
         return kept
 
@@ -240,6 +242,13 @@ class Session:
 def text_before_image(tokens: Sequence[int]) -> Sequence[int]:
     """Return the tokens before the first that stands for an image."""
     return tokens[: next((index for index, token in enumerate(tokens) if token < 0), len(tokens))]
+
+
+def before_image(tokens: Sequence[int], end: int) -> int:
+    """Return where an image begins that `end` is inside of, which is read only whole; else `end`."""
+    while 0 < end < len(tokens) and tokens[end] < 0 and tokens[end - 1] == tokens[end]:
+        end -= 1
+    return end
 
 
 def _next_power_of_two(number: int) -> int:
