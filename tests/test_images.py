@@ -288,6 +288,9 @@ def test_a_plan_counts_the_projector(llmrun: Run, folder: Path) -> None:
     assert after["weights"] - before["weights"] == projector.size
     assert after["compute"] - before["compute"] == told.host - projector.size
     assert seeing["settings"]["projector"] == str(folder / "mmproj-seer-F16.gguf")
+    shown = llmrun("plan", model, "--device", "none", "--projector", "auto").stdout
+    assert "projector     mmproj-seer-F16.gguf: so that it sees images" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_an_image_that_has_to_be_seen_as_a_whole_makes_batches_large_enough(llmrun: Run, tmp_path: Path) -> None:
