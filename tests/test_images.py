@@ -28,7 +28,12 @@ from llmrun.gguf.source import read_header
 from llmrun.images import MAX_BYTES, parse_image, read_image, read_images
 from llmrun.memory.engine_memory import ProjectorMemory
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
-from llmrun.memory.projector import device_of_projector, estimate_projector, with_projector
+from llmrun.memory.projector import (
+    device_of_projector,
+    estimate_projector,
+    with_largest_image,
+    with_projector,
+)
 from llmrun.projectors import choose_projector, projectors_beside
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
@@ -188,8 +193,18 @@ def test_a_projector_has_the_width_of_its_model(tmp_path: Path, tiny_model: Path
 
 def test_an_image_is_so_many_tokens(tmp_path: Path) -> None:
     """16 patches with LLaVA's, a quarter for gemma3 with a scale of 2, which sees an image only as a whole."""
-    found = [parse_projector(header(write_projector(tmp_path / "p.gguf", Eye(kind)))) for kind in ("mlp", "gemma3")]
-    assert [(one.n_tokens, one.n_batch) for one in found] == [(16, 0), (4, 4)]
+    kinds = ("mlp", "gemma3", "qwen2vl_merger")
+    found = [parse_projector(header(write_projector(tmp_path / "p.gguf", Eye(kind)))) for kind in kinds]
+    assert [(one.n_tokens, one.n_batch, one.limit) for one in found] == [(16, 0, None), (4, 4, None), (2116, 0, 2116)]
+
+
+def test_room_is_planned_for_the_largest_image_and_not_for_the_first(tmp_path: Path) -> None:
+    """Pixtral's largest has four times the tokens that llama.cpp makes room for when it loads."""
+    pixtral = parse_projector(header(write_projector(tmp_path / "p.gguf", projector_type="pixtral")))
+    told = ProjectorMemory(0, pixtral.size + 1000)
+    assert with_largest_image(pixtral, told) == ProjectorMemory(0, pixtral.size + 4000)
+    mlp = parse_projector(header(write_projector(tmp_path / "m.gguf")))
+    assert with_largest_image(mlp, told) == told
 
 
 @pytest.mark.parametrize(
