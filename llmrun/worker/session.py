@@ -191,16 +191,20 @@ class Session:
     def _reuse(self, prompt: Sequence[int], *, shift: bool) -> int:
         """Keep the longest common prefix in memory; the last token is always read again, for its logits.
 
-        shift: where something was dropped from the prompt, what came after it is kept too and moved up.
+        shift: where something was dropped from the prompt, what came after it is kept too and moved up; not with images,
+        of which only a whole one can be kept.
         """
         if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
             self._forget()
         start = common_prefix(self._past, prompt[:-1])
-        moves = find_moves(self._past, prompt[:-1], start) if shift and self._context.can_move else []
+        movable = shift and self._context.can_move and min(*self._past, *prompt, 0) >= 0
+        moves = find_moves(self._past, prompt[:-1], start) if movable else []
         for move in moves:
             self._context.move(move.old, move.new, move.n_tokens)
         n_kept = moves[-1].new + moves[-1].n_tokens if moves else start
-        kept = self._context.keep(n_kept)
+        kept = self._context.keep(before_image(prompt, n_kept))
+        if (start := before_image(prompt, kept)) < kept:  # less was kept than was asked for
+            kept = self._context.keep(start)
         self._past = list(prompt[:kept])
         return kept
 
@@ -343,6 +347,13 @@ class Session:
 def text_before_image(tokens: Sequence[int]) -> Sequence[int]:
     """Return the tokens before the first that stands for an image."""
     return tokens[: next((index for index, token in enumerate(tokens) if token < 0), len(tokens))]
+
+
+def before_image(tokens: Sequence[int], end: int) -> int:
+    """Return where an image begins that `end` is inside of, which is read only whole; else `end`."""
+    while 0 < end < len(tokens) and tokens[end] < 0 and tokens[end - 1] == tokens[end]:
+        end -= 1
+    return end
 
 
 def _next_power_of_two(number: int) -> int:
