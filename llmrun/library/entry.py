@@ -89,7 +89,14 @@ def load(
     started = pipeline.start(reference, constraints_of(options), plan_wish_of(options), listener, offline=offline)
     if started.engine.info is not None and started.engine.info.notice is not None:
         note(started.engine.info.notice)
-    return Chat(name, started, wish, system)
+    try:
+        chat = Chat(name, started, wish, system)
+    except BaseException:
+        started.engine.close()
+        raise
+    if chat.notice is not None:
+        note(chat.notice)
+    return chat
 
 
 def plan(
