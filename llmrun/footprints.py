@@ -16,7 +16,6 @@ from llmrun.engine.questions import Questions
 from llmrun.engine.standby import Standby
 from llmrun.errors import (
     EngineError,
-    GGUFError,
     LLMRunError,
     QuestionTooLargeError,
     UnknownArchitectureError,
@@ -25,14 +24,14 @@ from llmrun.errors import (
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.projector import Projector
 from llmrun.hardware.device import UNIFIED_BACKENDS, Device
 from llmrun.memory.asked import footprint_of
-from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
+from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.memory.overhead import device_overhead, host_overhead
-from llmrun.memory.projector import device_of_projector, estimate_projector, with_projector
+from llmrun.memory.projector import device_of_projector, with_projector
+from llmrun.projectors import Sight
 from llmrun.settings import RunSettings
 
 
@@ -57,11 +56,11 @@ class Footprints:
         standby: Standby | None = None,
         answers: Path | None = None,
         adapters: Sequence[Adapter] = (),
-        projector: Projector | None = None,
+        sight: Sight | None = None,
     ) -> None:
         """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none.
 
-        adapters, projector: what the model is run with, whatever the settings say.
+        adapters, sight: what the model is run with, whatever the settings say.
         """
         self.machine = machine
         self.trouble: EngineError | None = standby.trouble if standby else None
@@ -69,8 +68,7 @@ class Footprints:
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
         self._standby = standby
-        self.projector = projector
-        self._seeing: dict[bool, ProjectorMemory] = {}  # what the projector takes, by whether it is on a device
+        self._sight = sight
         self._adapters = tuple(encode_header(without_arrays(adapter.header)) for adapter in adapters)
         self.adapter_bytes = sum(adapter.size for adapter in adapters)
         self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
@@ -85,6 +83,11 @@ class Footprints:
         """Return what llama.cpp takes unasked: it knows which backends share one card, and when to use a small one."""
         memory = self._ask_engine(self._asked, self._asked_size, RunSettings(n_ctx=256))
         return tuple(sizes.device for sizes in memory.devices if sizes.device is not None)
+
+    @property
+    def least_batch(self) -> int:
+        """Tokens that have to be read at once, as those of an image; 0 is any number."""
+        return 0 if self._sight is None else self._sight.projector.n_batch
 
     @property
     def estimator(self) -> Estimator:
@@ -145,21 +148,12 @@ class Footprints:
 
     def _with_projector(self, footprint: Footprint, settings: RunSettings) -> Footprint:
         """Return a footprint with what the projector takes, which is on the device that it is loaded to."""
-        if self.projector is None:
+        if self._sight is None:
             return footprint
-        names = self._machine_for(settings).devices
-        place = device_of_projector([device.id for device in names], settings.n_gpu_layers)
-        if (place is not None) not in self._seeing:
-            self._seeing[place is not None] = self._ask_projector(self.projector, settings, place)
-        return with_projector(footprint, self.projector.size, self._seeing[place is not None], place)
-
-    def _ask_projector(self, projector: Projector, settings: RunSettings, place: int | None) -> ProjectorMemory:
-        header = without_arrays(projector.header)
-        here = replace(settings, devices=tuple(device.id for device in self._machine_for(settings).devices))
-        if self._standby is not None:
-            with contextlib.suppress(EngineError, GGUFError):
-                return self._standby.ask_projector(encode_header(header), header.file_size, here)
-        return estimate_projector(projector, on_device=place is not None)
+        names = [device.id for device in self._machine_for(settings).devices]
+        place = device_of_projector(names, settings.n_gpu_layers)
+        memory = self._sight.memory(None if place is None else names[place])
+        return with_projector(footprint, self._sight.projector.size, memory, place)
 
     def best(self, settings: RunSettings) -> Answer | None:
         """Return the best answer there is; None for settings the engine refuses, or where nobody knows."""

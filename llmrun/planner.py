@@ -67,7 +67,7 @@ class Planner:
                 loras=constraints.loras,
                 projector=constraints.projector,
             ),
-            max((one.footprints.projector.n_batch for one in stock if one.footprints.projector), default=0),
+            max((one.footprints.least_batch for one in stock), default=0),
         )
 
     def choice(self) -> Choice | None:

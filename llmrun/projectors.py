@@ -10,13 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmrun.errors import GGUFError, LLMRunError, UsageError
+from llmrun.engine.standby import Standby
+from llmrun.errors import EngineError, GGUFError, LLMRunError, UsageError
 from llmrun.file_name import parse_file_name
 from llmrun.folders import headers_folder
+from llmrun.gguf.encode import encode_header, without_arrays
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.projector import Projector, check_projector, parse_projector
 from llmrun.gguf.source import read_header
 from llmrun.hub.headers import HeaderReader
+from llmrun.memory.engine_memory import ProjectorMemory
+from llmrun.memory.projector import estimate_projector
+from llmrun.settings import RunSettings
 from llmrun.variant import ModelFile, quant_in_name
 
 AUTO = "auto"  # the one that belongs to the model
@@ -50,6 +55,39 @@ class Eye:
             raise GGUFError(
                 f"{Path(self.file.name).name} does not fit the model: {error.message}", error.hint
             ) from error
+
+
+class Sight:
+    """A projector on one machine: what it takes there, asked once for each place, for whatever model it sees for."""
+
+    def __init__(self, eye: Eye, standby: Standby | None) -> None:
+        """standby: whom to ask, None is arithmetic alone."""
+        self.projector = eye.projector
+        self._name = Path(eye.file.name).name
+        self._standby = standby
+        self._known: dict[str | None, ProjectorMemory] = {}
+
+    def memory(self, device: str | None) -> ProjectorMemory:
+        """Return what it takes on a device, None the host; raises GGUFError for one that the engine refuses."""
+        if device not in self._known:
+            self._known[device] = self._ask(device)
+        return self._known[device]
+
+    def _ask(self, device: str | None) -> ProjectorMemory:
+        standby, header = self._standby, without_arrays(self.projector.header)
+        if standby is not None:
+            before = standby.n_deaths
+            settings = RunSettings(
+                devices=() if device is None else (device,), n_gpu_layers=0 if device is None else None
+            )
+            try:
+                return standby.ask_projector(encode_header(header), header.file_size, settings)
+            except GGUFError as error:
+                raise GGUFError(f"{self._name} cannot be used: {error.message}", error.hint) from error
+            except EngineError as error:
+                if standby.n_deaths > before:
+                    raise GGUFError(f"the engine dies of {self._name}: it may be damaged", "fetch it again") from error
+        return estimate_projector(self.projector, on_device=device is not None)
 
 
 def choose_projector(files: Sequence[ModelFile]) -> ModelFile | None:

@@ -15,12 +15,11 @@ from llmrun.errors import EngineError, InsufficientMemoryError
 from llmrun.folders import answers_folder
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.projector import Projector
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.threads import Threads
 from llmrun.models import Found, Model
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.projectors import Eye
+from llmrun.projectors import Eye, Sight
 from llmrun.settings import Constraints, Lora
 from llmrun.site import Site, described_site, find_site
 from llmrun.variant import Variant
@@ -91,9 +90,12 @@ class Stockroom:
     ) -> None:
         """standby: whom to ask about them, None is arithmetic alone. loras, eye: what they are run with.
 
-        Raises as read_adapters.
+        Raises as read_adapters, and GGUFError for a projector that the engine refuses.
         """
         self.site, self._eye = site, eye
+        self._sight = None if eye is None else Sight(eye, standby)
+        if self._sight is not None:
+            self._sight.memory(None)  # what is wrong with it is said before anything is fetched
         self._loras, self._adapters = loras, read_adapters(loras)
         self.speeds = speeds_of(site)
         self._standby = standby
@@ -112,7 +114,7 @@ class Stockroom:
         check_adapters(self._loras, self._adapters, header)
         if self._eye is not None:
             self._eye.check(header)
-        return Beside(self._adapters, None if self._eye is None else self._eye.projector)
+        return Beside(self._adapters, self._sight)
 
 
 def stockroom_for(model: Model, standby: Standby, wishes: Wishes, threads: Threads) -> Stockroom:
@@ -173,7 +175,7 @@ class Beside:
     """What a model is run with besides itself, made for it."""
 
     adapters: tuple[Adapter, ...] = ()
-    projector: Projector | None = None
+    sight: Sight | None = None
 
 
 def stock_of(
@@ -184,7 +186,7 @@ def stock_of(
 
     answers = answers_folder()
     return [
-        stocked(variant, header, site, speeds, standby, answers, beside.adapters, beside.projector)
+        stocked(variant, header, site, speeds, standby, answers, beside.adapters, beside.sight)
         for variant, header in variants
     ]
 

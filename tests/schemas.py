@@ -103,9 +103,7 @@ def _combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 def schemas() -> st.SearchStrategy[dict[str, Any]]:
     """Schemas that mostly can be satisfied, a few of which are refused."""
-    inner = st.recursive(
-        _LEAVES, lambda part: st.one_of(_objects(part), _arrays(part), _combined(part)), max_leaves=5
-    )
+    inner = st.recursive(_LEAVES, lambda part: st.one_of(_objects(part), _arrays(part), _combined(part)), max_leaves=5)
     return st.tuples(st.one_of(_objects(inner), _arrays(inner), _combined(inner), _LEAVES), _LEAVES).map(
         lambda two: two[0] | {"$defs": {"leaf": two[1]}}
     )

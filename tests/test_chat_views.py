@@ -12,7 +12,7 @@ from llmrun.chat.bottom_line import bottom_line
 from llmrun.chat.commands.table import COMMANDS, help_text
 from llmrun.chat.completing import Names, argument_of, completions
 from llmrun.chat.context_view import context_lines, is_nearly_full
-from llmrun.chat.settings import SETTINGS, AnswerSettings, parse_setting, setting_lines
+from llmrun.chat.settings import SETTING_NAMES, AnswerSettings, parse_setting, setting_lines
 from llmrun.engine.protocol import Message, ModelInfo, TokenCounts, Usage
 from llmrun.errors import UsageError
 from llmrun.sampling import Sampling
@@ -73,7 +73,7 @@ def test_the_length_of_an_answer_is_a_setting_too() -> None:
     limited = parse_setting(SETTLED, "max-tokens", "5")
     assert limited.max_tokens == 5
     assert parse_setting(limited, "max-tokens", "none").max_tokens is None
-    assert len(setting_lines(limited)) == len(SETTINGS)
+    assert len(setting_lines(limited)) == len(SETTING_NAMES)
 
 
 def test_another_model_brings_its_own_settings_but_not_for_what_the_user_said() -> None:

@@ -14,11 +14,12 @@ import pexpect
 import pytest
 from rich.cells import cell_len
 
-from llmrun.cli.conversations import ago, list_text
+from llmrun.cli.conversations import ago, list_text, search_text
 from llmrun.cli.main import main
 from llmrun.folders import history_file
-from llmrun.history.record import Summary, Turn
+from llmrun.history.record import Hit, Summary, Turn
 from llmrun.history.store import open_store
+from tests.completion import completions
 from tests.conftest import figures
 from tests.environments import clean_environment
 from tests.model_trees import posix_only
@@ -89,11 +90,11 @@ def test_a_limit_says_what_it_leaves_out(here: Here, ids: list[str]) -> None:
     assert here("history", "--limit", "1", "--quiet").stderr == ""
 
 
-def test_none_is_told_and_no_file_made(llmrun: Run, path: Path) -> None:
+def test_none_is_told_and_no_file_made(llmrun: Run, here: Here, path: Path) -> None:
     done = llmrun("history")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "no conversation is kept yet: `llmrun chat` begins one\n"
-    assert figures(llmrun("history", "--json")) == {"conversations": [], "total": 0}
+    assert figures(here("history", "--json")) == {"conversations": [], "total": 0}
     assert not path.parent.exists()
 
 
@@ -138,14 +139,14 @@ def test_one_that_is_not_there_gets_what_is_close(here: Here, ids: list[str]) ->
     assert done.stderr == "error: no conversation is called 'tripp'\nhint: did you mean trip?\n"
 
 
-def test_an_export_can_be_imported_elsewhere(llmrun: Run, ids: list[str], tmp_path: Path) -> None:
+def test_an_export_can_be_imported_elsewhere(here: Here, ids: list[str], tmp_path: Path) -> None:
     file = tmp_path / "trip.json"
-    assert llmrun("history", "export", "trip", "json", "--output", str(file)).returncode == 0
-    assert llmrun("history", "export", "trip", "json").stdout == file.read_text("utf-8")
-    before = figures(llmrun("history", "show", "trip", "--json"))
-    assert llmrun("history", "rm", "trip", "--yes").returncode == 0
-    assert figures(llmrun("history", "import", str(file), "--json")) == {"id": ids[1]}
-    assert figures(llmrun("history", "show", "trip", "--json")) == before == json.loads(file.read_text("utf-8"))
+    assert here("history", "export", "trip", "json", "--output", str(file)).returncode == 0
+    assert here("history", "export", "trip", "json").stdout == file.read_text("utf-8")
+    before = figures(here("history", "show", "trip", "--json"))
+    assert here("history", "rm", "trip", "--yes").returncode == 0
+    assert figures(here("history", "import", str(file), "--json")) == {"id": ids[1]}
+    assert figures(here("history", "show", "trip", "--json")) == before == json.loads(file.read_text("utf-8"))
 
 
 def test_an_export_overwrites_nothing(here: Here, ids: list[str], tmp_path: Path) -> None:
@@ -242,3 +243,21 @@ def test_a_row_fits_80_columns_whatever_is_in_it() -> None:
     ]
     assert [line for line in list_text(rows, NOW).splitlines() if cell_len(line) > 80] == []
     assert "\\x1b" in list_text([Summary("lusab-babad", None, "\x1b[31m", NOW, NOW, 1, "\x1b\n\t")], NOW)
+
+
+def test_a_shell_completes_ids_and_simple_names(
+    ids: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What means something to a shell is not offered: zsh evaluates what it is given."""
+    with open_store() as store:
+        store.rename(ids[0], "$(reboot)")
+    assert completions("llmrun history show ", monkeypatch, capsys) == [ids[2], "trip", ids[1], ids[0]]
+    assert completions(f"llmrun history rm trip {ids[0][:9]}", monkeypatch, capsys) == [ids[0]]
+    assert completions("llmrun history show zzz", monkeypatch, capsys) == []
+
+
+def test_a_search_of_wide_letters_fits_80_columns() -> None:
+    summary = Summary("lusab-babad", None, "guide", NOW, NOW, 2, "")
+    shown = search_text([Hit(summary, "user", "本" * 150), Hit(summary, "assistant", "a本 " * 50)], NOW)
+    assert [line for line in shown.splitlines() if cell_len(line) > 80] == []
+    assert shown.count("本") == 200

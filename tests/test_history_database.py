@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from llmrun.errors import HistoryError
 from llmrun.folders import history_file
-from llmrun.history.record import Turn
+from llmrun.history.record import Saved, Turn
 from llmrun.history.store import Store, open_store, read_store
 from tests.model_trees import posix_only
 
@@ -298,3 +299,41 @@ def test_a_sqlite_without_an_index_reads_and_writes_the_same_file(path: Path) ->
         assert [hit.summary.id for hit in store.search("zebra")] == [key]
         store.delete(key)
         assert store.search("zebra") == ()
+
+
+def test_a_file_of_the_first_version_is_read_and_written(path: Path) -> None:
+    """As it was made by the llmrun that had it: what is in golden/history never changes."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript((ROOT / "tests" / "golden" / "history" / "version-1.sql").read_text("utf-8"))
+    at = datetime(2026, 5, 1, 12, 30, 0, 123456, UTC)
+    saved = Saved(
+        "lusab-babad",
+        "Trip",
+        "qwen3:8b",
+        "Qwen/Qwen3-8B-GGUF:Q4_K_M",
+        "Be brief.",
+        {"temperature": 0.2, "think": True},
+        at,
+        at,
+        (
+            Turn("user", "Where to?", images=("map.png",), at=at),
+            Turn("assistant", "Rome.", "Hm.", (), "guide", "stop", {"prompt_tokens": 9, "seed": None}, at),
+        ),
+    )
+    told: list[str] = []
+    with open_store(path, told.append) as store:
+        assert store.find("trip") == saved
+        assert [hit.summary.id for hit in store.search("rome where")] == [saved.id]
+        store.add(saved.id, Q, A)
+        assert len(store.find(saved.id).turns) == 4
+    assert told == []
+
+
+def test_two_chats_that_continue_one_conversation_lose_nothing_of_it(path: Path) -> None:
+    (key,) = fill(path)
+    with open_store(path) as one, open_store(path) as other:
+        one.add(key, Turn("user", "q1"), Turn("assistant", "a1"))
+        other.add(key, Turn("user", "q2"), Turn("assistant", "a2"))
+        one.add(key, Turn("user", "q3"), Turn("assistant", "a3"))
+        assert contents(other, key)[2:] == ["q1", "a1", "q2", "a2", "q3", "a3"]

@@ -260,7 +260,7 @@ def test_one_that_another_process_removed_is_told_once_and_the_chat_goes_on(path
         chat.set_system(key, "x")
         assert (chat.list(), told) == (
             (),
-            [f"this conversation is not kept: conversation {key} is not kept: it was removed"],
+            [f"this conversation is not kept: conversation {key} is not there any more"],
         )
 
 

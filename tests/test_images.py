@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -164,7 +165,7 @@ def header(path: Path) -> GGUFHeader:
         ({"embedding_length": 1 << 31}, "embedding_length of"),
     ],
 )
-def test_a_projector_llama_cpp_would_die_of_is_refused(options: dict[str, int], reason: str, tmp_path: Path) -> None:
+def test_a_projector_llama_cpp_would_die_of_is_refused(options: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=reason):
         parse_projector(header(write_projector(tmp_path / "p.gguf", **options)))
 
@@ -250,8 +251,19 @@ def test_what_a_projector_takes_is_known_without_its_weights(eye: Eye, tmp_path:
 
 
 def test_a_damaged_projector_is_refused_in_the_dry_run_too(tmp_path: Path) -> None:
-    with pytest.raises(GGUFError, match="llama.cpp refuses the projector"):
+    with pytest.raises(GGUFError, match="refuses the projector"):
         asked(write_projector(tmp_path / "p.gguf", leave_out="v.blk.0.ffn_up.weight"))
+
+
+def test_a_projector_the_engine_refuses_or_dies_of_is_named_before_anything_is_loaded(
+    llmrun: Run, folder: Path, tmp_path: Path
+) -> None:
+    refused = write_projector(tmp_path / "cut.gguf", leave_out="v.blk.0.ffn_up.weight")
+    deadly = write_projector(tmp_path / "deadly.gguf", Eye(n_head=3))  # 64 numbers make no 3 heads: a GGML_ASSERT
+    done = [llmrun("plan", str(folder / "seer-F16.gguf"), "--projector", str(path)) for path in (refused, deadly)]
+    assert [one.returncode for one in done] == [6, 6]
+    assert "cut.gguf cannot be used: llama.cpp refuses the projector" in done[0].stderr
+    assert "the engine dies of deadly.gguf" in done[1].stderr
 
 
 def test_a_projector_lies_on_the_first_device_of_this_machine_that_has_layers() -> None:
@@ -316,8 +328,11 @@ def test_a_later_turn_takes_the_image_over(seer: Engine, folder: Path) -> None:
 
 def test_an_image_stands_where_it_was_shown(seer: Engine, folder: Path) -> None:
     a, b = folder / "a.png", folder / "b.png"
-    texts = ("which?", "what is in the first one?", "and now?")
-    assert any(answered(seer, user(text, a, b))[0] != answered(seer, user(text, b, a))[0] for text in texts)
+    _, first = answered(seer, user("which?", a, b))
+    _, longer = answered(seer, user("which of them?", a, b))
+    _, swapped = answered(seer, user("which?", b, a))
+    assert first.prompt_tokens == swapped.prompt_tokens
+    assert longer.cached_tokens > 2 * 16 > 16 > swapped.cached_tokens
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,9 @@ FLOORS = (
 OWNERS = {
     "click": ("chat",),
     "llama_cpp": ("worker",),
+    "markdown_it": ("chat.view",),
+    "pygments": ("chat.view",),
+    "wcwidth": ("chat.view",),
     "filelock": ("hub",),
     "httpx2": ("hub",),
     "huggingface_hub": ("hub",),

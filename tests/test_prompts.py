@@ -27,6 +27,7 @@ from llmrun.prompts.prompt import (
     question_of,
     system_of,
 )
+from tests.completion import completions
 from tests.conftest import figures
 
 Run = Callable[..., CompletedProcess[str]]
@@ -287,3 +288,12 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(here: Run, words: list[s
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"error: {said}")
     assert json.dumps(done.stderr).count("hint: ") == 1
+
+
+@pytest.mark.parametrize("line", ["llmrun prompt show ", "llmrun run guide --prompt-template "])
+def test_a_shell_completes_the_names_of_prompts(
+    here: Run, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here("prompt", "save", "summarize", "x")
+    here("prompt", "save", "translate", "x")
+    assert completions(line, monkeypatch, capsys) == ["summarize", "translate"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmrun.chat.commands.command import Argument
 from llmrun.chat.commands.table import COMMANDS, command_named
-from llmrun.chat.settings import SETTINGS
+from llmrun.chat.settings import SETTING_NAMES
 
 
 def _none() -> Iterable[str]:
@@ -45,7 +45,7 @@ def completions(text: str, names: Names = Names()) -> list[str]:
 def _arguments(argument: Argument | None, names: Names) -> Iterable[str]:
     match argument:
         case "setting":
-            return (f"{name} " for name in SETTINGS)
+            return (f"{name} " for name in SETTING_NAMES)
         case "format":
             return ("md", "json")
         case "session":

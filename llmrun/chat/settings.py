@@ -78,11 +78,15 @@ SETTINGS: Mapping[str, _Setting] = {
 }
 
 
+THINK = "think"  # set by `with_thinking`, because it is the model's to allow
+SETTING_NAMES = (*SETTINGS, THINK)
+
+
 def parse_setting(settings: AnswerSettings, name: str, text: str) -> AnswerSettings:
     """Return the settings with one of them as it was typed; raises UsageError for what is not there, or cannot be."""
     known = SETTINGS.get(_known_name(name))
     if known is None:
-        close = difflib.get_close_matches(_known_name(name), SETTINGS, n=1)
+        close = difflib.get_close_matches(_known_name(name), SETTING_NAMES, n=1)
         raise UsageError(f"there is no setting {name}", f"did you mean {close[0]}?" if close else _all_names())
     value = _parse_value(known, name, text)
     if known.field == "max_tokens":
@@ -100,7 +104,7 @@ def setting_lines(settings: AnswerSettings) -> list[str]:
     return [
         f"{name:<14} {_shown(values[known.field], known)}" + _origin(settings.origin.get(known.field))
         for name, known in SETTINGS.items()
-    ]
+    ] + [f"{THINK:<14} {settings.thinking.word}"]
 
 
 def _parse_value(known: _Setting, name: str, text: str) -> Any:
@@ -123,7 +127,7 @@ def _known_name(name: str) -> str:
 
 
 def _all_names() -> str:
-    return "there are " + ", ".join(SETTINGS)
+    return "there are " + ", ".join(SETTING_NAMES)
 
 
 def _shown(value: float | None, known: _Setting) -> str:

@@ -36,7 +36,7 @@ _COMPLETED = 100  # conversations that Tab offers
 def run_chat(wish: Wish, keeping: Keeping, *, named: bool) -> None:
     """Talk until the user leaves, or the pipe ends. named: whether the user named the model."""
     keeping.check()
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
+    console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
     typed = sys.stdin is not None and sys.stdin.isatty()
     is_kept = not keeping.no_history and (typed or keeping.goes_on)  # what scripts ask is nobody's conversation
     with open_store(tell=console.notice) if is_kept else no_history() as store:

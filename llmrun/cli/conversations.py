@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,13 +32,6 @@ class RemoveWish:
     yes: bool
     json: bool
     quiet: bool
-
-
-def check_alone(group: str, command: str, *, json: bool, quiet: bool) -> None:
-    """Raise UsageError for options that stand before the command they are meant for."""
-    for name, given in (("--json", json), ("--quiet", quiet)):
-        if given:
-            raise UsageError(f"{name} stands before `{command}`", f"llmrun {group} {command} … {name}")
 
 
 def run_list(limit: int, *, as_json: bool, quiet: bool) -> None:
@@ -137,7 +130,7 @@ def search_text(hits: Sequence[Hit], now: datetime) -> str:
     lines = [_row("ID", "WHEN", "MODEL", "TURNS", "WORDS")]
     for hit in hits:
         place = f"{hit.role}: {hit.snippet}" if hit.role else hit.snippet
-        lines += [_line(hit.summary, now), *(f"  > {line}" for line in textwrap.wrap(one_line(place), _WIDTH - 4))]
+        lines += [_line(hit.summary, now), *(f"  > {line}" for line in _wrapped(one_line(place), _WIDTH - 4))]
     return "\n".join(lines)
 
 
@@ -175,6 +168,14 @@ def _cut(text: str, width: int) -> str:
     if cell_len(shown) > width:
         shown = set_cell_size(shown, width - 1).rstrip() + "…"
     return set_cell_size(shown, width)
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """A text in lines of so many columns; where letters take two, lines are divided again."""
+    from rich.cells import chop_cells
+
+    for line in textwrap.wrap(text, width):
+        yield from chop_cells(line, width)
 
 
 def _summary_figures(summary: Summary) -> dict[str, object]:

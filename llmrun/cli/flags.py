@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmrun.cli import options as o
+from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmrun.console import AnswerStyle
     from llmrun.planning.plan import PlanWish
     from llmrun.settings import Constraints
 
@@ -65,3 +68,18 @@ class Output:
     json: o.Json = False
     quiet: o.Quiet = False
     verbose: o.Verbose = False
+    plain: o.Plain = False
+    show_thinking: o.ShowThinking = "fold"
+
+    def style(self) -> AnswerStyle:
+        """Return how answers are to be shown."""
+        from llmrun.console import AnswerStyle
+
+        return AnswerStyle(not self.plain, self.show_thinking)
+
+
+def check_behind(group: str, command: str, given: Mapping[str, bool]) -> None:
+    """Raise UsageError for an option of a group of commands that was given before the command it is meant for."""
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{name} stands before `{command}`", f"llmrun {group} {command} … {name}")

@@ -5,6 +5,7 @@ Nothing heavy is imported here: `llmrun --help` must cost no more than any small
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import replace
@@ -279,11 +280,20 @@ app.add_typer(history_app, name="history")
 app.add_typer(prompt_app, name="prompt")
 
 
+def _completion() -> contextlib.AbstractContextManager[None]:
+    """What is different where a shell asks how a line may go on."""
+    if "_LLMRUN_COMPLETE" not in os.environ:
+        return contextlib.nullcontext()
+    from llmrun.cli.completing import bash_words
+
+    return bash_words(os.environ)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from llmrun.console import Console, utf8_streams
 
-    with utf8_streams():
+    with utf8_streams(), _completion():
         try:
             app()
         except LLMRunError as error:

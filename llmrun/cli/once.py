@@ -23,7 +23,7 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
 
     chosen: the prompt by name that it is put into.
     """
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
+    console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
     check_meant(parse_reference(wish.model, pipeline.hub_address()))  # a typo is answered before a pipe is waited for
     question = read_question(prompt, asking.file, chosen)
     model = RunningModel(wish, console)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,11 +21,35 @@ def _kv_type(value: str | None) -> str | None:
     return None if value is None else value.lower()
 
 
+def _model(incomplete: str) -> list[str]:
+    from llmrun.cli.completing import complete_model
+
+    return complete_model(incomplete)
+
+
+def _kept(incomplete: str) -> list[str]:
+    from llmrun.cli.completing import complete_kept
+
+    return complete_kept(incomplete)
+
+
+def _preference(incomplete: str) -> list[str]:
+    from llmrun.planning.policy import PREFERENCES
+
+    return _one_of(*PREFERENCES)(incomplete)
+
+
+def _one_of(*values: str) -> Callable[[str], list[str]]:
+    """What completes one of some values."""
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Argument(
         help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file.",
         show_default=True,
+        autocompletion=_model,
     ),
 ]
 ChatModel = Annotated[
@@ -37,7 +62,12 @@ ChatModel = Annotated[
 ]
 Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]
 Kept = Annotated[
-    str, typer.Argument(metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="owner/repo[:QUANT], or another name that `llmrun list` shows.",
+        autocompletion=_kept,
+    ),
 ]
 Prompt = Annotated[
     str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
@@ -72,6 +102,7 @@ KVType = Annotated[
         "--kv-type",
         callback=_kv_type,
         metavar="TYPE",
+        autocompletion=_one_of(*KV_TYPES),
         help="Type of the KV cache: f16, q8_0, q4_0, ... (default: f16 if it fits)",
         rich_help_panel=_RUNNING,
     ),
@@ -104,6 +135,7 @@ Devices = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
+        autocompletion=_one_of("none"),
         help="Use only this device (CUDA0, rpc:HOST:PORT; none: the CPU), or so much of it (CUDA0=6GiB); can be given "
         "many times. (default: all)",
         show_default=False,
@@ -115,6 +147,7 @@ Prefer = Annotated[
     typer.Option(
         "--prefer",
         metavar="WHAT",
+        autocompletion=_preference,
         help="balanced, quality, speed or context. (default: balanced)",
         show_default=False,
         rich_help_panel=_RUNNING,
@@ -228,6 +261,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk, only answer
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the engine's log and where time goes.", rich_help_panel=_OUTPUT)
 ]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print answers as they come, not as Markdown.", rich_help_panel=_OUTPUT)
+]
+ShowThinking = Annotated[
+    Literal["show", "fold", "hide"],
+    typer.Option(
+        "--show-thinking",
+        help="What a model thinks before it answers: all of it, a line, or nothing.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 PlainJson = Annotated[bool, typer.Option("--json", help="Print one object of JSON.", rich_help_panel=_OUTPUT)]
 Exact = Annotated[
     bool,
@@ -248,6 +292,7 @@ Emit = Annotated[
     typer.Option(
         "--emit",
         metavar="PROGRAM",
+        autocompletion=_one_of("llama-server"),
         help="Print the command line of llama-server that runs it alike.",
         show_default=False,
         rich_help_panel=_OUTPUT,
@@ -277,7 +322,13 @@ KVHeads = Annotated[int | None, _shape_option("--kv-heads", "N", "Heads of the K
 Hidden = Annotated[int | None, _shape_option("--hidden", "N", "Width of a token's vector. (default: likewise)")]
 Method = Annotated[
     str,
-    typer.Option("--method", metavar="NAME", help="all, weights, activations or inference.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="all, weights, activations or inference.",
+        autocompletion=_one_of("all", "weights", "activations", "inference"),
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 
 MeasureNow = Annotated[
@@ -296,6 +347,7 @@ Backend = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
+        autocompletion=_one_of("cuda", "rocm", "vulkan", "metal", "sycl", "cpu"),
         help="Build for this: cuda, rocm, vulkan, metal, sycl or cpu. (default: the GPU's)",
         show_default=False,
         rich_help_panel=_REPAIR,

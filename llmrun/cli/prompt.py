@@ -9,7 +9,9 @@ import typer
 
 from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
+from llmrun.cli.flags import check_behind
 from llmrun.cli.flat import flat
+from llmrun.cli.prompting import complete_prompt
 
 if TYPE_CHECKING:
     from llmrun.prompts.prompt import Prompt
@@ -18,7 +20,11 @@ prompt_app = typer.Typer(help="Keep prompts by name, for --prompt-template.")
 
 _WIDTH = 80
 _NAME = 20  # columns
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The prompt's name.", show_default=False)]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The prompt's name.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The prompt's name.", show_default=False, autocompletion=complete_prompt),
+]
 Text = Annotated[
     str | None,
     typer.Argument(
@@ -39,10 +45,8 @@ Force = Annotated[bool, typer.Option("--force", help="Take the place of a prompt
 @prompt_app.callback(invoke_without_command=True)
 def prompts(context: typer.Context, json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
     """Show the prompts that are kept; or do more with them."""
-    from llmrun.cli.conversations import check_alone
-
     if context.invoked_subcommand is not None:
-        check_alone("prompt", context.invoked_subcommand, json=json, quiet=quiet)
+        check_behind("prompt", context.invoked_subcommand, {"--json": json, "--quiet": quiet})
         return
     _list(as_json=json, quiet=quiet)
 

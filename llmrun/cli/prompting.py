@@ -8,10 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from llmrun.cli.answering import Answering
-from llmrun.errors import UsageError
+from llmrun.errors import LLMRunError, UsageError
 from llmrun.prompts.prompt import OPTIONS, Option, Prompt, question_of, system_of
 
 _ANSWERING = "How it answers"
+
+
+def complete_prompt(incomplete: str) -> list[str]:
+    """Return the names of prompts that begin so: for a shell, which shows no errors."""
+    from llmrun.prompts.folder import prompt_names
+
+    try:
+        return [name for name in prompt_names() if name.startswith(incomplete)]
+    except LLMRunError:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class Prompting:
             "--prompt-template",
             metavar="NAME",
             help="Use a prompt that `llmrun prompt save` kept.",
+            autocompletion=complete_prompt,
             show_default=False,
             rich_help_panel=_ANSWERING,
         ),

@@ -16,7 +16,7 @@ from llmrun.cli.flags import Output, Running
 from llmrun.cli.plan_text import plan_text
 from llmrun.cli.story import Story
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
-from llmrun.console import Console
+from llmrun.console import AnswerStyle, Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
 from llmrun.errors import UsageError
@@ -50,6 +50,7 @@ class Wish:
     json: bool
     quiet: bool
     verbose: bool
+    style: AnswerStyle
 
 
 def wish_of(model: str, running: Running, answering: Answering, output: Output) -> Wish:
@@ -70,6 +71,7 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         output.json,
         output.quiet,
         output.verbose,
+        output.style(),
     )
 
 

@@ -131,7 +131,7 @@ class Database:
 
     def _open_to_read(self, path: Path, reason: OSError) -> sqlite3.Connection:
         """Open what is there, where nothing can be written: `immutable`, as no log can be made beside it either."""
-        if not path.is_file():
+        if not os.access(path, os.R_OK):
             raise self._failure(reason) from reason
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
         try:

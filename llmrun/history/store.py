@@ -98,11 +98,18 @@ class Store:
     def rename(self, key: str, name: str | None) -> None:
         """Give a conversation a name, or take it away; raises UsageError for one that is taken or can be none."""
         name = None if name is None else check_name(name)
-        if name is not None:
-            owner = self._database.read(lambda c: rows.id_of_name(c, name))
-            if owner not in (None, key):
-                raise UsageError(f"{name!r} is the name of {owner}", f"another name, or `llmrun history rm {owner}`")
-        self._change_now(key, lambda saved: replace(saved, name=name))
+        draft = self._drafts.get(key)
+        if draft is not None:
+            self._database.read(lambda c: _check_free(c, key, name))
+            self._drafts[key] = replace(draft, name=name)
+            return
+
+        def give(connection: rows.Connection) -> bool:
+            _check_free(connection, key, name)
+            return rows.change_head(connection, key, lambda saved: replace(saved, name=name))
+
+        if not self._database.write(give):
+            raise _removed(key)
 
     def latest(self) -> Saved | None:
         """Return the conversation that was last added to, None where there is none."""
@@ -177,12 +184,13 @@ class Store:
         self._drafts[key] = self._database.write(take)
 
     def _change(self, key: str, change: Callable[[Saved], Saved]) -> None:
-        self._keep(lambda: self._change_now(key, change))
-
-    def _change_now(self, key: str, change: Callable[[Saved], Saved]) -> None:
         if key in self._drafts:
             self._drafts[key] = change(self._drafts[key])
-        elif not self._database.write(lambda c: rows.change_head(c, key, change)):
+        else:
+            self._keep(lambda: self._change_kept(key, change))
+
+    def _change_kept(self, key: str, change: Callable[[Saved], Saved]) -> None:
+        if not self._database.write(lambda c: rows.change_head(c, key, change)):
             raise _removed(key)
 
     def _keep(self, action: Callable[[], None]) -> bool:
@@ -218,7 +226,13 @@ def open_store(path: Path | None = None, tell: Callable[[str], None] | None = No
 def read_store(path: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> Store:
     """Open conversations to look at or remove some: makes no file where there is none. Raises HistoryError."""
     path = path or history_file()
-    return Store(Database(path, tell)) if path.exists() else no_history()
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return no_history()
+    except OSError:
+        pass  # it is told below, in better words
+    return Store(Database(path, tell))
 
 
 def no_history() -> Store:
@@ -234,6 +248,12 @@ def _answered(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ..
     """Split what was said behind the last answer."""
     last = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
     return turns[: last + 1], turns[last + 1 :]
+
+
+def _check_free(connection: rows.Connection, key: str, name: str | None) -> None:
+    owner = None if name is None else rows.id_of_name(connection, name)
+    if owner not in (None, key):
+        raise UsageError(f"{name!r} is the name of {owner}", f"another name, or `llmrun history rm {owner}`")
 
 
 def _id_of(connection: rows.Connection, text: str) -> str:
@@ -262,7 +282,7 @@ def _found(saved: Saved | None, key: str) -> Saved:
 
 def _removed(key: str) -> NotFoundError:
     what = key if is_id(key) else repr(key[:80])
-    return NotFoundError(f"conversation {what} is not kept: it was removed", _LIST)
+    return NotFoundError(f"conversation {what} is not there any more", _LIST)
 
 
 def _not_kept(error: LLMRunError) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _LAST = 0x10FFFF
@@ -106,3 +107,19 @@ def _literal_char(char: str) -> str:
     if char in '"\\':
         return "\\" + char
     return char if char.isprintable() else _code(ord(char))
+
+
+def one_of(texts: Sequence[str]) -> str:
+    """Return an expression for one of some texts, all different; what they begin with alike is written once.
+
+    llama.cpp reads alternatives side by side: a list of words costs it as many readings as words begin alike.
+    """
+    heads: dict[str, list[str]] = {}
+    for text in texts:
+        heads.setdefault(text[:1], []).append(text)
+    options = []
+    for words in heads.values():
+        shared = os.path.commonprefix(words)
+        rest = [word[len(shared) :] for word in words]
+        options.append(literal(shared) + (f" {one_of(rest)}" if len(words) > 1 else ""))
+    return options[0] if len(options) == 1 else f"({' | '.join(options)})"

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from llmrun.errors import UsageError
-from llmrun.structured.characters import CHAR, PLAIN_CHAR, class_of, literal
+from llmrun.structured.characters import CHAR, PLAIN_CHAR, class_of, literal, one_of
 from llmrun.structured.disjoint import written_types
 from llmrun.structured.formats import FORMATS
 from llmrun.structured.merge import Flat, item_at
@@ -124,7 +124,8 @@ class _Converter:
 
     def _flat_options(self, flat: Flat, name: str, path: str) -> list[str]:
         if "enum" in flat:
-            return [literal(_dump(value)) for value in flat["enum"] if self._takes(flat, value, path)]
+            texts = dict.fromkeys(_dump(value) for value in flat["enum"] if self._takes(flat, value, path))
+            return [one_of(list(texts))] if texts else []
         found = []
         for kind in written_types(flat):
             if kind == "integer" and "number" in written_types(flat):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmrun.chat.commands.command import Command
-from llmrun.chat.settings import SETTINGS, AnswerSettings, parse_setting, setting_lines
+from llmrun.chat.settings import SETTINGS, THINK, AnswerSettings, parse_setting, setting_lines
 from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def _set(talk: Talk, text: str) -> None:
 
 
 def _changed(talk: Talk, name: str, value: str) -> AnswerSettings:
-    if name.lower() == "think":
+    if name.lower() == THINK:
         return talk.settings.with_thinking(value.lower(), talk.model_info(), talk.hands.speed())
     return parse_setting(talk.settings, name, value)
 

@@ -41,7 +41,7 @@ def _copy(talk: Talk, _: str) -> None:
 
 COMMANDS = (
     Command("/context", "", "what fills the context", _context),
-    Command("/stats", "", "tokens and speed of the last answer, and how it was drawn", _stats),
+    Command("/stats", "", "tokens and speed of the last answer, and its sampling", _stats),
     Command("/plan", "", "how the model runs here, and why so", _plan),
     Command("/copy", "", "put the last answer into the clipboard", _copy),
 )

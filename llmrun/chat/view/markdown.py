@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
 from llmrun.chat.view.blocks import Blocks
 from llmrun.chat.view.leaf import Edge, Frame, Leaf, Paragraph
 from llmrun.chat.view.painter import Painter
 from llmrun.chat.view.table import Table
 from llmrun.chat.view.text import DIM, Row, row_width, without_colour
+from llmrun.console import strip_control
 
 REDRAW_EVERY = 0.05  # seconds, at least
 _SHARE = 10  # times as long as the last redraw took is waited for the next: drawing takes a tenth of a core at most
@@ -18,32 +19,25 @@ _MOST_ROWS = 40  # that may still change, however tall the terminal is
 _LONG = 2000  # characters of a line that are tried out with every redraw
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A terminal's size, cells."""
+class Terminal(Protocol):
+    """What is drawn on."""
 
-    columns: int
-    lines: int
+    interruptions: int  # how often others wrote in between
+
+    def paint(self, text: str) -> None:
+        """Write text with sequences in it."""
+
+    def size(self) -> tuple[int, int]:
+        """Return columns and lines."""
 
 
 class MarkdownView:
-    """An answer in pieces, as Markdown on a terminal.
+    """An answer in pieces, as Markdown on a terminal. clock: seconds."""
 
-    write: takes what goes to the terminal; size: asks for its size; clock: seconds. Text must have no control
-    characters but newlines and tabs.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[str], None],
-        size: Callable[[], Size],
-        *,
-        colour: bool = True,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        self._painter = Painter(write)
-        self._size_now, self._clock, self._colour = size, clock, colour
-        self._size = size()
+    def __init__(self, terminal: Terminal, *, colour: bool = True, clock: Callable[[], float] = monotonic) -> None:
+        self._terminal, self._clock, self._colour = terminal, clock, colour
+        self._painter = Painter(terminal.paint)
+        self._size, self._interruptions = terminal.size(), terminal.interruptions
         self._blocks = Blocks()
         self._thought: Paragraph | None = None
         self._partial = ""  # of a line
@@ -52,6 +46,7 @@ class MarkdownView:
 
     def answer(self, text: str) -> None:
         """Show more of the answer."""
+        text = strip_control(text)
         if self._thought is not None and text.strip():
             self._end_thought()
         self._new += text
@@ -59,6 +54,7 @@ class MarkdownView:
 
     def thought(self, text: str) -> None:
         """Show more of what the model thinks, dimmed."""
+        text = strip_control(text)
         if self._thought is None:
             if not text.strip():
                 return
@@ -76,10 +72,11 @@ class MarkdownView:
         self._end_answer()
         self._painter.leave()
 
-    def disturbed(self) -> None:
-        """Somebody else has written lines to the terminal: go on below them."""
-        self._part(self._frame(), keep=False)
-        self._painter.forget()
+    def leave(self) -> None:
+        """Leave a clean terminal at once, whatever was being drawn."""
+        if not self._painter.is_untouched:
+            self._terminal.paint("\x1b[m")
+            self._painter.leave()
 
     def _edge(self) -> Edge:
         return Edge(gap=not self._painter.is_untouched)
@@ -93,8 +90,7 @@ class MarkdownView:
 
     def redraw(self) -> None:
         """Show what has come."""
-        if (size := self._size_now()) != self._size:
-            self._resize(size)
+        self._look_around()
         frame = self._frame()
         if self._thought is not None:
             body = self._new.rstrip()  # blank lines that end it are not shown
@@ -114,8 +110,8 @@ class MarkdownView:
 
     def _frame(self) -> Frame:
         # the last column stays free: terminals disagree on where the cursor is behind it
-        room = max(2, min(_MOST_ROWS, self._size.lines - 2))
-        return Frame(max(1, self._size.columns - 1), room, self._colour)
+        room = max(2, min(_MOST_ROWS, self._size[1] - 2))
+        return Frame(max(1, self._size[0] - 1), room, self._colour)
 
     def _paint(self, settled: list[Row], rows: list[Row]) -> None:
         shown = [*settled, *rows] if self._colour else [without_colour(row) for row in (*settled, *rows)]
@@ -159,7 +155,16 @@ class MarkdownView:
         self._partial = ""
         return settled + self._settled(frame)
 
-    def _resize(self, size: Size) -> None:
+    def _look_around(self) -> None:
+        """See whether what was drawn is still where it was."""
+        if self._terminal.interruptions != self._interruptions:
+            self._interruptions = self._terminal.interruptions
+            self._part(self._frame(), keep=False)
+            self._painter.forget()
+        if (size := self._terminal.size()) != self._size:
+            self._resize(size)
+
+    def _resize(self, size: tuple[int, int]) -> None:
         """Go on behind what is there: where its rows are now, nobody knows, but the last one ends at the cursor."""
         before = self._frame()
         self._size = size
