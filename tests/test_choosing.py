@@ -27,12 +27,14 @@ from llmrun.settings import RunSettings
 from llmrun.site import Site, site_of
 from llmrun.speeds import Speeds
 from llmrun.suggesting import MOST, Suggestion, capability, suggest
+from llmrun.suggestions import models_here
 from scripts.architectures.quants import quantized
 from scripts.architectures.shapes import MODELS, PUBLISHED
 from tests.hub_program import environment
 from tests.hub_server.fault import Fault
 from tests.hub_server.repos import guide_repo
 from tests.hub_server.server import HubServer
+from tests.model_trees import HubCache, Ollama, content
 
 GIB = 1 << 30
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -129,6 +131,21 @@ def test_the_list_fits_a_terminal_and_has_guide_last(words: str, width: int) -> 
         assert f"{one.decode:.0f} t/s" in row
 
 
+def test_what_is_here_is_found_whoever_keeps_it(
+    hub_cache: HubCache, ollama: Ollama, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    cached, shelved = find("qwen3:8b"), find("llama3.2:3b")
+    assert cached is not None
+    assert shelved is not None
+    assert models_here() == frozenset()
+    hub_cache.add(cached.repo_id, {"Qwen3-8B-Q4_K_M.gguf": content("Qwen3-8B-Q4_K_M.gguf")})
+    hub_cache.add("owner/other-GGUF", {"other-Q4_K_M.gguf": content("other-Q4_K_M.gguf")})
+    ollama.add("registry.ollama.ai/library/llama3.2/3b", {"model": content("m")})
+    assert models_here() == {cached.repo_id, shelved.repo_id}
+
+
 # ---- the program
 
 
@@ -215,6 +232,19 @@ def test_without_the_hub_it_is_guide_at_once(tmp_path: Path, open_chat: Open, hu
     chat.expect(">>>")
     assert "no model was named" not in (chat.before or "")
     assert "guide: " in (chat.before or "")
+
+
+def test_without_the_hub_what_is_here_is_offered(tmp_path: Path, open_chat: Open, catalog_hub: HubServer) -> None:
+    entry = find("qwen3.5:0.8b")
+    assert entry is not None
+    told = environment(catalog_hub, tmp_path)
+    pull = [sys.executable, "-P", "-m", "llmrun.cli.main", "pull", "qwen3.5:0.8b"]
+    subprocess.run(pull, env=told, check=True, capture_output=True)
+    chat = open_chat(told | {"HF_HUB_OFFLINE": "1"})
+    chat.expect("1 chooses, Enter takes 1, q leaves")
+    assert re.search(r" 1  qwen3.5:0.8b .* here", chat.before or "")
+    chat.send("1")
+    chat.expect(">>>")
 
 
 def test_a_hub_that_is_slow_is_waited_for_a_second(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
