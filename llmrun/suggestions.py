@@ -31,7 +31,7 @@ def read_suggestions(*, offline: bool = False) -> tuple[Suggestion, ...]:
     """
     with Standby() as standby:  # starts while the rest is looked at
         presence = None if offline else Presence(HUB_SECONDS)
-        here = _models_here()
+        here = models_here()
         threads = usual_threads()
         speeds = open_speeds(threads.decode)
         can_fetch = presence is not None and presence.answers()
@@ -41,13 +41,19 @@ def read_suggestions(*, offline: bool = False) -> tuple[Suggestion, ...]:
     return suggest(entries(), site, speeds, here, fetch=can_fetch)
 
 
-def _models_here() -> frozenset[str]:
-    """Return the repositories of the catalog of which the cache has a whole model."""
+def models_here() -> frozenset[str]:
+    """Return the repositories of the catalog of which the cache, or another program, has a whole model."""
     from llmrun.grouping import group_files
+    from llmrun.shelf.shelves import find_all, read_shelves
 
     known = {entry.repo_id for entry in entries()}
     kept = (repo for repo in read_cache().repos if repo.repo_id in known)
-    return frozenset(repo.repo_id for repo in kept if group_files(repo.files, repo.repo_id).variants)
+    cached = {repo.repo_id for repo in kept if group_files(repo.files, repo.repo_id).variants}
+    shelved = [model for model in read_shelves() if model.problem is None]
+    others = {
+        entry.repo_id for entry in entries() if any(find_all(name, shelved) for name in (entry.name, entry.repo_id))
+    }
+    return frozenset(cached | others)
 
 
 def _devices(standby: Standby) -> tuple[Device, ...]:

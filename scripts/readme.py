@@ -13,25 +13,31 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from llmrun import errors
-from llmrun.catalog import entries
+from llmrun.catalog import entries, resolve
 from llmrun.chat.commands.table import help_text
+from llmrun.cli.choosing import suggestion_lines
 from llmrun.cli.estimating import EstimateWish, estimate_text
 from llmrun.cli.plan_text import plan_text
+from llmrun.cli.story import source_line, story_lines
 from llmrun.engine.standby import Standby
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads
+from llmrun.pipeline import Planned
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.policy import ANYWHERE, POLICIES, Step
+from llmrun.reference import NameRef
 from llmrun.settings import Constraints
 from llmrun.settling import make_planner
 from llmrun.site import Site
 from llmrun.speeds import Speeds
+from llmrun.suggesting import suggest
 from llmrun.units import format_count
-from llmrun.variant import ModelFile, Variant
+from llmrun.variant import ModelFile, RemoteFile, Variant
 from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
 
@@ -89,6 +95,32 @@ def _plan() -> str:
         plan = planner.plan()
         text = plan_text("llama-3.1-8b", planner.variant(plan).summary, plan)
     return _fenced(f"$ llmrun plan ./llama-3.1-8b/\n{text}")
+
+
+def _choice() -> str:
+    """What `llmrun chat` offers on that laptop, with nothing of it measured and no model there."""
+    found = suggest(entries(), _LAPTOP, Speeds(None, _LAPTOP.threads.decode))
+    return _fenced("\n".join(["$ llmrun chat", *suggestion_lines(found, 80)]))
+
+
+def _first_run() -> str:
+    """What a first run tells there, of a repository with a published 8B shape in three quantizations."""
+    stock = [_remote(*_variant("llama-3.1-8b", quant)) for quant in ("Q4_K_M", "Q6_K", "Q8_0")]
+    planner = make_planner(stock, _LAPTOP, Constraints(), PlanWish(), None, Speeds(None, _LAPTOP.threads.decode))
+    plan = planner.plan()
+    chosen = planner.variant(plan)
+    told = story_lines(_NAME, Planned(chosen.summary, chosen.variant, plan, _LAPTOP))
+    return _fenced("\n".join([f"$ llmrun chat {_NAME}", str(source_line(_NAME, chosen.variant)), *told]))
+
+
+_NAME = "llama3.1:8b"
+
+
+def _remote(variant: Variant, header: GGUFHeader) -> tuple[Variant, GGUFHeader]:
+    """The same in the repository that its short name stands for."""
+    repo_id = resolve(NameRef(_NAME), {}).repo_id
+    files = (replace(file, origin=RemoteFile(repo_id, "0" * 40, file.name)) for file in variant.files)
+    return replace(variant, files=tuple(files)), header
 
 
 def _variant(name: str, quant: str) -> tuple[Variant, GGUFHeader]:
@@ -164,6 +196,8 @@ _PIECES: dict[str, Callable[[], str]] = {
     "llmrun list --help": lambda: _help("list"),
     "llmrun rm --help": lambda: _help("rm"),
     "llmrun verify --help": lambda: _help("verify"),
+    "choice": _choice,
+    "first run": _first_run,
     "plan": _plan,
     "policies": _policies,
     "estimate": _estimate,

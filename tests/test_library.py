@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from llmrun.library import chat as library_chat
 from llmrun.library import entry
 from scripts.readme import README
 from tests.hub_server.server import HubServer
+from tests.thinking_models import QWEN3, write_script
 
 MOST_SECONDS = 0.05  # of importing the package
 
@@ -127,7 +129,7 @@ def test_a_conversation_can_be_kept_by_whoever_asks(chat: llmrun.Chat) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [{"role": "user"}, {"role": "tool", "content": "x"}, {"role": "user", "content": "x", "images": "y"}]
+    "message", [{"role": "user"}, {"role": "tool", "content": "x"}, {"role": "user", "content": "x", "name": "y"}]
 )
 def test_a_message_that_cannot_be_one_is_refused(chat: llmrun.Chat, message: dict[str, str]) -> None:
     with pytest.raises(llmrun.UsageError, match="and must"):
@@ -188,6 +190,11 @@ def test_a_slip_in_an_options_name_is_told_with_the_one_that_is_meant(chat: llmr
         {"temperature": -1},
         {"max_tokens": 0},
         {"stop": [1]},
+        {"think": "much"},
+        {"schema": {"type": "object"}, "grammar": 'root ::= "a"'},
+        {"schema": {"type": "number"}, "stop": "1"},
+        {"grammar": "root ::= nothing"},
+        {"lora": "style.gguf:0"},
         {"require_gpu": True, "device": "none"},
     ],
 )
@@ -196,6 +203,45 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_started(options: d
     with pytest.raises(llmrun.UsageError):
         llmrun.load("guide", **options)  # type: ignore[arg-type]
     assert len(psutil.Process().children()) == before
+
+
+def test_an_answer_can_be_held_to_a_schema(chat: llmrun.Chat) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"fits": {"type": "boolean"}, "gib": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["fits", "gib"],
+        "additionalProperties": False,
+    }
+    reply = chat.ask("does a 7B model fit into 8 GiB?", schema=schema)
+    assert reply.finish_reason == "stop"
+    found = json.loads(reply.text)
+    assert found.keys() == {"fits", "gib"}
+    assert chat.ask("yes or no?", grammar='root ::= "yes" | "no"').text in {"yes", "no"}
+
+
+def test_thoughts_are_told_apart_and_kept_beside_the_answer(tmp_path: Path) -> None:
+    model = write_script(tmp_path / "thinker.gguf", QWEN3, ["<think>", "Hm", "...", "</think>", "\n\n", "Yes", "!!"])
+    with llmrun.load(model, temperature=0, threads=1, think="on") as chat:
+        reply = chat.ask("is it?")
+        assert (reply.thoughts, reply.text) == ("Hm...", "Yes!!")
+        assert chat.messages[-1] == llmrun.Message("assistant", "Yes!!", "Hm...")
+        with pytest.raises(llmrun.UsageError, match="high"):
+            chat.stream("is it?", think="high")
+
+
+def test_a_model_that_cannot_think_is_told_so_and_leaves_no_process() -> None:
+    before = len(psutil.Process().children())
+    with pytest.raises(llmrun.UsageError, match="does not think"):
+        llmrun.load("guide", think="on")
+    assert len(psutil.Process().children()) == before
+
+
+def test_a_picture_that_is_none_is_refused(chat: llmrun.Chat, tmp_path: Path) -> None:
+    with pytest.raises(llmrun.NotFoundError):
+        chat.stream("what is this?", [tmp_path / "nowhere.png"])
+    with pytest.raises(llmrun.UsageError):
+        chat.ask("what is this?", [Path(__file__)])
+    assert chat.messages == ()
 
 
 def test_the_options_are_those_of_the_command_line() -> None:

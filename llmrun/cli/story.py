@@ -101,7 +101,8 @@ class Story:
 
     def begin(self) -> None:
         """Say what is being looked for, until there is more to say."""
-        self._console.status(f"looking for {self._model}")
+        if self._whole:
+            self._console.status(f"looking for {self._model}")
 
     def planned(self, planned: Planned) -> None:
         """Tell the plan, and what of it may not be what was wanted."""

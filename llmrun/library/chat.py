@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,6 @@ from llmrun.errors import EngineError, UsageError
 from llmrun.library.model_plan import ModelPlan
 from llmrun.library.options import AnswerOptions, AnswerWish, check_names
 from llmrun.report import usage_figures
-from llmrun.thinking import ThinkingChoice, choose_thinking
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 
 _ROLES = ("system", "user", "assistant")
 AnyMessage = Message | Mapping[str, str]
+AnyPath = str | PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A whole answer; `str()` of it is its text.
 
-    finish_reason: "stop", or "length" after max_tokens, "context" where that is full, "cancelled". thoughts: what the
-    model thought before it answered.
+    thoughts: the reasoning before it, of a model that thinks. finish_reason: "stop", or "length" after max_tokens,
+    "context" where that is full, "cancelled".
     """
 
     text: str
@@ -67,8 +69,13 @@ class Chat:
     """
 
     def __init__(self, model: str, started: Started, wish: AnswerWish, system: str | None = None) -> None:
-        """Chats are made by `llmrun.load`."""
+        """Chats are made by `llmrun.load`; raises UsageError for a wish about thinking that the model cannot fulfil.
+
+        notice: what was chosen about thinking that nobody asked for.
+        """
         self.system = system
+        assert started.engine.info is not None  # pipeline.start returns loaded engines
+        self.notice = wish.thinking(started.engine.info, started.plan.decode).notice
         self._plan = ModelPlan(model, started.planned)
         self._started, self._wish = started, wish
         self._messages: tuple[Message, ...] = ()
@@ -113,33 +120,31 @@ class Chat:
         return info
 
     @property
-    def thinking(self) -> ThinkingChoice:
-        """How the model thinks unless a question says otherwise; UsageError where it cannot as was wished."""
-        return self._thinking(self._wish.think)
-
-    @property
     def stats(self) -> dict[str, int | float | None]:
         """Tokens, seconds and tokens a second of the last answer, as `llmrun run --json` tells them; {} before it."""
         return {} if self._usage is None else usage_figures(self._usage)
 
-    def stream(self, text: str, **how: Unpack[AnswerOptions]) -> Generator[Chunk, None, None]:
+    def stream(
+        self, text: str, images: Iterable[AnyPath] = (), **how: Unpack[AnswerOptions]
+    ) -> Generator[Chunk, None, None]:
         """Ask, and yield the answer as it comes; the last chunk has the finish reason and the usage.
 
-        how: see AnswerOptions. Leaving the loop, or `close` of what this returns, ends the answer within a token; so
-        does asking anew. Raises ContextOverflowError for a conversation that is too long, WorkerDiedError or
+        Chunks with `thought` are reasoning before the answer. images: files, for a model that was loaded with a
+        projector. how: see AnswerOptions. Leaving the loop, or `close` of what this returns, ends the answer within a
+        token; so does asking anew. Raises ContextOverflowError for a conversation that is too long, WorkerDiedError or
         EngineError where the engine fails, UsageError for options that make no sense.
         """
-        return self._answer(_Turn(Message("user", text)), self._wished("stream", how))
+        return self._answer(_Turn(_question(text, images)), self._wished("stream", how))
 
-    def ask(self, text: str, **how: Unpack[AnswerOptions]) -> Reply:
-        """Ask, and return the whole answer; how, and what it raises: see `stream`."""
-        return _whole(self._answer(_Turn(Message("user", text)), self._wished("ask", how)))
+    def ask(self, text: str, images: Iterable[AnyPath] = (), **how: Unpack[AnswerOptions]) -> Reply:
+        """Ask, and return the whole answer; images, how, and what it raises: see `stream`."""
+        return _whole(self._answer(_Turn(_question(text, images)), self._wished("ask", how)))
 
     def generate(self, messages: Iterable[AnyMessage], **how: Unpack[AnswerOptions]) -> Generator[Chunk, None, None]:
         """Yield the answer to a conversation that is kept elsewhere; `messages` and `system` have no part in it.
 
-        messages: Message, or {"role": ..., "content": ...}. Where it begins as the last one did, that is not read
-        again. how, and what it raises: see `stream`.
+        messages: Message, or {"role": ..., "content": ...}, with "thoughts" where there were some. Where it begins as
+        the last one did, that is not read again. how, and what it raises: see `stream`.
         """
         conversation = tuple(map(_message, messages))
         return self._answer(_Turn(None), self._wished("generate", how), conversation)
@@ -153,23 +158,24 @@ class Chat:
         self._closed = True
         self._started.engine.close()
 
-    def _wished(self, function: str, how: AnswerOptions) -> AnswerWish:
+    def _wished(self, function: str, how: AnswerOptions) -> Generate:
+        """Return what is asked, still without messages."""
         check_names(f"Chat.{function}", how, AnswerOptions)
         if self._closed:
             raise UsageError("the chat is closed", "llmrun.load(...) opens another")
-        return self._wish.changed(how)
+        return self._wish.changed(how).request(self.info, self._started.plan.decode)
 
     def _answer(
-        self, turn: _Turn, wish: AnswerWish, conversation: tuple[Message, ...] = ()
+        self, turn: _Turn, asked: Generate, conversation: tuple[Message, ...] = ()
     ) -> Generator[Chunk, None, None]:
         self._end_turn()
         self._turn = turn
-        answer = self._started.engine.answer(self._request(turn, wish, conversation))
+        answer = self._started.engine.answer(replace(asked, messages=self._said(turn) or conversation))
         try:
             for event in answer:
                 if isinstance(event, PrefillProgress):
                     continue
-                (turn.thoughts if event.thought else turn.written).append(event.text)
+                turn.chunks.append(event)
                 if event.finish_reason is not None:
                     for _ in answer:  # the engine has one more word to say, and nobody need come back for it
                         pass
@@ -188,21 +194,12 @@ class Chat:
             with contextlib.suppress(EngineError):  # whoever asks next is told
                 answer.abandon()
 
-    def _request(self, turn: _Turn, wish: AnswerWish, conversation: tuple[Message, ...]) -> Generate:
-        if turn.question is not None:
-            first = (Message("system", self.system),) if self.system else ()
-            conversation = (*first, *self._messages, turn.question)
-        return Generate(
-            conversation,
-            wish.chosen(self.info.sampling),
-            wish.max_tokens,
-            wish.stop,
-            variables=self._thinking(wish.think).variables,
-        )
-
-    def _thinking(self, think: str | None) -> ThinkingChoice:
-        info = self.info
-        return choose_thinking(think, info.thinking, info.name, self._started.plan.decode)
+    def _said(self, turn: _Turn) -> tuple[Message, ...]:
+        """Return the conversation with the question, nothing where it is kept elsewhere."""
+        if turn.question is None:
+            return ()
+        first = (Message("system", self.system),) if self.system else ()
+        return (*first, *self._messages, turn.question)
 
     def _finish(self, turn: _Turn, usage: Usage | None) -> None:
         self._usage = usage
@@ -216,7 +213,7 @@ class Chat:
         turn = self._turn
         if turn is not None and not turn.is_over:
             turn.is_over = True
-            self._messages += turn.messages if any(turn.written) else ()
+            self._messages += turn.messages if turn.has_begun else ()
 
 
 @dataclass(slots=True)
@@ -224,15 +221,20 @@ class _Turn:
     """A question, None where the conversation is kept elsewhere, and what has been written of its answer."""
 
     question: Message | None
-    written: list[str] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
     is_over: bool = False
 
     @property
+    def has_begun(self) -> bool:
+        """Whether something of the answer itself is there; thoughts alone are none."""
+        return any(chunk.text and not chunk.thought for chunk in self.chunks)
+
+    @property
     def messages(self) -> tuple[Message, ...]:
+        """The question with what was written, for the conversation; nothing where that is kept elsewhere."""
         if self.question is None:
             return ()
-        return self.question, Message("assistant", "".join(self.written), "".join(self.thoughts))
+        return (self.question, Message("assistant", _text(self.chunks), _text(self.chunks, thought=True)))
 
 
 def _whole(answer: Iterable[Chunk]) -> Reply:
@@ -240,18 +242,25 @@ def _whole(answer: Iterable[Chunk]) -> Reply:
     last = chunks[-1] if chunks else None
     if last is None or last.finish_reason is None or last.usage is None:
         raise EngineError("the engine ended an answer without saying why")
-    thoughts, text = ("".join(chunk.text for chunk in chunks if chunk.thought == kind) for kind in (True, False))
-    return Reply(text, last.finish_reason, last.usage, thoughts)
+    return Reply(_text(chunks), last.finish_reason, last.usage, _text(chunks, thought=True))
+
+
+def _text(chunks: Iterable[Chunk], *, thought: bool = False) -> str:
+    return "".join(chunk.text for chunk in chunks if chunk.thought == thought)
+
+
+def _question(text: str, images: Iterable[AnyPath]) -> Message:
+    from llmrun.images import read_images
+
+    return Message("user", text, images=tuple(image.path for image in read_images([Path(path) for path in images])))
 
 
 def _message(message: AnyMessage) -> Message:
     """Return a message as the engine takes it; raises UsageError for a role or a key there is not."""
     if isinstance(message, Mapping):
-        if message.keys() != {"role", "content"}:
-            raise UsageError(
-                f"a message has {', '.join(map(str, message)) or 'nothing'}, and must have role and content"
-            )
-        message = Message(message["role"], message["content"])
+        if not {"role", "content"} <= message.keys() <= {"role", "content", "thoughts"}:
+            raise UsageError(f"a message has {', '.join(message) or 'nothing'}, and must have role and content")
+        message = Message(message["role"], message["content"], message.get("thoughts", ""))
     if message.role not in _ROLES:
         raise UsageError(f"a message's role is {message.role!r}, and must be one of {', '.join(_ROLES)}")
     return message

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llmrun import pipeline
 from llmrun.engine.client import Engine
-from llmrun.errors import EngineError, UsageError
+from llmrun.errors import EngineError
 from llmrun.library.chat import Chat
 from llmrun.library.model_plan import ModelPlan
 from llmrun.library.options import (
@@ -89,14 +89,13 @@ def load(
     started = pipeline.start(reference, constraints_of(options), plan_wish_of(options), listener, offline=offline)
     if started.engine.info is not None and started.engine.info.notice is not None:
         note(started.engine.info.notice)
-    chat = Chat(name, started, wish, system)
     try:
-        thinking = chat.thinking
-    except UsageError:
-        chat.close()
+        chat = Chat(name, started, wish, system)
+    except BaseException:
+        started.engine.close()
         raise
-    if thinking.notice is not None:
-        note(thinking.notice)
+    if chat.notice is not None:
+        note(chat.notice)
     return chat
 
 

@@ -1,6 +1,8 @@
 """A model of which only its parameters are known: the work of a token, as a model of about that size has it. Pure.
 
-For what is told before anything of a model is read; its header knows better.
+For what is told before anything of a model is read; its header knows better. Against the arithmetic on the headers of
+twelve published shapes (0.6B to 106B, five with experts or windows; Q4_K_M, 8,192 tokens) memory was between 9 % too
+small and 23 % too large.
 """
 
 from __future__ import annotations
