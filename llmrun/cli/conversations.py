@@ -11,6 +11,8 @@ from pathlib import Path
 
 from llmrun.console import Console, one_line
 from llmrun.errors import LLMRunError, NotFoundError, UsageError
+from llmrun.folders import history_file
+from llmrun.history.database import set_aside_files
 from llmrun.history.export import FORMS, figures, format_json, format_markdown, parse_conversation
 from llmrun.history.record import Hit, Saved, Summary
 from llmrun.history.store import Store, read_store
@@ -123,6 +125,8 @@ def run_remove(wish: RemoveWish) -> None:
         console.data({"removed": [summary.id for summary in meant]})
     else:
         console.say(f"removed: {_count(len(meant))}")
+    for file in set_aside_files(history_file()) if wish.everything else ():
+        console.notice(f"note: older ones, which could not be read, are still in {one_line(str(file))}")
 
 
 def list_text(found: Sequence[Summary], now: datetime) -> str:
