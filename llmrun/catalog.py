@@ -32,6 +32,8 @@ class Entry:
 
     name: family:size. aliases: the family alone where this is its usual size. parameters: weights, active_parameters:
     those a token goes through, None where that is all of them or not known. context: tokens it was trained for.
+    suggested: whether it is a first choice for somebody who names none: for talking about anything, under a licence
+    without conditions on who uses it, and of late (as of 2026-11).
     """
 
     name: str
@@ -44,6 +46,12 @@ class Entry:
     license: str
     context: int
     note: str | None
+    suggested: bool = False
+
+    @property
+    def family(self) -> str:
+        """What stands before the size, without a version: qwen3.5:4b is of the family qwen."""
+        return re.split(r"[0-9.:-]", self.name, maxsplit=1)[0]
 
 
 @functools.cache

@@ -11,8 +11,9 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from llmrun.errors import LLMRunError, WorkerDiedError
 
@@ -30,18 +31,51 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerStyle:
+    """How answers are shown. markdown: as Markdown, on a terminal that can; thoughts: what becomes of reasoning."""
+
+    markdown: bool = True
+    thoughts: Literal["show", "fold", "hide"] = "fold"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return a text whose lines are broken between words where they are too long for a terminal."""
+    import textwrap
+
+    lines = text.split("\n")
+    if all(len(line) <= width for line in lines):
+        return text
+    wrap = textwrap.TextWrapper(
+        width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False, drop_whitespace=True
+    )
+    return "\n".join(row for line in lines for row in (wrap.wrap(line) if len(line) > width else [line]))
+
+
 class Console:
-    """Prints. quiet: no talk but errors; verbose: the engine's log as well."""
+    """Prints. quiet: no talk but errors; verbose: the engine's log as well.
+
+    interruptions: how many lines went to the terminal between what was painted there.
+    """
 
     def __init__(
-        self, *, quiet: bool = False, verbose: bool = False, out: TextIO | None = None, err: TextIO | None = None
+        self,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        style: AnswerStyle = AnswerStyle(),
+        out: TextIO | None = None,
+        err: TextIO | None = None,
     ) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self.style = style
+        self.interruptions = 0
         self._out = out or sys.stdout or _nowhere()
         self._err = err or sys.stderr or _nowhere()
         self._status = ""
         self._midline = False
+        self._thinking = ""  # how what the model thinks ended
 
     def answer(self, text: str) -> None:
         """Print text of an answer as it comes."""
@@ -49,6 +83,49 @@ class Console:
         self._write(self._out, text)
         if text:
             self._midline = not text.endswith("\n")
+
+    @property
+    def shows_markdown(self) -> bool:
+        """Whether answers go to a terminal that moves its cursor and shows what is not ASCII."""
+        encoding = (self._out.encoding or "utf-8").lower().replace("-", "")
+        terminal = os.environ.get("TERM", "") if os.name != "nt" else os.environ.get("WT_SESSION", "dumb")
+        return self._out.isatty() and terminal != "dumb" and encoding.startswith("utf")
+
+    def paint(self, text: str) -> None:
+        """Write a view's text to the terminal as it is: it has its sequences in it, and no other control characters."""
+        self.clear_status()
+        self._out.write(text)
+        self._out.flush()
+        self._midline = not text.endswith("\n")
+
+    def size(self) -> tuple[int, int]:
+        """Return the columns and lines of the terminal that answers go to, as they are now."""
+        import shutil
+
+        try:
+            columns, lines = os.get_terminal_size(self._out.fileno())
+        except (OSError, ValueError):
+            columns, lines = shutil.get_terminal_size()
+        return columns or 80, lines or 24
+
+    def think(self, text: str) -> None:
+        """Print what the model thinks as it comes, where talk goes, even when quiet: it was asked for."""
+        self._leave_line()
+        self._write(self._err, text)
+        self._thinking = text[-2:] if len(text) > 1 else (self._thinking + text)[-2:]
+
+    def end_thoughts(self) -> None:
+        """End the thoughts' last line, and leave a blank one behind it."""
+        self._write(self._err, "\n" * (2 - len(self._thinking) + len(self._thinking.rstrip("\n"))))
+        self._thinking = ""
+
+    def aside(self, text: str) -> None:
+        """Tell something of little weight: dimmed, only on a terminal, not when quiet."""
+        if self._err.isatty() and not self.quiet:
+            self._leave_line()
+            dim, plain = ("", "") if os.environ.get("TERM") == "dumb" else ("\x1b[2m", "\x1b[m")
+            self._err.write(f"{dim}{strip_control(text)}{plain}\n")
+            self._err.flush()
 
     def end_answer(self) -> None:
         """End the answer's last line, if it is not ended."""
@@ -85,10 +162,23 @@ class Console:
         """Show what goes on, in a line that the next output replaces; only on a terminal, not when quiet."""
         if self.quiet or not self._err.isatty():
             return
-        self.clear_status()
+        self._leave_line()
         self._status = strip_control(text).replace("\n", " ")[: _width() - 1]
         self._err.write(self._status)
         self._err.flush()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, or 80."""
+        return _width()
+
+    def control(self, sequence: str) -> None:
+        """Send a control sequence of ours to the terminal; nowhere, if there is none."""
+        for stream in (self._out, self._err):
+            if stream.isatty():
+                stream.write(sequence)
+                stream.flush()
+                return
 
     def clear_status(self) -> None:
         """Take the status line away."""
@@ -108,11 +198,17 @@ class Console:
             self._line(f"hint: {one_line(error.hint)}")
 
     def _line(self, text: str) -> None:
+        self._leave_line()
+        self._write(self._err, (wrapped(text, _width()) if self._err.isatty() else text) + "\n")
+
+    def _leave_line(self) -> None:
+        """Go to a line of the terminal that no answer is in."""
         self.clear_status()
-        if self._midline and self._out.isatty() and self._err.isatty():
-            self._err.write("\n")
-            self._midline = False
-        self._write(self._err, text + "\n")
+        if self._out.isatty() and self._err.isatty():
+            self.interruptions += 1
+            if self._midline:
+                self._err.write("\n")
+                self._midline = False
 
     def _write(self, stream: TextIO, text: str) -> None:
         stream.write(strip_control(text) if stream.isatty() else text)

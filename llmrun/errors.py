@@ -15,7 +15,8 @@
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
     │   └── WorkerDiedError        7   500   the engine's process is gone
-    └── HistoryError               8   500   conversations cannot be kept, or read
+    ├── HistoryError               8   500   conversations cannot be kept, or read
+    └── IncompleteAnswerError      9   500   an answer that was to have a structure was cut off
 
 A message says what happened with the value, and why with the numbers; the hint says what to type next.
 This module knows nothing of where errors come from or how they are shown.
@@ -160,3 +161,9 @@ class HistoryError(LLMRunError):
 
     exit_code = 8
     http_status = 500
+
+
+class IncompleteAnswerError(LLMRunError):
+    """An answer that was to follow a schema or a grammar was cut off before it did; what there is of it was printed."""
+
+    exit_code = 9

@@ -26,6 +26,13 @@ def headers_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "headers"
 
 
+def states_folder() -> Path:
+    """Return where the states of conversations are kept, for their owner alone; losing one costs reading it again."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "states"
+
+
 def margins_file() -> Path:
     """Return where is kept what loads took beside what was planned; losing it costs some MiB of caution."""
     import platformdirs

@@ -14,8 +14,15 @@ from typing import Literal
 from llmrun.engine.protocol import DeviceInfo
 from llmrun.engine.questions import Questions
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, LLMRunError, QuestionTooLargeError, UnknownArchitectureError, UsageError
-from llmrun.gguf.encode import encode_header, without_tokenizer
+from llmrun.errors import (
+    EngineError,
+    LLMRunError,
+    QuestionTooLargeError,
+    UnknownArchitectureError,
+    UsageError,
+)
+from llmrun.gguf.adapter import Adapter
+from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.device import UNIFIED_BACKENDS, Device
 from llmrun.memory.asked import footprint_of
@@ -23,6 +30,8 @@ from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.memory.overhead import device_overhead, host_overhead
+from llmrun.memory.projector import device_of_projector, with_projector
+from llmrun.projectors import Sight
 from llmrun.settings import RunSettings
 
 
@@ -37,7 +46,7 @@ class Answer:
 class Footprints:
     """Answers what a model takes with given settings.
 
-    trouble: why the engine did not answer last, None while it does.
+    trouble: why the engine did not answer last, None while it does. adapter_bytes: of the adapters it is run with.
     """
 
     def __init__(
@@ -46,18 +55,27 @@ class Footprints:
         machine: Machine = Machine(),
         standby: Standby | None = None,
         answers: Path | None = None,
+        adapters: Sequence[Adapter] = (),
+        sight: Sight | None = None,
     ) -> None:
-        """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none."""
+        """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none.
+
+        adapters, sight: what the model is run with, whatever the settings say.
+        """
         self.machine = machine
         self.trouble: EngineError | None = standby.trouble if standby else None
         self._header = header
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
         self._standby = standby
-        self._questions = Questions(self._ask_engine, answers)
+        self._sight = sight
+        self._adapters = tuple(encode_header(without_arrays(adapter.header)) for adapter in adapters)
+        self.adapter_bytes = sum(adapter.size for adapter in adapters)
+        self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
+        self._questions = Questions(self._ask_engine, answers, self._adapters)
         self._unknown: UnknownArchitectureError | None = None
         try:
-            self._estimator: Estimator | None = Estimator(header)
+            self._estimator: Estimator | None = Estimator(header, adapters)
         except UnknownArchitectureError as error:
             self._estimator, self._unknown = None, error
 
@@ -65,6 +83,11 @@ class Footprints:
         """Return what llama.cpp takes unasked: it knows which backends share one card, and when to use a small one."""
         memory = self._ask_engine(self._asked, self._asked_size, RunSettings(n_ctx=256))
         return tuple(sizes.device for sizes in memory.devices if sizes.device is not None)
+
+    @property
+    def least_batch(self) -> int:
+        """Tokens that have to be read at once, as those of an image; 0 is any number."""
+        return 0 if self._sight is None else self._sight.projector.n_batch
 
     @property
     def estimator(self) -> Estimator:
@@ -99,27 +122,38 @@ class Footprints:
             self.trouble = error
             return None
         self.trouble = None
-        return footprint_of(
+        footprint = footprint_of(
             memory,
             host_overhead(
                 *vocabulary_counts(self._header),
                 memory.n_ctx,
                 max(settings.n_threads, settings.n_threads_batch),
-                len(self._header.tensors),
+                self._n_tensors,
             ),
             tuple(device_overhead(device.backend) for device in machine.devices),
             maps=maps_file(settings, machine.devices),
             span=self._span(settings, machine),
         )
+        return self._with_projector(footprint, settings)
 
     def arithmetic(self, settings: RunSettings) -> Footprint | None:
         """Return what our formulas say; None where they do not know the architecture."""
         if self._estimator is None:
             return None
         try:
-            return self._estimator.estimate(settings, self._machine_for(settings)).footprint
+            found = self._estimator.estimate(settings, self._machine_for(settings)).footprint
+            return self._with_projector(found, settings)
         except UnknownArchitectureError:
             return None
+
+    def _with_projector(self, footprint: Footprint, settings: RunSettings) -> Footprint:
+        """Return a footprint with what the projector takes, which is on the device that it is loaded to."""
+        if self._sight is None:
+            return footprint
+        names = [device.id for device in self._machine_for(settings).devices]
+        place = device_of_projector(names, settings.n_gpu_layers)
+        memory = self._sight.memory(None if place is None else names[place])
+        return with_projector(footprint, self._sight.projector.size, memory, place)
 
     def best(self, settings: RunSettings) -> Answer | None:
         """Return the best answer there is; None for settings the engine refuses, or where nobody knows."""
@@ -142,7 +176,7 @@ class Footprints:
     def _ask_engine(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
         if self._standby is None:
             raise EngineError("the engine was not started")
-        return self._standby.dry_run(header, size, settings)
+        return self._standby.dry_run(header, size, settings, self._adapters)
 
     def _span(self, settings: RunSettings, machine: Machine) -> int | None:
         return None if self._estimator is None else self._estimator.weights(settings, machine).mapped

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from llmrun.engine.protocol import FrameDecoder, Measure, Measured, encode
+from llmrun.engine.protocol import Measure, Measured
+from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError
 from llmrun.hardware.fingerprint import Fingerprint
 from llmrun.planning.calibration import Run

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from llmrun.catalog import resolve
@@ -21,13 +22,14 @@ from llmrun.hub.failure import offline
 from llmrun.hub.headers import HeaderReader
 from llmrun.hub.repository import Repository, list_repository
 from llmrun.local import check_here, read_variant, read_writing_model, variants_of
+from llmrun.projectors import projectors_beside
 from llmrun.reference import GuideRef, HubRef, LocalRef, ModelRef, NameRef, ShelfRef, format_reference
 from llmrun.remote import RemoteModel
 from llmrun.selecting import select, select_file
 from llmrun.shelf.model import TITLES, ShelfModel
 from llmrun.shelf.shelves import find_all
 from llmrun.units import format_bytes
-from llmrun.variant import Variant
+from llmrun.variant import ModelFile, Variant
 
 Found = tuple[Variant, GGUFHeader]
 
@@ -75,7 +77,8 @@ class LocalModel:
 class Opened:
     """A model, and what is to be said of it.
 
-    repository: None where the Hub was not asked. sidecars, unusable: what else is there, in words.
+    repository: None where the Hub was not asked. sidecars, unusable: what else is there, in words. projectors: files
+    beside it that let it see images.
     """
 
     model: Model
@@ -83,6 +86,7 @@ class Opened:
     sidecars: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    projectors: tuple[ModelFile, ...] = ()
 
 
 def _no_room() -> int:
@@ -204,7 +208,36 @@ def _on_the_hub(ref: HubRef, search: Search) -> Opened:
     if not variants:
         raise _nothing_usable(repository, grouped)
     model = RemoteModel(variants, HeaderReader(headers_folder(), slow=search.slow), search.room())
-    return Opened(model, repository, tuple(_beside(grouped)), tuple(_unusable(grouped)), tuple(_notes(ref, repository)))
+    notes = tuple(_notes(ref, repository))
+    return Opened(model, repository, tuple(_beside(grouped)), tuple(_unusable(grouped)), notes, _projectors(grouped))
+
+
+def _projectors(grouped: Grouped) -> tuple[ModelFile, ...]:
+    return tuple(sidecar.file for sidecar in grouped.sidecars if sidecar.kind == "mmproj")
+
+
+def projectors_of(ref: ModelRef, opened: Opened, search: Search) -> tuple[ModelFile, ...]:
+    """Return the projectors of a model that was opened: beside its files, in the cache, or on the Hub.
+
+    Raises UnreachableError or HubError where the Hub has to be asked and does not answer.
+    """
+    if opened.projectors or opened.repository is not None or isinstance(ref, GuideRef):
+        return opened.projectors
+    paths = [file.origin for variant, _ in opened.model.found() for file in variant.files]
+    beside = [
+        file
+        for path in {Path(path).parent for path in paths if isinstance(path, Path)}
+        for file in projectors_beside(path)
+    ]
+    hub_ref = None if isinstance(ref, LocalRef) else _in_catalog(ref)[0]
+    if beside or hub_ref is None:
+        return tuple(beside)
+    for snapshot in cached_snapshots(hub_ref.repo_id, hub_ref.revision):
+        if found := _projectors(group_files(snapshot.files, hub_ref.repo_id)):
+            return found
+    if search.offline or is_offline():
+        raise offline(f"the mmproj file of {format_reference(hub_ref)}")
+    return _projectors(group_files(list_repository(hub_ref.repo_id, hub_ref.revision, search.slow).files))
 
 
 def _nothing_usable(repository: Repository, grouped: Grouped) -> GGUFError:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, InsufficientMemoryError, UsageError
+from llmrun.errors import EngineError, InsufficientMemoryError
+from llmrun.fetching import fetch_eye, fetch_model, fetch_variant
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
 from llmrun.gguf.summary import ModelSummary, summarize
@@ -25,14 +26,15 @@ from llmrun.hardware.threads import choose_threads, usual_threads
 from llmrun.hub.address import is_address
 from llmrun.hub.cache import cached_files
 from llmrun.hub.client import is_offline
-from llmrun.local import locate, read_variant
+from llmrun.local import locate
 from llmrun.margins import HOST, pool_name, remember_margins
-from llmrun.models import LocalModel, Opened, Search, open_model
+from llmrun.models import Opened, Search, open_model, projectors_of
 from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.reference import LocalRef, ModelRef
+from llmrun.projectors import AUTO, Eye, open_projector
+from llmrun.reference import LocalRef, ModelRef, format_reference
 from llmrun.settings import Constraints
-from llmrun.settling import Wishes, settle, stockroom_for
+from llmrun.settling import Settled, Wishes, settle, stockroom_for
 from llmrun.site import Site, find_site
 from llmrun.variant import Variant
 
@@ -42,6 +44,16 @@ if TYPE_CHECKING:
     from llmrun.hub.repository import Hit, Repository
     from llmrun.planning.plan_file import SavedPlan
     from llmrun.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, what the model's file says of itself, the files it lies in, and the machine that was planned for."""
+
+    summary: ModelSummary
+    variant: Variant
+    plan: Plan
+    site: Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ class Listener:
     log: Callable[[str], None] | None = None
     note: Callable[[str], None] | None = None
     slow: Callable[[str], None] | None = None
-    planned: Callable[[Plan], None] | None = None
+    planned: Callable[[Planned], None] | None = None
     fetch: FetchListener | None = None
     progress: Callable[[float], None] | None = None
     step: Callable[[str], None] | None = None
@@ -94,7 +106,7 @@ def plan(
     listener: Listener = Listener(),
     *,
     offline: bool = False,
-) -> tuple[ModelSummary, Variant, Plan]:
+) -> Planned:
     """Return how a model would be run on this machine or another, before anything of it is fetched or loaded.
 
     Raises NotFoundError, GGUFError, HubError, UsageError or EngineError for a device that is not there,
@@ -102,9 +114,18 @@ def plan(
     """
     wishes = Wishes(constraints, wish, on)
     with Standby() as standby:
-        opened = _opened(ref, _search(standby, listener, offline=offline, on=on), listener)
+        search = _search(standby, listener, offline=offline, on=on)
+        opened = _opened(ref, search, listener)
+        wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
-        return settled.chosen.summary, settled.chosen.variant, settled.plan
+        return _planned(settled)
+
+
+def _planned(settled: Settled, plan: Plan | None = None) -> Planned:
+    """Return a plan with what it is of. plan: what it became while it was loaded, None is as it was settled."""
+    plan = plan or settled.plan
+    stocked = settled.planner.variant(plan)
+    return Planned(stocked.summary, stocked.variant, plan, settled.site)
 
 
 def _search(
@@ -224,36 +245,21 @@ def pull(
         opened = _opened(
             ref, _search(standby, listener, offline=offline, fresh=not (offline or is_offline())), listener
         )
-        plan: Plan | None = None
+        planned: Planned | None = None
         found, wishes = opened.model.found(), Wishes(constraints, wish)
         try:
             settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
-            plan, variant = settled.plan, settled.chosen.variant
+            planned, variant = _planned(settled), settled.chosen.variant
         except InsufficientMemoryError as error:
             if len(found) > 1:
                 raise
             variant = found[0][0]
             if listener.note is not None:
                 listener.note(f"it does not fit here: {error.message}")
-    if plan is not None and listener.planned is not None:
-        listener.planned(plan)
-    return Pulled(variant, _fetch(variant, opened.repository, listener, local_dir), plan)
-
-
-def _fetch(
-    variant: Variant, repository: Repository | None, listener: Listener, local_dir: Path | None = None
-) -> tuple[Path, ...]:
-    """Return where a variant's files lie, fetching what is not here."""
-    if variant.is_here or repository is None:
-        if local_dir is not None:
-            raise UsageError(
-                f"{variant.files[0].name} is a file of yours already", "copy it: --local-dir is for the Hub's"
-            )
-        return tuple(file.origin for file in variant.files if isinstance(file.origin, Path))
-    from llmrun.hub.fetch import FetchListener, FetchWish, fetch
-
-    wish = FetchWish(revision=repository.revision, local_dir=local_dir)
-    return fetch(variant.files, wish, listener.fetch or FetchListener())
+    if planned is not None and listener.planned is not None:
+        listener.planned(planned)
+    paths = fetch_variant(variant, opened.repository, listener.fetch, local_dir)
+    return Pulled(variant, paths, None if planned is None else planned.plan)
 
 
 @contextlib.contextmanager
@@ -292,14 +298,24 @@ def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A loaded model, and the plan it was loaded by; the engine is the caller's to close.
+    """A loaded model, what its file says, and the plan it was loaded by; the engine is the caller's to close.
 
     record: remembers how fast an answer was beside what was predicted for it.
     """
 
     engine: Engine
-    plan: Plan
+    planned: Planned
     record: Callable[[Usage], None]
+
+    @property
+    def summary(self) -> ModelSummary:
+        """What its file says."""
+        return self.planned.summary
+
+    @property
+    def plan(self) -> Plan:
+        """How it is run."""
+        return self.planned.plan
 
 
 def start(
@@ -321,31 +337,38 @@ def start(
     wishes = Wishes(constraints, wish, replay=replay)
     with Standby(listener.log) as standby:
         # while the worker imports llama.cpp, so that it costs nothing
-        opened = _opened(ref, _search(standby, listener, offline=offline), listener)
+        search = _search(standby, listener, offline=offline)
+        opened = _opened(ref, search, listener)
+        wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
         # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
         threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, threads), wishes)
         if listener.planned is not None:
-            listener.planned(settled.plan)
-        if not settled.chosen.variant.is_here:
+            listener.planned(_planned(settled))
+        variant, eye = settled.chosen.variant, wishes.eye
+        if not variant.is_here or not (eye is None or eye.is_here):
             # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
-            model = _fetched(settled.chosen.variant, opened, listener)
+            model = opened.model if variant.is_here else fetch_model(variant, opened.repository, listener.fetch)
+            wishes = replace(wishes, eye=None if eye is None else fetch_eye(eye, listener.fetch))
             settled = settle(model, stockroom_for(model, standby, wishes, threads), wishes)
         planner, fixed = settled.planner, replay is not None
         engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
         try:
             remember_margins(_margins(engine, loaded, settled.site))
-            return Started(engine, loaded, planner.recorder(loaded))
+            return Started(engine, _planned(settled, loaded), planner.recorder(loaded))
         except BaseException:
             engine.close()
             raise
 
 
-def _fetched(variant: Variant, opened: Opened, listener: Listener) -> LocalModel:
-    """Fetch a variant, and return it as what is here."""
-    paths = _fetch(variant, opened.repository, listener)
-    here, header = read_variant(paths[0])
-    return LocalModel(((replace(here, quant=variant.quant), header),))
+def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye | None:
+    """Return the projector that is wished for, None where none is; raises as open_projector."""
+    wish = wishes.constraints.projector
+    if wishes.replay is not None and (saved := wishes.replay.settings.projector) is not None:
+        wish = saved if Path(saved).is_absolute() else AUTO  # it was not here when the plan was made
+    if wish is None:
+        return None
+    return open_projector(wish, lambda: projectors_of(ref, opened, search), format_reference(ref), search.slow)
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:

@@ -61,7 +61,13 @@ class Planner:
             make_room(site.memory.available, site.devices, self.reserve),
             constraints,
             wish.allow_disk,
-            RunSettings(n_threads=own or site.threads.decode, n_threads_batch=own or site.threads.batch),
+            RunSettings(
+                n_threads=own or site.threads.decode,
+                n_threads_batch=own or site.threads.batch,
+                loras=constraints.loras,
+                projector=constraints.projector,
+            ),
+            max((one.footprints.least_batch for one in stock), default=0),
         )
 
     def choice(self) -> Choice | None:
@@ -202,7 +208,9 @@ class Planner:
             speed=speed,
             measured=work is not None and self._speeds.is_measured(work, choice.settings),
             reasons=reasons_of(
-                choice, self._ground, self._policy, self._site.threads.reason, only_variant=len(self._stock) == 1
+                *(choice, self._ground, self._policy, self._site.threads.reason),
+                only_variant=len(self._stock) == 1,
+                adapters=stocked.footprints.adapter_bytes,
             ),
             better=next_better(choice, offers, self._ground, self._policy),
             runners_up=runners_up(choice, offers, self._ground, self._policy),

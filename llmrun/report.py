@@ -15,6 +15,7 @@ def usage_figures(usage: Usage) -> dict[str, int | float | None]:
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
+        "thought_tokens": usage.thought_tokens,
         "prefill_seconds": round(usage.prompt_seconds, 6),
         "decode_seconds": round(usage.completion_seconds, 6),
         "prefill_tokens_per_second": _rate(usage.read_tokens, usage.prompt_seconds),
@@ -34,7 +35,9 @@ def usage_lines(usage: Usage) -> list[str]:
     return [
         f"prompt   {usage.prompt_tokens:,} tokens: {usage.cached_tokens:,} cached, {usage.read_tokens:,} read in "
         f"{format_seconds(usage.prompt_seconds)}" + (f" ({prefill:,.0f} tok/s)" if prefill else ""),
-        f"answer   {usage.completion_tokens:,} tokens in {format_seconds(usage.completion_seconds)}"
+        f"answer   {usage.completion_tokens:,} tokens"
+        + (f", {usage.thought_tokens:,} of them thoughts," if usage.thought_tokens else "")
+        + f" in {format_seconds(usage.completion_seconds)}"
         + (f" ({decode:,.1f} tok/s)" if decode else ""),
     ]
 

@@ -6,6 +6,7 @@ Values only: what is chosen and why is the planner's business, what llama.cpp ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 
 # llama.cpp's names of the cache types it accepts for K and V (ggml.h, enum ggml_type)
 KV_TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "bf16", "f32")
@@ -25,6 +26,18 @@ LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io")
 
 
 @dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA adapter to run a model with: the path of its file, and how much of it is added to the model."""
+
+    path: str
+    scale: float = 1.0
+
+    def __str__(self) -> str:
+        name = PurePath(self.path).name
+        return name if self.scale == 1 else f"{name} at {self.scale:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunSettings:
     """One way to run one model; `None` means "choose for me".
 
@@ -41,6 +54,7 @@ class RunSettings:
     cpu_experts: in so many layers, the first ones, the experts' weights stay on the host.
     load_mode: one of LOAD_MODES.
     repack: copy weights into the CPU's preferred layout; faster decoding, slower reading, anonymous memory.
+    loras: adapters, all of them at once. projector: the file that lets the model see images, None is none.
     """
 
     n_ctx: int | None = None
@@ -62,6 +76,8 @@ class RunSettings:
     repack: bool = False
     n_threads: int = 1
     n_threads_batch: int = 1
+    loras: tuple[Lora, ...] = ()
+    projector: str | None = None
 
 
 def choose_n_ctx(n_ctx: int | None, n_ctx_train: int) -> int:
@@ -74,7 +90,8 @@ class Constraints:
     """What the user fixed about how a model runs; None is nothing.
 
     n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once. device_limits:
-    bytes of each of the devices, in their order, that may be used at most; None is all that is free.
+    bytes of each of the devices, in their order, that may be used at most; None is all that is free. loras: adapters.
+    projector: a file that lets the model see images, or "auto" for the one that belongs to it; None is no images.
     """
 
     n_ctx: int | None = None
@@ -84,3 +101,5 @@ class Constraints:
     parallel: int | None = None
     devices: tuple[str, ...] | None = None
     device_limits: tuple[int | None, ...] = ()
+    loras: tuple[Lora, ...] = ()
+    projector: str | None = None

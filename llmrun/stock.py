@@ -5,13 +5,14 @@ Knows nothing of what is chosen among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmrun.engine.standby import Standby
 from llmrun.errors import UnknownArchitectureError
 from llmrun.footprints import Footprints
+from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.summary import ModelSummary, summarize
 from llmrun.memory.estimate import vocabulary_counts
@@ -23,6 +24,7 @@ from llmrun.planning.rates import Rates
 from llmrun.planning.repacking import repacking_pays
 from llmrun.planning.sizes import LayerSizes, layer_sizes, tensor_sizes
 from llmrun.planning.work import ModelWork, model_work
+from llmrun.projectors import Sight
 from llmrun.settings import RunSettings
 from llmrun.site import Site
 from llmrun.speeds import Speeds
@@ -53,13 +55,15 @@ def stocked(
     speeds: Speeds,
     standby: Standby | None = None,
     answers: Path | None = None,
+    adapters: Sequence[Adapter] = (),
+    sight: Sight | None = None,
 ) -> Stocked:
     """Return a variant as it can be planned with. standby: whom to ask, None is the arithmetic alone.
 
-    answers: a folder in which what was asked is remembered.
+    answers: a folder in which what was asked is remembered. adapters, sight: what it is run with, made for it.
     """
     summary = summarize(header)
-    footprints = Footprints(header, site.machine, standby, answers)
+    footprints = Footprints(header, site.machine, standby, answers, adapters, sight)
     work, sizes = _work(header), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,

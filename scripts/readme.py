@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llmrun import errors
 from llmrun.catalog import entries
-from llmrun.chat.commands import help_text
+from llmrun.chat.commands.table import help_text
 from llmrun.cli.estimating import EstimateWish, estimate_text
 from llmrun.cli.plan_text import plan_text
 from llmrun.engine.standby import Standby

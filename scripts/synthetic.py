@@ -6,7 +6,7 @@ from text. Weights are random bits with harmless scales, so that nothing becomes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,17 +61,20 @@ def write_model(
     pieces: dict[int, str] | None = None,
     with_tensors: bool = True,
     writes: range | None = None,
+    chain: Mapping[int, int] | None = None,
+    controls: Mapping[int, str] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a model; `mix` is F16, Q8_0 or Q4_K_M. `pieces` replaces texts of tokens, `metadata` adds string keys.
 
-    `metadata` may hold "general.architecture" to name an architecture other than the shape's. With an untied shape,
-    greedy decoding writes only the tokens of `writes`, and so never ends by itself if no end is among them.
+    `metadata` may hold "general.architecture" to name an architecture other than the shape's. `controls` are more
+    control tokens. With an untied shape, greedy decoding writes only the tokens of `writes`, and so never ends by
+    itself if no end is among them; or after each token of `chain` the one that it names (F16 of "llama").
     """
     extra = dict(metadata or {})
     writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
     _add_hyperparameters(writer, shape)
-    _add_tokenizer(writer, shape.n_vocab, pieces or {})
+    _add_tokenizer(writer, shape.n_vocab, pieces or {}, controls or {})
     if template is not None:
         writer.add_chat_template(template)
     for key, value in extra.items():
@@ -80,9 +83,13 @@ def write_model(
         else:
             writer.add_string(key, value)
     rng = np.random.default_rng(seed)
+    embeddings = None
     for name, dims in tensors(shape) if with_tensors else ():
         kind = tensor_type(name, mix, shape)
         data = random_tensor(rng, dims, kind)
+        if chain is not None:  # layers add nothing, so that what follows a token depends on that token alone
+            embeddings = data if name == "token_embd.weight" else embeddings
+            data = _chained(name, data, embeddings, chain)
         if name == "output.weight" and writes is not None:
             data[: writes.start] = data[writes.stop :] = 0  # logits of 0: among many random ones the largest is above
         writer.add_tensor(name, data, raw_dtype=kind)
@@ -91,6 +98,17 @@ def write_model(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _chained(name: str, data: Any, embeddings: Any, chain: Mapping[int, int]) -> Any:
+    """Return a tensor of a model that knows one thing: random vectors hardly point the same way, but to themselves."""
+    if name.endswith(("attn_output.weight", "ffn_down.weight")):
+        return np.zeros_like(data)
+    if name == "output.weight":
+        data = np.zeros_like(data)
+        for token, following in chain.items():
+            data[following] += embeddings[token]
+    return data
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
@@ -121,12 +139,15 @@ def byte_texts() -> list[str]:
     return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, n_vocab: int, pieces: dict[int, str]) -> None:
+def _add_tokenizer(
+    writer: gguf.GGUFWriter, n_vocab: int, pieces: Mapping[int, str], controls: Mapping[int, str]
+) -> None:
     texts = [*SPECIALS, *byte_texts(), "ĠĠ"]  # one merge, so that text can be tokenized in two ways
     texts += [f"~{index}" for index in range(len(texts), n_vocab)]
-    for index, text in pieces.items():
+    for index, text in (*pieces.items(), *controls.items()):
         texts[index] = text
-    kinds = [int(gguf.TokenType.CONTROL)] * len(SPECIALS) + [int(gguf.TokenType.NORMAL)] * (n_vocab - len(SPECIALS))
+    control = {*range(len(SPECIALS)), *controls}
+    kinds = [int(gguf.TokenType.CONTROL if t in control else gguf.TokenType.NORMAL) for t in range(n_vocab)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(texts[:n_vocab])

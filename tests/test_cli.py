@@ -22,6 +22,7 @@ USAGE_KEYS = {
     "prompt_tokens",
     "cached_tokens",
     "completion_tokens",
+    "thought_tokens",
     "prefill_seconds",
     "decode_seconds",
     "prefill_tokens_per_second",
@@ -66,7 +67,7 @@ def test_no_prompt_at_all_is_a_usage_error(llmrun: Run) -> None:
 def test_run_as_json_is_one_object_with_stable_keys(llmrun: Run) -> None:
     done = llmrun("run", "guide", "what is a kv cache", "--json")
     value = json.loads(done.stdout)
-    assert set(value) == {"model", "answer", "finish_reason", "usage", "sampling"}
+    assert set(value) == {"model", "answer", "thoughts", "finish_reason", "usage", "sampling"}
     assert set(value["usage"]) == USAGE_KEYS
     assert set(value["sampling"]) == {"temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"}
     assert (value["model"], value["finish_reason"], value["sampling"]["temperature"]) == ("guide", "stop", 0.0)

@@ -65,6 +65,32 @@ def test_a_conversation_drops_whole_turns_from_its_old_end() -> None:
     assert talk.messages() == (Message("system", "be brief"), Message("user", "qc"))
 
 
+def test_the_last_question_can_be_undone_also_where_the_model_is_no_longer_told_it() -> None:
+    talk = Conversation()
+    for turn in "ab":
+        talk.ask(f"q{turn}")
+        talk.reply(f"r{turn}")
+    assert talk.drop_oldest()
+    assert talk.undo() == Message("user", "qb")
+    assert talk.undo() == Message("user", "qa")
+    assert talk.undo() is None
+    talk.ask("c")
+    assert talk.messages() == (Message("user", "c"),)
+
+
+def test_a_summary_stands_after_the_system_message_and_in_the_place_of_turns() -> None:
+    talk = Conversation("s")
+    for turn in "ab":
+        talk.ask(f"q{turn}")
+        talk.reply(f"r{turn}")
+    talk.summarize_oldest(1, "short")
+    system, *rest = talk.messages()
+    assert system.content.startswith("s\n\n")
+    assert system.content.endswith("short")
+    assert rest == [Message("user", "qb"), Message("assistant", "rb")]
+    assert len(talk.turns) == 4
+
+
 def test_a_question_without_an_answer_can_be_taken_back() -> None:
     talk = Conversation()
     talk.ask("a")

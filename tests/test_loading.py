@@ -66,7 +66,7 @@ class Heard:
     at: Callable[[psutil.Process], None] | None = None
 
     def listener(self) -> Listener:
-        return Listener(log=self._hear, planned=self.plans.append, step=self.steps.append)
+        return Listener(log=self._hear, planned=lambda planned: self.plans.append(planned.plan), step=self.steps.append)
 
     def _hear(self, line: str) -> None:
         if self.at is None or not self.plans or self.line not in line:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Command, Event, FrameDecoder, Measure, Measured, encode
+from llmrun.engine.protocol import Command, Event, Measure, Measured
+from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.hardware.fingerprint import Fingerprint, parse_cpu_name, read_fingerprint
 from llmrun.measurements import MAX_RUNS, Measurements
 from llmrun.planning.calibration import Run

@@ -95,7 +95,9 @@ def test_a_saved_plan_is_run_exactly(llmrun: Run, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     asked = llmrun("plan", "guide:Q4_K_M", "--ctx", "700", "--kv-type", "q8_0", "--save", str(path), "--json")
     settings = json.loads(asked.stdout)["settings"]
-    assert parse_plan(path.read_text()).settings == replace(RunSettings(**settings), devices=tuple(settings["devices"]))
+    assert parse_plan(path.read_text()).settings == replace(
+        RunSettings(**settings), devices=tuple(settings["devices"]), loras=()
+    )
     done = llmrun("run", "guide:Q4_K_M", "hello", "--plan", str(path), "-v")
     assert done.returncode == 0
     assert "n_ctx 700: " in done.stderr

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from llmrun import __version__
-from llmrun.engine import questions
-from llmrun.engine.protocol import Ready, encode
+from llmrun.engine import build
+from llmrun.engine.protocol import Ready
 from llmrun.engine.questions import MAX_FILES, Questions
+from llmrun.engine.wire import encode
 from llmrun.errors import GGUFError
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.settings import RunSettings
@@ -115,15 +116,15 @@ def test_an_error_is_not_remembered() -> None:
 
 
 def test_the_engine_is_told_apart_by_its_files_and_by_what_asks_it() -> None:
-    version, ours, *rest = questions._engine_id()
+    version, ours, *rest = build.engine_id()
     assert version == "0.3.36"
-    assert ours == f"llmrun {__version__} {questions.FORMAT}"
+    assert ours == f"llmrun {__version__}"
     assert any("libllama" in line or "llama.dll" in line for line in rest)
 
 
 def test_a_library_from_elsewhere_is_another_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LLAMA_CPP_LIB_PATH is where llama_cpp looks for its library instead of beside itself."""
-    find = questions._engine_id.__wrapped__
+    find = build.engine_id.__wrapped__
     (tmp_path / "libllama.so").write_bytes(b"one")
     own = find()
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))

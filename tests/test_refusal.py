@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import error_of, failure_of
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
+from llmrun.engine.wire import error_of, failure_of
 from llmrun.errors import GGUFError, InsufficientMemoryError, Refusal, WorkerDiedError
 from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.source import read_model_header

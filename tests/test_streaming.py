@@ -5,13 +5,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrun.worker.reasoning import Span, Tags
 from llmrun.worker.streaming import StreamingText
 
 
 def stream(pieces: list[bytes], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
     text = StreamingText(stop)
-    shown = [text.push(piece) for piece in pieces]
-    return [*shown, text.finish()], text.stopped
+    shown = [joined(text.push(piece)) for piece in pieces]
+    return [*shown, joined(text.finish())], text.stopped
+
+
+def joined(spans: list[Span]) -> str:
+    assert not any(span.thought for span in spans)
+    return "".join(span.text for span in spans)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -55,12 +61,19 @@ def test_what_may_become_a_stop_string_is_held_back_and_released() -> None:
 
 def test_after_a_stop_string_nothing_follows() -> None:
     text = StreamingText(("X",))
-    assert [text.push(b"aXb"), text.push(b"c"), text.finish()] == ["a", "", ""]
+    assert [text.push(b"aXb"), text.push(b"c"), text.finish()] == [[Span("a", thought=False)], [], []]
 
 
 def test_what_is_kept_back_does_not_grow_with_the_answer() -> None:
     """So the work for a token does not either: only what is kept back is looked at again."""
     text = StreamingText(("stop here", "zzz"))
-    released = [text.push(b"stop ") for _ in range(1000)]
+    released = [joined(text.push(b"stop ")) for _ in range(1000)]
     assert max(map(len, released)) <= len("stop ") + len("stop here")
-    assert len(text.finish()) < len("stop here")
+    assert len(joined(text.finish())) < len("stop here")
+
+
+def test_stop_strings_are_looked_for_in_the_answer_alone() -> None:
+    """And none goes from one side of a thought to the other."""
+    text = StreamingText(("END",), Tags("<think>", "</think>").splitter(""))
+    spans = text.push(b"<think>the END of it</think>an END")
+    assert (spans, text.stopped) == ([Span("the END of it", thought=True), Span("an ", thought=False)], True)

@@ -214,7 +214,7 @@ def test_the_terminal_obeys_no_escape_sequence_of_a_model(open_chat: Open, tmp_p
     chat = open_chat(str(path), "-n", "20", "--temp", "0")
     assert "\x1b]0;pwned" not in before(chat)
     assert "\x1b[2J" not in before(chat)
-    assert "evil]0;pwned" in before(chat)
+    assert "evil\\x1b]0;pwned" in before(chat)
     chat.send("go\r")
     chat.expect(r"\(stopped after")
     assert "]0;pwned" in before(chat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -97,6 +98,7 @@ def test_the_figures_of_an_answer_are_complete() -> None:
         "prompt_tokens": 100,
         "cached_tokens": 60,
         "completion_tokens": 50,
+        "thought_tokens": 0,
         "prefill_seconds": 0.5,
         "decode_seconds": 2.0,
         "prefill_tokens_per_second": 80.0,
@@ -114,6 +116,9 @@ def test_the_lines_for_people_hold_the_same_figures() -> None:
     assert usage_lines(USAGE) == [
         "prompt   100 tokens: 60 cached, 40 read in 0.50 s (80 tok/s)",
         "answer   50 tokens in 2.00 s (25.0 tok/s)",
+    ]
+    assert usage_lines(replace(USAGE, thought_tokens=30))[1:] == [
+        "answer   50 tokens, 30 of them thoughts, in 2.00 s (25.0 tok/s)"
     ]
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from llmrun.chat.view.view import View, make_view
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import FinishReason, Generate, PrefillProgress, Usage
-from llmrun.errors import EngineError
+from llmrun.engine.protocol import Chunk, FinishReason, Generate, PrefillProgress, Usage
+from llmrun.errors import EngineError, LLMRunError
 from llmrun.units import format_seconds
 
 # A wait shorter than this needs no explanation, seconds
@@ -21,35 +22,61 @@ _PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer that is over."""
+    """An answer that is over; thoughts: what the model thought before it."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
+    thoughts: str = ""
 
 
 def stream_answer(engine: Engine, request: Generate, console: Console, *, show: bool = True) -> Answered:
-    """Ask the engine, print the answer as it comes (if `show`), and return it; Ctrl-C ends it early.
+    """Ask the engine, show the answer as it comes (if `show`), and return it; Ctrl-C ends it early.
 
     Raises ContextOverflowError and EngineError.
     """
-    text: list[str] = []
-    ending: tuple[FinishReason, Usage] | None = None
     answer = engine.answer(request)
-    with _interrupt_calls(answer.cancel):
-        for event in answer:
-            if isinstance(event, PrefillProgress):
-                _show_progress(event, console)
-                continue
-            text.append(event.text)
-            if show:
-                console.answer(event.text)
-            if event.finish_reason is not None and event.usage is not None:
-                ending = event.finish_reason, event.usage  # no return: the engine has one more word to say
+    with _interrupt_calls(answer.cancel), _shown(console if show else None) as view:
+        answered = _collect(answer, console, view)
     console.clear_status()
+    return answered
+
+
+def _collect(events: Iterable[PrefillProgress | Chunk], console: Console, view: View | None) -> Answered:
+    text: list[str] = []
+    thoughts: list[str] = []
+    ending: tuple[FinishReason, Usage] | None = None
+    for event in events:
+        if isinstance(event, PrefillProgress):
+            _show_progress(event, console)
+            continue
+        is_thought = event.thought
+        (thoughts if is_thought else text).append(event.text)
+        if view is not None:
+            (view.thought if is_thought else view.answer)(event.text)
+        if event.finish_reason is not None and event.usage is not None:
+            ending = event.finish_reason, event.usage  # no return: the engine has one more word to say
     if ending is None:
         raise EngineError("the engine ended an answer without saying why")
-    return Answered("".join(text), *ending)
+    return Answered("".join(text), *ending, "".join(thoughts))
+
+
+@contextmanager
+def _shown(console: Console | None) -> Iterator[View | None]:
+    """Give a view, and see to it that the terminal is clean afterwards; None for no console."""
+    if console is None:
+        yield None
+        return
+    view = make_view(console)
+    try:
+        yield view
+    except KeyboardInterrupt:
+        view.leave()
+        raise
+    except LLMRunError:
+        view.end()
+        raise
+    view.end()
 
 
 def _show_progress(progress: PrefillProgress, console: Console) -> None:

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from llmrun.chat.answering import Answered, stream_answer
-from llmrun.chat.commands import LeaveChat, run_command
+from llmrun.chat.beside import Beside
+from llmrun.chat.commands.command import LeaveChat
+from llmrun.chat.commands.table import run_command
+from llmrun.chat.context_view import is_nearly_full
 from llmrun.chat.conversation import Conversation
+from llmrun.chat.hands import Hands
+from llmrun.chat.keeper import Keeper
+from llmrun.chat.making_room import RoomMaker
+from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Usage
-from llmrun.errors import ContextOverflowError, LLMRunError
+from llmrun.engine.protocol import Generate, ModelInfo, Usage
+from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
+from llmrun.history.record import Saved
 from llmrun.report import ending_note, usage_figures, usage_lines
-from llmrun.sampling import Sampling
 
 _ROOM = 256  # tokens a full conversation leaves for the next answer
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerSettings:
-    """How answers are made in this chat. origin: where each sampling setting came from."""
-
-    sampling: Sampling
-    origin: dict[str, str]
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-
-
 @dataclass(slots=True)
 class Talk:
-    """A chat with one model. restart: makes a new engine after the old one died; on_answer: hears of each answer."""
+    """A chat with a model.
+
+    restart: makes a new engine after the old one died. on_answer: hears of each answer. draft: what the next line to be
+    typed begins with.
+    """
 
     engine: Engine
     restart: Callable[[], Engine]
     settings: AnswerSettings
     console: Console
     conversation: Conversation = field(default_factory=Conversation)
+    hands: Hands = field(default_factory=Hands)
+    keeper: Keeper | None = None
     as_json: bool = False
     forgiving: bool = True
+    beside: Beside = field(default_factory=Beside)
     last: Answered | None = None
     on_answer: Callable[[Usage], None] = lambda _: None
+    draft: str = ""
+    first_system: str | None = field(init=False)
+    _rooms: RoomMaker = field(init=False)
+    _told_full: bool = False
+
+    def __post_init__(self) -> None:
+        """Remember how the chat began."""
+        self.first_system = self.conversation.system
+        self._rooms = RoomMaker(self.console)
 
     def run(self, messages: Iterable[str]) -> None:
         """Answer messages until they end or the user leaves.
@@ -50,9 +63,9 @@ class Talk:
         for text in messages:
             try:
                 if text.startswith("/") and "\n" not in text:
-                    run_command(text, self.conversation, self.console, self.stats)
+                    run_command(self, text)
                 else:
-                    self._answer(text)
+                    self.ask(text)
             except LeaveChat:
                 return
             except LLMRunError as error:
@@ -60,50 +73,125 @@ class Talk:
                     raise
                 self._survive(error)
 
-    def was_stopped(self) -> bool:
-        """Whether the user stopped the last answer."""
-        return self.last is not None and self.last.finish_reason == "cancelled"
+    def ask(self, text: str) -> None:
+        """Answer a question; where that fails the question is taken back, and the error raised."""
+        self._ask(self.beside.question(text), self.beside.images)
+        self.beside.clear()
 
-    def stats(self) -> list[str]:
-        """Return lines about the last answer and the settings."""
-        lines = usage_lines(self.last.usage) if self.last else ["no answer yet"]
-        wanted = asdict(self.settings.sampling)
-        chosen = ", ".join(
-            f"{name} {'random' if value is None else value} ({self.settings.origin[name]})"
-            for name, value in wanted.items()
-        )
-        return [*lines, f"sampling {chosen}"]
-
-    def _answer(self, text: str) -> None:
-        self.conversation.ask(text)
+    def _ask(self, text: str, images: Sequence[str]) -> None:
+        self.conversation.ask(text, images)
         try:
             self.last = self._answer_what_fits()
         except BaseException:
             self.conversation.take_back()
             raise
-        self.conversation.reply(self.last.text)
+        self.conversation.reply(self.last.text, self.last.thoughts)
+        self._end_answer(self.last)
+
+    def ask_again(self, text: str | None = None) -> None:
+        """Answer the last question anew, or another one in its place; where that fails, all is as it was."""
+        before, settings = self.conversation.copy(), self.settings
+        asked = self.conversation.undo()
+        # the same seed would draw the same answer again
+        self.settings = replace(settings, sampling=replace(settings.sampling, seed=None))
+        try:
+            self._ask(text or (asked.content if asked else ""), asked.images if asked else ())
+        except BaseException:
+            self.conversation = before
+            raise
+        finally:
+            self.settings = settings
+
+    def go_on_with(self, name: str) -> None:
+        """Take another model for the same conversation."""
+        if self.hands.switch is None:
+            raise UsageError("the model cannot be changed here", "name it when the chat begins: llmrun chat MODEL")
+        self.engine = self.hands.switch(name, self.engine)
+        self.settings = self.settings.for_model(self.model_info(), self.hands.speed())
+        if self.settings.thinking.notice:
+            self.console.say(f"note: {self.settings.thinking.notice}")
+        self.last, self._told_full = None, False
+
+    def take_up(self, saved: Saved) -> None:
+        """Go on with a conversation that was kept."""
+        assert self.keeper is not None
+        self.keeper.keep_state(self.engine)  # of the one that is left, before its memory is another's
+        self.conversation = self.keeper.take_up(saved)
+        self.last, self._told_full, self.draft = None, False, ""
+        self.keeper.restore_state(self.engine)
+        answer = self.conversation.last_answer or ""
+        messages = len(saved.turns)
+        self.console.say(f"going on with {saved.name or saved.id}, {messages} messages; the last answer was:")
+        self.console.say(answer)
+
+    def begin_anew(self) -> None:
+        """Forget what belongs to the conversation that is over."""
+        if self.keeper is not None:
+            self.keeper.begin_anew()
+        self.last, self._told_full, self.draft = None, False, ""
+
+    def was_rewritten(self) -> None:
+        """Hear that what was said is no longer what it was."""
+        if self.keeper is not None:
+            self.keeper.rewritten(self.conversation)
+
+    def was_stopped(self) -> bool:
+        """Whether the user stopped the last answer."""
+        return self.last is not None and self.last.finish_reason == "cancelled"
+
+    def take_draft(self) -> str:
+        """Return what the next line begins with, once."""
+        draft, self.draft = self.draft, ""
+        return draft
+
+    def model_info(self) -> ModelInfo:
+        """Return what is known of the loaded model."""
+        assert self.engine.info is not None  # engines come loaded
+        return self.engine.info
+
+    def used_tokens(self) -> int:
+        """Return how many tokens of the context the conversation takes, as of the last answer."""
+        return self.last.usage.prompt_tokens + self.last.usage.completion_tokens if self.last else 0
+
+    def stats(self) -> list[str]:
+        """Return lines about the last answer and the settings."""
+        lines = usage_lines(self.last.usage) if self.last else ["no answer yet"]
+        return [*lines, f"sampling {self.settings.described()}"]
+
+    def _end_answer(self, answered: Answered) -> None:
         if self.as_json:
-            self.console.data(_as_data(self.last))
+            self.console.data(_as_data(answered))
         else:
             self.console.end_answer()
-            if note := ending_note(self.last.finish_reason):
+            if note := ending_note(answered.finish_reason):
                 self.console.notice(f"({note})")
-        self.on_answer(self.last.usage)
+        self._tell_how_full()
+        if self.keeper is not None:
+            self.keeper.answered(self.conversation, answered)
+        self.on_answer(answered.usage)
+
+    def _tell_how_full(self) -> None:
+        used, n_ctx = self.used_tokens(), self.model_info().n_ctx
+        if is_nearly_full(used, n_ctx) and not self._told_full:
+            self._told_full = True
+            self.console.notice(
+                f"({used / n_ctx:.0%} of the context is used: /context shows by what, /new begins anew)"
+            )
 
     def _answer_what_fits(self) -> Answered:
-        """Answer; where the conversation has outgrown the context, say so and drop its oldest turns first.
+        """Answer; where the conversation has outgrown the context, make room first, as the user wants it.
 
         A question that does not fit even alone is an error, and costs no turn.
         """
-        kept = self.conversation.copy()
+        kept, key = self.conversation.copy(), ""
         while True:
             more = kept.copy().drop_oldest()
             try:
                 answered = stream_answer(self.engine, self._request(kept, more), self.console, show=not self.as_json)
             except ContextOverflowError as overflow:
-                if not kept.drop_oldest():
-                    raise
-                self.console.notice(f"({overflow.message}: going on without the oldest question and its answer)")
+                key = key or self._rooms.choose(overflow, self.hands.choose)
+                self._rooms.make_room(kept, overflow, self.engine, key)
+                self._told_full = False
             else:
                 self.conversation = kept
                 return answered
@@ -113,7 +201,16 @@ class Talk:
         settings = self.settings
         n_ctx = self.engine.info.n_ctx if self.engine.info else 0
         room = min(settings.max_tokens or _ROOM, _ROOM, n_ctx // 4) if droppable else 1
-        return Generate(conversation.messages(), settings.sampling, settings.max_tokens, settings.stop, max(1, room))
+        return Generate(
+            conversation.messages(),
+            settings.sampling,
+            settings.max_tokens,
+            settings.stop,
+            max(1, room),
+            shift=conversation.n_dropped > 0,
+            grammar=settings.grammar,
+            variables=settings.thinking.variables,
+        )
 
     def _survive(self, error: LLMRunError) -> None:
         self.console.error(error)
@@ -126,6 +223,7 @@ class Talk:
 def _as_data(answered: Answered) -> dict[str, object]:
     return {
         "answer": answered.text,
+        "thoughts": answered.thoughts,
         "finish_reason": answered.finish_reason,
         "usage": usage_figures(answered.usage),
     }

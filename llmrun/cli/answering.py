@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llmrun.sampling import MAX_SEED, RANGES, SamplingWish
+from llmrun.thinking import WISHES
 
 _ANSWERING = "How it answers"
 
@@ -20,6 +22,17 @@ def _within(name: str) -> Callable[[float | None], float | None]:
     def check(value: float | None) -> float | None:
         if value is not None and not low <= value <= high:
             raise typer.BadParameter(f"{value} is not between {low:g} and {high:g}")
+        return value
+
+    return check
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """A check for a word of a few; which of them a model knows is known later."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in words:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(words)}")
         return value
 
     return check
@@ -105,6 +118,38 @@ class Answering:
         str | None,
         typer.Option(
             "--system", metavar="TEXT", help="System message: who the model is to be.", rich_help_panel=_ANSWERING
+        ),
+    ] = None
+
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            metavar="FILE",
+            help="Answer with JSON that satisfies this JSON schema, a file or {...}.",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
+        ),
+    ] = None
+    think: Annotated[
+        str | None,
+        typer.Option(
+            "--think",
+            callback=_one_of(WISHES),
+            metavar="WHAT",
+            help="on, off, low, medium or high, as the model knows it. (default: off where it would take long)",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
+        ),
+    ] = None
+    grammar: Annotated[
+        Path | None,
+        typer.Option(
+            "--grammar",
+            metavar="FILE",
+            help="Answer as this grammar in GBNF allows.",
+            show_default=False,
+            rich_help_panel=_ANSWERING,
         ),
     ] = None
 

@@ -13,7 +13,8 @@ from llmrun.console import Console, one_line
 from llmrun.errors import LLMRunError, NotFoundError, UsageError
 from llmrun.folders import history_file
 from llmrun.history.database import set_aside_files
-from llmrun.history.export import FORMS, figures, format_json, format_markdown, parse_conversation
+from llmrun.history.export import figures, format_markdown, parse_conversation
+from llmrun.history.exported_file import exported, parse_form, write_export
 from llmrun.history.record import Hit, Saved, Summary
 from llmrun.history.store import Store, read_store
 
@@ -80,20 +81,12 @@ def run_show(key: str, *, as_json: bool, quiet: bool) -> None:
 def run_export(key: str, form: str, output: Path | None, *, quiet: bool) -> None:
     """Write a conversation to stdout, or into a file that is not there yet."""
     console = Console(quiet=quiet)
-    if form not in FORMS:
-        raise UsageError(f"{form!r} is none of {', '.join(FORMS)}", f"llmrun history export {key} json")
+    meant = parse_form(form, f"llmrun history export {key} json")
     saved = _find(key, console)
-    text = format_json(saved) if form == "json" else format_markdown(saved)
     if output is None:
-        console.show(text.rstrip("\n"))
+        console.show(exported(saved, meant).rstrip("\n"))
         return
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{output} is there already", "another name, or remove it first") from None
-    except OSError as error:
-        raise LLMRunError(f"{output} cannot be written: {error.strerror}") from error
+    write_export(saved, meant, output)
     console.say(f"{saved.id} is in {output}")
 
 

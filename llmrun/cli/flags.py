@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmrun.cli import options as o
 from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmrun.console import AnswerStyle
     from llmrun.planning.plan import PlanWish
     from llmrun.settings import Constraints
 
@@ -23,6 +24,9 @@ class Running:
     kv_type: o.KVType = None
     threads: o.Threads = None
     device: o.Devices = None
+    lora: o.Loras = None
+    projector: o.Projector = None
+    image: o.Images = None
     prefer: o.Prefer = None
     plan: o.PlanFile = None
     allow_disk: o.AllowDisk = False
@@ -32,10 +36,17 @@ class Running:
     offline: o.Offline = False
 
     def constraints(self) -> Constraints:
-        """Return what the user fixed; raises UsageError for devices that cannot be meant."""
+        """Return what the user fixed; raises UsageError for devices or adapters that cannot be meant."""
         from llmrun.cli.wishes import constraints_of
 
-        return constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device)
+        found = constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora)
+        return replace(found, projector=self.projector or ("auto" if self.image else None))
+
+    def images(self) -> tuple[str, ...]:
+        """Return the paths of the images to show; raises NotFoundError or UsageError for what is none."""
+        from llmrun.images import read_images
+
+        return tuple(image.path for image in read_images(self.image))
 
     def plan_wish(self) -> PlanWish:
         """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""
@@ -57,6 +68,14 @@ class Output:
     json: o.Json = False
     quiet: o.Quiet = False
     verbose: o.Verbose = False
+    plain: o.Plain = False
+    show_thinking: o.ShowThinking = "fold"
+
+    def style(self) -> AnswerStyle:
+        """Return how answers are to be shown."""
+        from llmrun.console import AnswerStyle
+
+        return AnswerStyle(not self.plain, self.show_thinking)
 
 
 def check_behind(group: str, command: str, given: Mapping[str, bool]) -> None:

@@ -5,17 +5,21 @@ Nothing heavy is imported here: `llmrun --help` must cost no more than any small
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from llmrun.cli import options as o
 from llmrun.cli.answering import Answering
+from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
+from llmrun.cli.keeping import Keeping
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
 from llmrun.errors import LLMRunError
@@ -28,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+_GUIDE = "guide"  # the embedded model, where no other is named or chosen
 _INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
@@ -51,21 +56,28 @@ def _root(
 @app.command()
 @flat
 def chat(
-    running: Running, answering: Answering, prompting: Prompting, output: Output, model: o.Model = "guide"
+    running: Running,
+    answering: Answering,
+    prompting: Prompting,
+    keeping: Keeping,
+    output: Output,
+    model: o.ChatModel = None,
 ) -> None:
     """Talk with a model. Without a terminal: one message a line, answers on stdout."""
-    from llmrun.cli.running import run_chat, wish_of
+    from llmrun.cli.chatting import run_chat
+    from llmrun.cli.running import wish_of
 
     if (chosen := prompting.chosen()) is not None:
         chosen.check_chat()
         answering = chosen.answering(answering)
-    run_chat(wish_of(model, running, answering, output))
+    run_chat(wish_of(model or _GUIDE, running, answering, output), keeping, named=model is not None)
 
 
 @app.command()
 @flat
 def run(
     model: o.Model,
+    asking: Asking,
     running: Running,
     answering: Answering,
     prompting: Prompting,
@@ -73,11 +85,12 @@ def run(
     prompt: o.Prompt = None,
 ) -> None:
     """Answer once. Only the answer goes to stdout, so that it can be piped on."""
-    from llmrun.cli.running import run_once, wish_of
+    from llmrun.cli.once import run_once
+    from llmrun.cli.running import wish_of
 
     if (chosen := prompting.chosen()) is not None:
         answering = chosen.answering(answering)
-    run_once(wish_of(model, running, answering, output), prompt, chosen)
+    run_once(wish_of(model, running, answering, output), asking, prompt, chosen)
 
 
 @app.command()
@@ -89,6 +102,8 @@ def plan(
     threads: o.Threads = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
+    lora: o.Loras = None,
+    projector: o.Projector = None,
     prefer: o.Prefer = None,
     allow_disk: o.AllowDisk = False,
     reserve: o.Reserve = None,
@@ -115,7 +130,9 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device)
+    constraints = replace(
+        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora), projector=projector
+    )
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 
@@ -263,11 +280,20 @@ app.add_typer(history_app, name="history")
 app.add_typer(prompt_app, name="prompt")
 
 
+def _completion() -> contextlib.AbstractContextManager[None]:
+    """What is different where a shell asks how a line may go on."""
+    if "_LLMRUN_COMPLETE" not in os.environ:
+        return contextlib.nullcontext()
+    from llmrun.cli.completing import bash_words
+
+    return bash_words(os.environ)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from llmrun.console import Console, utf8_streams
 
-    with utf8_streams():
+    with utf8_streams(), _completion():
         try:
             app()
         except LLMRunError as error:

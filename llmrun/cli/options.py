@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,16 +21,53 @@ def _kv_type(value: str | None) -> str | None:
     return None if value is None else value.lower()
 
 
+def _model(incomplete: str) -> list[str]:
+    from llmrun.cli.completing import complete_model
+
+    return complete_model(incomplete)
+
+
+def _kept(incomplete: str) -> list[str]:
+    from llmrun.cli.completing import complete_kept
+
+    return complete_kept(incomplete)
+
+
+def _preference(incomplete: str) -> list[str]:
+    from llmrun.planning.policy import PREFERENCES
+
+    return _one_of(*PREFERENCES)(incomplete)
+
+
+def _one_of(*values: str) -> Callable[[str], list[str]]:
+    """What completes one of some values."""
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Argument(
         help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file.",
         show_default=True,
+        autocompletion=_model,
+    ),
+]
+ChatModel = Annotated[
+    str | None,
+    typer.Argument(
+        help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file. "
+        "(default: a choice of what runs well here, or guide)",
+        show_default=False,
     ),
 ]
 Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]
 Kept = Annotated[
-    str, typer.Argument(metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="owner/repo[:QUANT], or another name that `llmrun list` shows.",
+        autocompletion=_kept,
+    ),
 ]
 Prompt = Annotated[
     str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
@@ -64,6 +102,7 @@ KVType = Annotated[
         "--kv-type",
         callback=_kv_type,
         metavar="TYPE",
+        autocompletion=_one_of(*KV_TYPES),
         help="Type of the KV cache: f16, q8_0, q4_0, ... (default: f16 if it fits)",
         rich_help_panel=_RUNNING,
     ),
@@ -96,6 +135,7 @@ Devices = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
+        autocompletion=_one_of("none"),
         help="Use only this device (CUDA0, rpc:HOST:PORT; none: the CPU), or so much of it (CUDA0=6GiB); can be given "
         "many times. (default: all)",
         show_default=False,
@@ -107,6 +147,7 @@ Prefer = Annotated[
     typer.Option(
         "--prefer",
         metavar="WHAT",
+        autocompletion=_preference,
         help="balanced, quality, speed or context. (default: balanced)",
         show_default=False,
         rich_help_panel=_RUNNING,
@@ -118,6 +159,36 @@ PlanFile = Annotated[
         "--plan",
         metavar="FILE",
         help="Run a plan exactly as `llmrun plan --save` wrote it.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="PATH[:SCALE]",
+        help="Run the model with a LoRA adapter, a GGUF file made for it; can be given many times.",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Projector = Annotated[
+    str | None,
+    typer.Option(
+        "--projector",
+        metavar="FILE",
+        help="Let the model see images through this mmproj file; auto is its own. (default: auto with --image)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="PATH",
+        help="Show the model an image, with the first message; can be given many times.",
         show_default=False,
         rich_help_panel=_RUNNING,
     ),
@@ -190,6 +261,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No talk, only answer
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the engine's log and where time goes.", rich_help_panel=_OUTPUT)
 ]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print answers as they come, not as Markdown.", rich_help_panel=_OUTPUT)
+]
+ShowThinking = Annotated[
+    Literal["show", "fold", "hide"],
+    typer.Option(
+        "--show-thinking",
+        metavar="HOW",
+        help="What a model thinks before it answers: show it, fold it into a line, or hide it.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 PlainJson = Annotated[bool, typer.Option("--json", help="Print one object of JSON.", rich_help_panel=_OUTPUT)]
 Exact = Annotated[
     bool,
@@ -210,6 +293,7 @@ Emit = Annotated[
     typer.Option(
         "--emit",
         metavar="PROGRAM",
+        autocompletion=_one_of("llama-server"),
         help="Print the command line of llama-server that runs it alike.",
         show_default=False,
         rich_help_panel=_OUTPUT,
@@ -239,7 +323,13 @@ KVHeads = Annotated[int | None, _shape_option("--kv-heads", "N", "Heads of the K
 Hidden = Annotated[int | None, _shape_option("--hidden", "N", "Width of a token's vector. (default: likewise)")]
 Method = Annotated[
     str,
-    typer.Option("--method", metavar="NAME", help="all, weights, activations or inference.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="all, weights, activations or inference.",
+        autocompletion=_one_of("all", "weights", "activations", "inference"),
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 
 MeasureNow = Annotated[
@@ -258,6 +348,7 @@ Backend = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
+        autocompletion=_one_of("cuda", "rocm", "vulkan", "metal", "sycl", "cpu"),
         help="Build for this: cuda, rocm, vulkan, metal, sycl or cpu. (default: the GPU's)",
         show_default=False,
         rich_help_panel=_REPAIR,

@@ -37,6 +37,7 @@ _NAMES = {
     "n_ubatch": "batch",
     "n_seq_max": "parallel",
     "n_threads": "threads",
+    "loras": "adapters",
 }
 
 
@@ -63,7 +64,7 @@ def head_lines(model: str, summary: ModelSummary, plan: Plan) -> tuple[str, ...]
         f"{loss_class(plan.loss).name}",
         placement(plan),
         f"context {forecast.n_ctx_each:,} tokens{conversations}, KV type {settings.type_k}",
-        _speed_line(plan),
+        speed_line(plan),
     )
 
 
@@ -79,7 +80,8 @@ def placement(plan: Plan) -> str:
     return f"{some} layers on the GPU ({names}){experts}"
 
 
-def _speed_line(plan: Plan) -> str:
+def speed_line(plan: Plan) -> str:
+    """Return how fast it will be, and how sure that is."""
     if plan.from_disk:
         return _disk_line(plan)
     speed = plan.speed

@@ -59,13 +59,14 @@ def run_plan(request: PlanRequest) -> None:
     if machine is not None and request.wish.source == "engine":
         raise UsageError("--exact asks the engine of this machine, and --on is another", "leave one of them out")
     reference = parse_reference(request.model, pipeline.hub_address())
-    summary, variant, plan = pipeline.plan(
+    planned = pipeline.plan(
         reference, request.constraints, request.wish, machine, listener_of(console), offline=request.offline
     )
+    plan = planned.plan
     if request.save is not None:
-        _save(request.save, format_plan(plan, variant.size, request.model))
+        _save(request.save, format_plan(plan, planned.variant.size, request.model))
         console.say(f"the plan is in {request.save}: `llmrun chat {request.model} --plan {request.save}` runs it")
-    _show(request, summary, variant, plan, console)
+    _show(request, planned.summary, planned.variant, plan, console)
     notes = (*(machine.notes if machine is not None else ()), *_notes(request, plan.forecast), *loss_notes(plan))
     for note in notes:
         console.say(f"note: {note}")

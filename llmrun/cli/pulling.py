@@ -32,7 +32,7 @@ def run_pull(request: PullRequest) -> None:
     console = Console(quiet=request.quiet)
     reference = parse_reference(request.model, pipeline.hub_address())
     with FetchScreen(console).shown() as screen:
-        listener = replace(listener_of(console), fetch=screen, planned=lambda plan: console.say(_planned(plan)))
+        listener = replace(listener_of(console), fetch=screen, planned=lambda found: console.say(_planned(found.plan)))
         pulled = pipeline.pull(
             reference,
             request.constraints,

@@ -1,35 +1,34 @@
-"""The commands that run a model, `chat` and `run`: from what was wished for to the last answer."""
+"""The model that a command runs: from what was wished for to a loaded engine."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from llmrun import pipeline
-from llmrun.chat.answering import stream_answer
-from llmrun.chat.commands import command_names
-from llmrun.chat.conversation import Conversation
-from llmrun.chat.lines import clean_text, read_piped, read_typed
+from llmrun.chat.keeper import KeptModel
+from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
-from llmrun.chat.talk import AnswerSettings, Talk
+from llmrun.chat.settings import AnswerSettings
 from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
-from llmrun.cli.planning import loss_notes
-from llmrun.cli.prompting import Chosen
-from llmrun.cli.wishes import check_gpu_wishes, check_replay, saved_plan
-from llmrun.console import Console
+from llmrun.cli.plan_text import plan_text
+from llmrun.cli.story import Story
+from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
+from llmrun.console import AnswerStyle, Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message, ModelInfo, Usage
+from llmrun.engine.protocol import Grammar, ModelInfo, Usage
 from llmrun.errors import UsageError
 from llmrun.models import check_meant
-from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import parse_reference
-from llmrun.report import ending_note, usage_figures
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
-from llmrun.units import format_bytes, format_count, format_seconds
+from llmrun.states import state_key
+from llmrun.thinking import choose_thinking
+from llmrun.units import format_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,13 @@ class Wish:
     max_tokens: int | None
     stop: tuple[str, ...]
     system: str | None
+    grammar: Grammar | None
+    think: str | None
+    images: tuple[str, ...]
     json: bool
     quiet: bool
     verbose: bool
+    style: AnswerStyle
 
 
 def wish_of(model: str, running: Running, answering: Answering, output: Output) -> Wish:
@@ -62,116 +65,81 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         answering.max_tokens,
         tuple(answering.stop or ()),
         answering.system,
+        grammar_wish(answering.schema, answering.grammar, answering.stop),
+        answering.think,
+        running.images(),
         output.json,
         output.quiet,
         output.verbose,
+        output.style(),
     )
 
 
-def run_chat(wish: Wish) -> None:
-    """Talk until the user leaves, or the pipe ends."""
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
-    typed = sys.stdin is not None and sys.stdin.isatty()
-    model = _Model(wish, console)
-    engine = model.start()
-    talk = Talk(
-        engine,
-        model.start,
-        _answer_settings(wish, _info(engine)),
-        console,
-        Conversation(clean_text(wish.system) if wish.system else None),
-        as_json=wish.json,
-        forgiving=typed,
-        on_answer=model.answered,
-    )
-    try:
-        if typed:
-            console.say(_introduction(_info(engine)))
-        talk.run(read_typed(command_names(), talk.was_stopped, console.notice) if typed else read_piped())
-        if talk.last is not None:
-            _tell_times(talk.engine, talk.last.usage, console)
-    finally:
-        console.end_answer()
-        talk.engine.close()
-
-
-def run_once(wish: Wish, prompt: str | None, chosen: Chosen | None = None) -> None:
-    """Answer one question, from the command line, a pipe, or both; chosen: the prompt by name that it is put into."""
-    console = Console(quiet=wish.quiet, verbose=wish.verbose)
-    reference = parse_reference(wish.model, pipeline.hub_address())
-    check_meant(reference)  # before standard input is waited for: a typo is answered at once
-    question = _question(prompt, chosen)
-    model = _Model(wish, console)
-    with model.start() as engine:
-        settings = _answer_settings(wish, _info(engine))
-        system = (Message("system", clean_text(wish.system)),) if wish.system else ()
-        request = Generate((*system, Message("user", question)), settings.sampling, settings.max_tokens, settings.stop)
-        try:
-            answered = stream_answer(engine, request, console, show=not wish.json)
-        finally:
-            console.end_answer()
-        if wish.json:
-            console.data(
-                {
-                    "model": _info(engine).name,
-                    "answer": answered.text,
-                    "finish_reason": answered.finish_reason,
-                    "usage": usage_figures(answered.usage),
-                    "sampling": asdict(settings.sampling) | {"seed": answered.usage.seed},
-                }
-            )
-        _tell_times(engine, answered.usage, console)
-        model.answered(answered.usage)
-    if answered.finish_reason == "cancelled":
-        raise KeyboardInterrupt
-    note = ending_note(answered.finish_reason)
-    if note and answered.finish_reason == "context":
-        console.notice(f"({note})")
-
-
-def _question(prompt: str | None, chosen: Chosen | None) -> str:
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
-    parts = [part for part in (prompt, piped.rstrip("\r\n")) if part and part.strip()]
-    if chosen is not None:
-        return clean_text(chosen.question("\n\n".join(parts)))
-    if not parts:
-        raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
-    return clean_text("\n\n".join(parts))
-
-
-class _Model:
+class RunningModel:
     """The wished model: started, and started again where its engine died, with what is to be done after each answer."""
 
-    def __init__(self, wish: Wish, console: Console) -> None:
+    def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False) -> None:
         """Raises UsageError for wishes that exclude each other."""
         self._wish, self._console = wish, console
+        self.name, self._whole_story = wish.model, whole_story
+        self._story = self._story_of(wish.model)
         self._reference = parse_reference(wish.model, pipeline.hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
         self._started: pipeline.Started | None = None
         self._watch: MemoryWatch | None = None
 
+    def plan_lines(self) -> list[str]:
+        """Return how the model runs here and why so, as lines to read."""
+        if self._started is None:
+            return []
+        return plan_text(self.name, self._started.summary, self._started.plan).rstrip("\n").splitlines()
+
+    def kept(self) -> KeptModel:
+        """Return what a kept conversation needs to know of it."""
+        started = self._started
+        if started is None:
+            return KeptModel(self.name, None, None)
+        files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
+        files += [Path(lora.path) for lora in started.plan.settings.loras]
+        return KeptModel(self.name, started.plan.quant, state_key(files, started.plan.settings))
+
+    def become(self, name: str) -> None:
+        """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""
+        reference = parse_reference(name, pipeline.hub_address())
+        check_meant(reference)
+        self.name, self._reference, self._wish = name, reference, replace(self._wish, replay=None)
+        self._story = self._story_of(name)
+
+    def _story_of(self, name: str) -> Story:
+        return Story(self._console, name, self._wish.constraints, whole=self._whole_story)
+
     def start(self) -> Engine:
         """Plan and load it, telling about it; the engine is the caller's to close."""
         wish, console = self._wish, self._console
+        self._story.begin()
         with FetchScreen(console).shown() as screen:
             listener = replace(
                 listener_of(console),
                 log=console.log if wish.verbose else None,
-                planned=lambda plan: _tell_plan(plan, wish.constraints, console),
+                planned=self._story.planned,
                 fetch=screen,
-                progress=lambda part: console.status(f"loading {wish.model}: {part:.0%}"),
+                progress=self._story.loading,
                 step=console.say,
             )
             started = pipeline.start(
                 self._reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
             )
         console.clear_status()
-        if notice := _info(started.engine).notice:
+        if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")
         self._started = started
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
+
+    def speed(self) -> float | None:
+        """Return the tokens a second that it is predicted to write, None where nothing is known."""
+        return self._started.plan.decode if self._started else None
 
     def answered(self, usage: Usage) -> None:
         """Remember how fast an answer was, and say so, once, where memory is short."""
@@ -182,35 +150,36 @@ class _Model:
             self._console.say(f"note: {note}")
 
 
-def _tell_plan(plan: Plan, constraints: Constraints, console: Console) -> None:
-    if constraints.n_gpu_layers and plan.where == "host":
-        console.say(f"note: --gpu-layers {constraints.n_gpu_layers} has no effect: the engine sees no GPU")
-    for note in loss_notes(plan):
-        console.say(f"note: {note}")
-    if plan.from_disk:
-        console.say("note: the model is larger than the memory: it is read from disk for every token")
-    for reason in plan.reasons:
-        console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
-
-
-def _info(engine: Engine) -> ModelInfo:
+def info_of(engine: Engine) -> ModelInfo:
+    """Return what is known of a loaded model."""
     assert engine.info is not None  # pipeline.start returns loaded engines
     return engine.info
 
 
-def _answer_settings(wish: Wish, info: ModelInfo) -> AnswerSettings:
+def settled(wish: Wish, model: RunningModel, engine: Engine, console: Console) -> AnswerSettings:
+    """Return how a started model is to answer, and say what nobody asked for.
+
+    Raises UsageError, with the engine closed, for a wish about thinking that the model's template cannot fulfil.
+    """
+    try:
+        settings = _answer_settings(wish, info_of(engine), model.speed())
+    except UsageError:
+        engine.close()
+        raise
+    if settings.thinking.notice:
+        console.say(f"note: {settings.thinking.notice}")
+    return settings
+
+
+def _answer_settings(wish: Wish, info: ModelInfo, speed: float | None) -> AnswerSettings:
     sampling, origin = choose_sampling(wish.sampling, info.sampling)
-    return AnswerSettings(sampling, origin, wish.max_tokens, tuple(map(clean_text, wish.stop)))
+    thinking = choose_thinking(wish.think, info.thinking, info.name, speed)
+    stop = tuple(map(clean_text, wish.stop))
+    return AnswerSettings(sampling, origin, wish.max_tokens, stop, wish.grammar, wish.think, thinking)
 
 
-def _introduction(info: ModelInfo) -> str:
-    return (
-        f"{info.name}: {info.description}, {format_count(info.n_params)} parameters, {format_bytes(info.size)}, "
-        f"context {info.n_ctx:,} tokens\n/help shows the commands, Ctrl-D leaves"
-    )
-
-
-def _tell_times(engine: Engine, usage: Usage, console: Console) -> None:
+def tell_times(engine: Engine, usage: Usage, console: Console) -> None:
+    """Say where the time went, when verbose."""
     times = engine.times
     if times is None:
         return

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmrun.adapters import parse_loras
+from llmrun.attachment import read_attachment
+from llmrun.engine.protocol import Grammar
 from llmrun.errors import NotFoundError, UsageError
 from llmrun.hardware.device_wish import DeviceWish, parse_device
 from llmrun.planning.forecast import Source
@@ -53,10 +56,11 @@ def constraints_of(
     threads: int | None,
     parallel: int | None,
     device: Sequence[str] | None,
+    lora: Sequence[str] | None = None,
 ) -> Constraints:
     """Return what the user fixed about how the model runs."""
-    devices = chosen_devices(device)
-    return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits)
+    devices, loras = chosen_devices(device), parse_loras(lora)
+    return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits, loras)
 
 
 def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
@@ -69,8 +73,9 @@ def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
 
 def check_replay(constraints: Constraints, replay: SavedPlan | None) -> None:
     """Raise UsageError where a plan is to be run as it is, and otherwise; its devices have to be named again."""
-    if replay is not None and replace(constraints, devices=None, device_limits=()) != Constraints():
-        raise UsageError("a plan from --plan is run as it is, without --ctx, --gpu-layers, --kv-type and --threads")
+    if replay is not None and replace(constraints, devices=None, device_limits=(), projector=None) != Constraints():
+        others = "--ctx, --gpu-layers, --kv-type, --threads and --lora"
+        raise UsageError(f"a plan from --plan is run as it is, without {others}")
 
 
 def plan_wish(
@@ -112,3 +117,27 @@ def saved_plan(path: Path | None) -> SavedPlan | None:
         raise NotFoundError(f"there is no plan {path}", "`llmrun plan MODEL --save FILE` writes one") from error
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{path} cannot be read as a plan", "`llmrun plan MODEL --save FILE` writes one") from error
+
+
+def grammar_wish(schema: str | None, grammar: Path | None, stop: Sequence[str] | None = None) -> Grammar | None:
+    """Return what answers must look like; schema: a file, or the schema itself, which begins with {.
+
+    Raises UsageError for both, for one that answers cannot be held to, and for --stop beside it, which would cut them;
+    NotFoundError for a file there is not.
+    """
+    if schema is None and grammar is None:
+        return None
+    if schema is not None and grammar is not None:
+        raise UsageError("--schema and --grammar cannot be given together")
+    if stop:
+        raise UsageError("--stop would cut answers that are to have a structure", "leave it out")
+    from llmrun.structured.convert import gbnf_of
+    from llmrun.structured.gbnf import check_grammar
+
+    if schema is None:
+        text = read_attachment(Path(str(grammar))).text
+        check_grammar(text)
+        return Grammar("gbnf", text)
+    text = schema if schema.lstrip().startswith("{") else read_attachment(Path(schema)).text
+    check_grammar(gbnf_of(text))
+    return Grammar("json_schema", text)

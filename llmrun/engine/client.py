@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,10 @@ from types import TracebackType
 
 from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
+    AskProjector,
     Cancel,
     Chunk,
+    CountTokens,
     DeviceInfo,
     DeviceList,
     DryRun,
@@ -28,15 +30,22 @@ from llmrun.engine.protocol import (
     Measure,
     Measured,
     MeasureProgress,
+    Message,
     ModelInfo,
     Phase,
     PrefillProgress,
+    ProjectorAsked,
     Ready,
+    RestoreState,
+    SaveState,
+    StateRestored,
+    StateSaved,
+    TokenCounts,
     Work,
-    error_of,
 )
+from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
 
@@ -87,7 +96,7 @@ class Engine:
     def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
         """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
         with self._heard_out():
-            self._worker.send(Load(os.fsencode(path.absolute()).decode("latin-1"), settings))
+            self._worker.send(Load(_on_the_wire(path), settings))
             while True:
                 match self._next_event():
                     case LoadProgress(fraction=fraction) if on_progress is not None:
@@ -105,17 +114,35 @@ class Engine:
         self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
         return self._last
 
-    def dry_run(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
+    def count(self, messages: Sequence[Message]) -> TokenCounts:
+        """Count the tokens of a conversation, as the loaded model would read it."""
+        result = self._ask(CountTokens(tuple(messages)))
+        assert isinstance(result, TokenCounts)
+        return result
+
+    def dry_run(
+        self, header: bytes, size: int, settings: RunSettings, adapters: tuple[bytes, ...] = ()
+    ) -> EngineMemory:
         """Ask llama.cpp what a model would take; a few milliseconds, without its weights, before or after a load.
 
         header: a whole GGUF header, best as encode_header(without_tokenizer(header)) makes it: each token of a
-        vocabulary costs time and memory. size: bytes of the file it would be part of. Raises GGUFError for a header
+        vocabulary costs time and memory. size: bytes of the file it would be part of. adapters: headers of the LoRA
+        adapters it would be run with; the settings' own do not count. Raises GGUFError for a header
         that llama.cpp refuses, QuestionTooLargeError where asking would itself take too much, UsageError or EngineError
         for settings it cannot run with. A header may also be the worker's death (WorkerDiedError): a new Engine is then
         as good as this one was.
         """
-        result = self._ask(DryRun(header, size, settings))
+        result = self._ask(DryRun(header, size, settings, adapters))
         assert isinstance(result, DryRunResult)
+        return result.memory
+
+    def ask_projector(self, header: bytes, size: int, settings: RunSettings) -> ProjectorMemory:
+        """Ask llama.cpp what a projector for images would take; raises GGUFError for one it refuses, or EngineError.
+
+        As a dry run it needs no weights, and as of one a worker may die of it.
+        """
+        result = self._ask(AskProjector(header, size, settings))
+        assert isinstance(result, ProjectorAsked)
         return result.memory
 
     def devices(self, endpoints: Iterable[str] = ()) -> tuple[DeviceInfo, ...]:
@@ -151,6 +178,24 @@ class Engine:
                     case Phase(name="idle"):
                         return result
 
+    def save_state(self, path: Path, offset: int, limit: int) -> StateSaved:
+        """Write what the context holds into a file that is there, from byte `offset` on, at most `limit` bytes.
+
+        Raises EngineError where it cannot be written. For `llmrun.states`, which knows where such files may lie.
+        """
+        result = self._ask(SaveState(_on_the_wire(path), offset, limit))
+        assert isinstance(result, StateSaved)
+        return result
+
+    def restore_state(self, path: Path, offset: int, size: int, sha256: str) -> int:
+        """Take back what `save_state` wrote and return how many tokens the context holds; what it held is forgotten.
+
+        Where size or sha256 of the file from `offset` on are others, llama.cpp sees no byte of it, and 0 is returned.
+        """
+        result = self._ask(RestoreState(_on_the_wire(path), offset, size, sha256))
+        assert isinstance(result, StateRestored)
+        return result.n_tokens
+
     def close(self) -> None:
         """End the worker."""
         self._worker.close()
@@ -168,7 +213,9 @@ class Engine:
                 match self._next_event():
                     case Phase(name="idle"):
                         return result
-                    case DryRunResult() | DeviceList() as event:
+                    case DryRunResult() | ProjectorAsked() | DeviceList() | TokenCounts() as event:
+                        result = event
+                    case StateSaved() | StateRestored() as event:
                         result = event
 
     @contextmanager
@@ -232,3 +279,8 @@ class Answer:
     def cancel(self) -> None:
         """Ask for the end: a last chunk with finish reason "cancelled" follows within one token."""
         self._cancel()
+
+
+def _on_the_wire(path: Path) -> str:
+    """Write a path for the worker: it need not be text."""
+    return os.fsencode(path.absolute()).decode("latin-1")

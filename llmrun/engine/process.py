@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
-from llmrun.engine.protocol import Cancel, Command, Event, Failed, FrameDecoder, Phase, Ready, Work, encode
+from llmrun.engine.protocol import Cancel, Command, Event, Failed, Phase, Ready, Work
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
+from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 
 LOG_LINES = 400  # kept of the engine's log
@@ -32,6 +33,7 @@ _DOING = {
     "dry_run": "while it asked llama.cpp what the model would take",
     "devices": "while it looked at the devices",
     "measure": "while it measured this machine",
+    "state": "while it kept or took back a conversation's state",
 }
 
 

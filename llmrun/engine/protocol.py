@@ -1,35 +1,32 @@
-"""What the two sides of the process wall say to each other: frozen values, and their form on the wire.
-
-A frame is four bytes of length, big-endian, and that many bytes of JSON: {"type": name, "body": {...}}. JSON and not
-pickle, because a worker that has read a hostile file must not be able to run code in its parent. Pure: no pipe is
-touched here.
-"""
+"""What the two sides of the process wall say to each other, as frozen values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
-import msgspec
+from dataclasses import dataclass, field
+from typing import Literal
 
 from llmrun import errors
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
-
-MAX_FRAME_BYTES = 64 * 1024 * 1024
-_LENGTH_BYTES = 4
+from llmrun.thinking import Thinking, Variables
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; role is "system", "user" or "assistant"."""
+    """One message of a conversation; role is "system", "user" or "assistant".
+
+    thoughts: the reasoning that came before an answer; the template decides whether the model is shown it again.
+    images: paths of the files of images that come before the text.
+    """
 
     role: str
     content: str
+    thoughts: str = ""
+    images: tuple[str, ...] = ()
 
 
 # ---- to the worker
@@ -47,10 +44,23 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like: a grammar in GBNF with a rule `root`, or a JSON schema as text."""
+
+    kind: Literal["gbnf", "json_schema"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Generate:
     """Answer a conversation; max_tokens None is until the model ends or the context is full.
 
-    room: tokens of the context that the prompt must leave for the answer.
+    stop: texts that end the answer; thoughts are not looked through for them. variables: of the chat template, as
+    Thinking.choices has them.
+    room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
+    may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
+    answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
+    if it ends with finish reason "stop"; every other one may have cut it off.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +68,38 @@ class Generate:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     room: int = 1
+    shift: bool = False
+    grammar: Grammar | None = None
+    variables: Variables = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """Write what the context holds, and what it stands for, into a file that is there, from byte `offset` on.
+
+    path: as in Load. limit: bytes that may be written at most.
+    """
+
+    path: str
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreState:
+    """Take back what SaveState wrote, if the file's bytes from `offset` on are `size` and have this sha256."""
+
+    path: str
+    offset: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CountTokens:
+    """Tell how many tokens a conversation has, without reading it."""
+
+    messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +111,19 @@ class Cancel:
 class DryRun:
     """Tell what a model would take; header is a whole GGUF header, size that of the file it would be part of.
 
-    No weights are needed. The settings' load_mode does not matter.
+    No weights are needed. The settings' load_mode does not matter. adapters: headers of the LoRA adapters that it would
+    be run with, in the place of the settings' loras.
     """
+
+    header: bytes
+    size: int
+    settings: RunSettings
+    adapters: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AskProjector:
+    """Tell what a projector for images would take; header and size as of a DryRun. No weights are needed."""
 
     header: bytes
     size: int
@@ -97,7 +150,7 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | DryRun | ListDevices | Measure
+Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure
 Command = Work | Cancel
 
 # ---- from the worker
@@ -114,7 +167,7 @@ class Ready:
 class Phase:
     """What the worker does from here on, so that its death can be explained."""
 
-    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices", "measure"]
+    name: Literal["idle", "load", "template", "prefill", "decode", "dry_run", "devices", "measure", "state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +183,8 @@ class ModelInfo:
 
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
-    memory: the buffers as they were really allocated, None where the engine could not be read.
+    memory: the buffers as they were really allocated, None where the engine could not be read. thinking: what it can do
+    about reasoning, as its template shows. vision: whether it can be shown images.
     """
 
     name: str
@@ -145,6 +199,8 @@ class ModelInfo:
     sampling: dict[str, float]
     load_seconds: float
     memory: EngineMemory | None
+    thinking: Thinking = field(default_factory=Thinking)
+    vision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +225,7 @@ class Usage:
     """What an answer took.
 
     prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
-    the rest where that was cancelled.
+    the rest where that was cancelled. thought_tokens: those of completion_tokens that came before the answer.
     """
 
     prompt_tokens: int
@@ -179,15 +235,50 @@ class Usage:
     prompt_seconds: float
     completion_seconds: float
     seed: int
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text of the answer; the last one has a finish reason and the usage."""
+    """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
+
+    thought: the text is reasoning, without the marks around it.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    thought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens of a conversation: of all of it as the model reads it, and of what each message says, in their order.
+
+    What the template adds (roles, marks, a system message of its own) is the rest.
+    """
+
+    total: int
+    messages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateSaved:
+    """What was written: bytes from the offset on, their sha256, and how many tokens they hold.
+
+    All of it is nothing (0, "", 0) where the context is empty or its state is larger than the limit.
+    """
+
+    size: int
+    sha256: str
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateRestored:
+    """How many tokens the context holds again; 0 where the file is not what it should be, and the context is empty."""
+
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +286,13 @@ class DryRunResult:
     """What the model of a DryRun would take."""
 
     memory: EngineMemory
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorAsked:
+    """What the projector of an AskProjector would take."""
+
+    memory: ProjectorMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,73 +359,5 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = DryRunResult | DeviceList | Measured
+Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | StateSaved | StateRestored
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed
-
-_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}
-
-
-def encode(message: Command | Event) -> bytes:
-    """Make a whole frame of a message; raises UsageError for text that is none (lone surrogates) or far too long."""
-    try:
-        body = msgspec.json.encode({"type": type(message).__name__, "body": message})
-    except UnicodeEncodeError as error:
-        raise errors.UsageError("a message holds bytes that are not text in UTF-8") from error
-    if len(body) > MAX_FRAME_BYTES:
-        raise errors.UsageError(f"a message of {len(body):,} bytes is too long: at most {MAX_FRAME_BYTES:,} are taken")
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
-
-
-class FrameDecoder:
-    """Bytes in whatever pieces they come, messages out."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Command | Event]:
-        """Take in bytes and return the messages they complete; raises EngineError for a frame that is none."""
-        self._buffer += data
-        messages: list[Command | Event] = []
-        while len(self._buffer) >= _LENGTH_BYTES:
-            length = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
-            if length > MAX_FRAME_BYTES:
-                raise errors.EngineError(
-                    f"the engine sent a frame of {length} bytes, more than the {MAX_FRAME_BYTES} allowed"
-                )
-            if len(self._buffer) < _LENGTH_BYTES + length:
-                break
-            messages.append(_decode(bytes(self._buffer[_LENGTH_BYTES : _LENGTH_BYTES + length])))
-            del self._buffer[: _LENGTH_BYTES + length]
-        return messages
-
-
-def _decode(body: bytes) -> Command | Event:
-    try:
-        envelope = msgspec.json.decode(body)
-        cls = _TYPES[envelope["type"]]
-        message: Command | Event = msgspec.convert(envelope["body"], cls)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise errors.EngineError(f"the engine sent something that is no message: {error}") from error
-    return message
-
-
-def failure_of(error: errors.LLMRunError) -> Failed:
-    """Put an error of ours into a message; a file's name in it that is no text is written with escapes."""
-    hint = None if error.hint is None else as_text(error.hint)
-    refusal = error.refusal if isinstance(error, errors.InsufficientMemoryError) else None
-    return Failed(type(error).__name__, as_text(error.message), hint, refusal)
-
-
-def as_text(text: str) -> str:
-    """Return a text that UTF-8 can hold: lone surrogates, as in names that are no text, become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def error_of(failure: Failed) -> errors.LLMRunError:
-    """Take the error out of the message again; a kind that is not known becomes an EngineError."""
-    cls = getattr(errors, failure.kind, errors.EngineError)
-    if not (isinstance(cls, type) and issubclass(cls, errors.LLMRunError)):
-        cls = errors.EngineError
-    if issubclass(cls, errors.InsufficientMemoryError):
-        return cls(failure.message, failure.hint, failure.refusal)
-    return cls(failure.message, failure.hint)

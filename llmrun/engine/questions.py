@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import metadata, util
 from pathlib import Path
 
-from llmrun import __version__
-from llmrun.engine.protocol import DryRun, DryRunResult, FrameDecoder, encode
+from llmrun.engine.build import engine_id
+from llmrun.engine.protocol import DryRun, DryRunResult
+from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
@@ -36,16 +34,18 @@ class Questions:
     ask: `Engine.dry_run`, or whatever else answers like it.
     """
 
-    def __init__(self, ask: DryRunner, folder: Path | None = None) -> None:
+    def __init__(self, ask: DryRunner, folder: Path | None = None, beside: Sequence[bytes] = ()) -> None:
+        """beside: what all questions are about besides the model, as the headers of its adapters."""
         self._ask = ask
         self._folder = folder
+        self._beside = tuple(beside)
         self._known: dict[str, EngineMemory] = {}
 
     def memory(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
         """Return what a model of this header would take; raises what `Engine.dry_run` does, and remembers no error."""
-        # neither threads nor the way the weights come in change a dry run
-        asked = replace(settings, n_threads=1, n_threads_batch=1, load_mode="none")
-        key = _key(header, size, asked)
+        # neither threads nor the way the weights come in change a dry run, nor how much of an adapter is added
+        asked = replace(settings, n_threads=1, n_threads_batch=1, load_mode="none", loras=(), projector=None)
+        key = _key(header, size, asked, self._beside)
         if key not in self._known:
             path = self._folder / f"{key}.answer" if self._folder is not None and asked.devices == () else None
             found = None if path is None else _read(path)
@@ -57,27 +57,12 @@ class Questions:
         return self._known[key]
 
 
-def _key(header: bytes, size: int, settings: RunSettings) -> str:
+def _key(header: bytes, size: int, settings: RunSettings, beside: tuple[bytes, ...]) -> str:
     """Name a question: anything that may change its answer is in it."""
-    digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings)))
-    digest.update("\n".join(_engine_id()).encode())
+    digests = tuple(hashlib.sha256(one).digest() for one in beside)
+    digest = hashlib.sha256(encode(DryRun(hashlib.sha256(header).digest(), size, settings, digests)))
+    digest.update("\n".join((*engine_id(), f"questions {FORMAT}")).encode())
     return digest.hexdigest()
-
-
-@cache
-def _engine_id() -> tuple[str, ...]:
-    """Tell one engine and what asks it from another: versions, build (by its files), the machine whose CPU it uses."""
-    files = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(_library_folder().glob("*"))]
-    ours = f"llmrun {__version__} {FORMAT}"
-    return (metadata.version("llama-cpp-python"), ours, platform.machine(), platform.node(), *files)
-
-
-def _library_folder() -> Path:
-    """The folder whose libraries are loaded: the package's own, unless somebody names another (llama_cpp.py)."""
-    if (named := os.environ.get("LLAMA_CPP_LIB_PATH")) is not None:
-        return Path(named)
-    found = util.find_spec("llama_cpp")  # a search, not an import
-    return Path(found.origin).parent / "lib" if found is not None and found.origin else Path()
 
 
 def _read(path: Path) -> EngineMemory | None:

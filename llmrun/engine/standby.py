@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import TypeVar
 
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceInfo
 from llmrun.errors import EngineError
-from llmrun.memory.engine_memory import EngineMemory
+from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.settings import RunSettings
 
+_T = TypeVar("_T")
 _MAX_DEATHS = 2  # of workers: a header that ends two of them ends the next one too
 
 
@@ -66,11 +68,20 @@ class Standby:
         """Whether an error is an engine's word, and not its death or absence."""
         return self._engine is not None and error is not self.trouble
 
-    def dry_run(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
+    def dry_run(
+        self, header: bytes, size: int, settings: RunSettings, adapters: tuple[bytes, ...] = ()
+    ) -> EngineMemory:
         """Ask as Engine.dry_run does; whoever dies of it is replaced, twice at most."""
+        return self._asked(lambda engine: engine.dry_run(header, size, settings, adapters))
+
+    def ask_projector(self, header: bytes, size: int, settings: RunSettings) -> ProjectorMemory:
+        """Ask as Engine.ask_projector does; whoever dies of it is replaced, twice at most."""
+        return self._asked(lambda engine: engine.ask_projector(header, size, settings))
+
+    def _asked(self, question: Callable[[Engine], _T]) -> _T:
         engine = self.engine
         try:
-            return engine.dry_run(header, size, settings)
+            return question(engine)
         except EngineError as error:
             if engine.has_ended:
                 self._bury(error)

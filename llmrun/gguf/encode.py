@@ -99,6 +99,12 @@ def without_tokenizer(header: GGUFHeader) -> GGUFHeader:
     return build_header(header.version, metadata, header.tensors)
 
 
+def without_arrays(header: GGUFHeader) -> GGUFHeader:
+    """Return the same file without the arrays that were not kept."""
+    metadata = {name: entry for name, entry in header.metadata.items() if not isinstance(entry.value, SkippedArray)}
+    return build_header(header.version, metadata, header.tensors)
+
+
 def build_header(version: int, metadata: Mapping[str, Entry], tensors: Iterable[TensorInfo]) -> GGUFHeader:
     """Return the header of a file with this content: alignment, offsets and data_offset follow from it.
 

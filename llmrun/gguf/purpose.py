@@ -11,6 +11,7 @@ _PARTS = {
     "mmproj": "the part of a model that sees or hears, without the model",
     "imatrix": "an importance matrix, which helps to quantize a model and is none itself",
 }
+_LORA_HINT = "name the model it was made for, and this with --lora"
 _HINT = "choose a chat or instruct model"
 
 
@@ -18,7 +19,7 @@ def check_writes_text(header: GGUFHeader) -> None:
     """Raise GGUFError, saying what the file is, unless it can be a model that writes text."""
     kind = _text_or_none(header, "general.type")
     if kind in _PARTS:
-        raise GGUFError(f"this is {_PARTS[kind]}", _HINT)
+        raise GGUFError(f"this is {_PARTS[kind]}", _LORA_HINT if kind == "adapter" else _HINT)
     if header.architecture == "clip":
         raise GGUFError(f"this is {_PARTS['mmproj']}", _HINT)
     if not header.tensors:

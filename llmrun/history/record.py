@@ -10,10 +10,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal, get_args
 
 from llmrun.errors import UsageError
 
-ROLES = ("user", "assistant")
+Role = Literal["user", "assistant"]
+ROLES: tuple[Role, ...] = get_args(Role)
 Figure = int | float | None
 Setting = str | int | float | bool | None
 

@@ -14,11 +14,12 @@ def footprint_of(
 
     maps: the file will be mapped, which the engine is not asked with: the host's weights are then pages of it, all from
     the first to the last that is used (span, bytes; None where that is not known), and repacked ones are there twice.
+    Adapters are read, whatever is mapped.
     """
     host = memory.host
-    plain = host.weights - host.repack
-    mapped = (host.weights if span is None else max(span, plain)) if maps else 0
-    weights = mapped + host.repack if maps else host.weights
+    plain = host.weights - host.repack - host.adapters
+    mapped = (plain + host.repack if span is None else max(span, plain)) if maps else 0
+    weights = mapped + host.repack + host.adapters if maps else host.weights
     return Footprint(
         MemoryBreakdown(weights, host.kv_cache, host.compute + memory.output, overhead.total, mapped + overhead.mapped),
         tuple(map(_device, memory.devices, device_overheads)),

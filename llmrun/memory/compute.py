@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from llmrun.errors import UnknownArchitectureError
-from llmrun.gguf.header import GGUFHeader, align
+from llmrun.gguf.adapter import Adapter
+from llmrun.gguf.header import GGUFHeader, TensorInfo, align
 from llmrun.memory.attention import LayerMemory, n_layer_of, per_layer, remembering, window_of
 from llmrun.memory.context import ContextShape
 from llmrun.memory.footprint import Band
@@ -42,14 +43,14 @@ _UNQUANTIZED = ("f32", "f16", "bf16")
 Weights = dict[str, Weight]
 
 
-def compute_shape(header: GGUFHeader) -> ComputeShape:
-    """Return what a model's compute buffers depend on.
+def compute_shape(header: GGUFHeader, adapters: Sequence[Adapter] = ()) -> ComputeShape:
+    """Return what the compute buffers of a model with adapters depend on.
 
     Raises UnknownArchitectureError where its graph is not known, GGUFError for a header that lacks what a model needs.
     """
     if header.architecture not in ARCHITECTURES:
         raise UnknownArchitectureError(f"the compute graph of the architecture {header.architecture!r} is not known")
-    outer, layers = _weights(header)
+    outer, layers = _weights(header, adapters)
     memories = remembering(header)
     caches = _caches(header, memories)
     kinds, indices = _kinds(header, layers, memories, caches)
@@ -74,12 +75,15 @@ def compute_shape(header: GGUFHeader) -> ComputeShape:
     return shape
 
 
-def _weights(header: GGUFHeader) -> tuple[Weights, list[Weights]]:
+def _weights(header: GGUFHeader, adapters: Sequence[Adapter]) -> tuple[Weights, list[Weights]]:
     n_all, _ = n_layer_of(header)
+    beside: dict[str, list[tuple[Weight, Weight]]] = {}
+    for pair in (pair for adapter in adapters for pair in adapter.pairs if _is_applied(pair.base)):
+        beside.setdefault(pair.base, []).append((_weight(pair.a), _weight(pair.b)))
     outer: Weights = {}
     layers: list[Weights] = [{} for _ in range(n_all)]
     for tensor in header.tensors:
-        weight = Weight(four_dimensions(tensor.shape), tensor.size)
+        weight = _weight(tensor)._replace(loras=tuple(beside.get(tensor.name, ())))
         match = _LAYER.fullmatch(tensor.name)
         if match is None:
             outer[tensor.name] = weight
@@ -88,6 +92,15 @@ def _weights(header: GGUFHeader) -> tuple[Weights, list[Weights]]:
         else:
             raise UnknownArchitectureError(f"there is a tensor {tensor.name}, but the model has {n_all} layers")
     return outer, layers
+
+
+def _weight(tensor: TensorInfo) -> Weight:
+    return Weight(four_dimensions(tensor.shape), tensor.size)
+
+
+def _is_applied(base: str) -> bool:
+    """Whether llama.cpp multiplies by a tensor in a way that takes adapters into account."""
+    return not base.endswith((".attn_k_b.weight", ".attn_v_b.weight"))  # models/deepseek2.cpp: ggml_mul_mat
 
 
 def _caches(header: GGUFHeader, memories: tuple[LayerMemory, ...]) -> tuple[int, ...]:
@@ -126,7 +139,7 @@ def _kinds(
             caches[il] != il,
             header.architecture == "gemma3n" and il < _SPARSE,
         )
-        key = (frozenset((name, weight.ne) for name, weight in layers[il].items()), traits)
+        key = (frozenset((name, weight.form) for name, weight in layers[il].items()), traits)
         if key not in kinds:
             kinds[key] = len(kinds), LayerKind(MappingProxyType(layers[il]), *traits)
         indices.append(kinds[key][0])

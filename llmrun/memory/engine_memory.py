@@ -10,8 +10,9 @@ from typing import Literal
 class BufferSizes:
     """Bytes of the engine's buffers in one pool; device None is the host, pinned memory of a driver included.
 
-    weights: repacked ones included; repack is how many of them are in a layout of the CPU's own. kv_cache: memory of
-    the context, KV cache and recurrent state. compute: without the output buffer.
+    weights: repacked ones and adapters' included; repack is how many of them are in a layout of the CPU's own, adapters
+    how many are of LoRA adapters. kv_cache: memory of the context, KV cache and recurrent state. compute: without the
+    output buffer.
     """
 
     device: str | None
@@ -19,6 +20,7 @@ class BufferSizes:
     kv_cache: int
     compute: int
     repack: int = 0
+    adapters: int = 0
 
     @property
     def total(self) -> int:
@@ -54,3 +56,11 @@ class EngineMemory:
     def total(self) -> int:
         """Everything, wherever it is, output buffer included."""
         return self.host.total + self.output + sum(device.total for device in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectorMemory:
+    """Bytes that a projector for images takes on the host and on its device: its weights, and what it computes in."""
+
+    host: int
+    device: int

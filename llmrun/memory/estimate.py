@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from llmrun.errors import GGUFError, UnknownArchitectureError
+from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.device import UNIFIED_BACKENDS, Device
+from llmrun.memory.adapters import place_adapters
 from llmrun.memory.cache import ContextMemory, place_context
 from llmrun.memory.compute import compute_shape, estimate_compute, flash_attention, output_bytes
 from llmrun.memory.context import context_shape
@@ -90,15 +92,16 @@ def _making_sense() -> Iterator[None]:
 
 
 class Estimator:
-    """One model's arithmetic: made once from its header, asked for many settings."""
+    """One model's arithmetic: made once from its header and those of its adapters, asked for many settings."""
 
-    def __init__(self, header: GGUFHeader) -> None:
+    def __init__(self, header: GGUFHeader, adapters: Sequence[Adapter] = ()) -> None:
         """Raises UnknownArchitectureError for a header that the arithmetic cannot make sense of; the engine may."""
         with _making_sense():
             self.shape: ModelShape = model_shape(header)
-            self._compute: ComputeShape = compute_shape(header)
+            self._compute: ComputeShape = compute_shape(header, adapters)
+        self._adapters = tuple(adapters)
         self._vocabulary = vocabulary_counts(header)
-        self._n_tensors = len(header.tensors)
+        self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
 
     def placement(self, settings: RunSettings, machine: Machine) -> Placement:
         """Return where each layer goes."""
@@ -142,9 +145,12 @@ class Estimator:
         compute = estimate_compute(self._compute, context, settings, placement, n_devices, backends)
         output = output_bytes(self._compute, context, settings)
         host = self._host(weights, memory[0], compute[0].high + output, settings, context.n_ctx)
+        adapters = place_adapters(self._adapters, placement, backends, settings.cpu_experts)
+        host = replace(host, weights=host.weights + adapters[0])
+        sizes = (size + more for size, more in zip(weights.devices, adapters[1:], strict=True))
         devices = [
             MemoryBreakdown(size, kept.kv_cache + kept.state, band.high, device_overhead(device.backend))
-            for size, kept, band, device in zip(weights.devices, memory[1:], compute[1:], machine.devices, strict=True)
+            for size, kept, band, device in zip(sizes, memory[1:], compute[1:], machine.devices, strict=True)
         ]
         return _estimate(Footprint(host, tuple(devices)), compute, output, memory)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from llmrun.errors import GGUFError
 from llmrun.gguf.header import GGUFHeader, TensorInfo, align
@@ -190,6 +191,14 @@ def _slots(tensors: Sequence[TensorInfo], n_all: int, output_norm: str | None) -
         else:
             slots.output.append(tensor)
     return slots
+
+
+def slot_of(name: str) -> int | Literal["input", "output"]:
+    """Return where llama.cpp counts a tensor to by its name: a layer's number, the input or the output."""
+    if match := _LAYER.match(name):
+        return int(match[1])
+    stem = name.rpartition(".")[0]
+    return "input" if stem in _INPUT else 0 if stem in _FIRST_LAYER else "output"
 
 
 def _padded(tensor: TensorInfo) -> int:

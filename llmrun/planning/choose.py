@@ -49,7 +49,7 @@ class Ground:
     """What is chosen on: the devices by name, the room of all pools, and what the user fixed.
 
     allow_disk: whether weights may be more than the memory, if nothing else is to be had. base: settings that are not
-    chosen here, as the threads.
+    chosen here, as the threads. least_batch: tokens that have to be read at once, as an image's.
     """
 
     names: tuple[str, ...]
@@ -57,6 +57,7 @@ class Ground:
     constraints: Constraints
     allow_disk: bool = False
     base: RunSettings = field(default_factory=RunSettings)
+    least_batch: int = 0
 
 
 def choose(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Choice | None:
@@ -127,7 +128,10 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
     All are looked at: what is computed in can be less with a longer context or larger batches.
     """
     least = least_settings(row, step, ground.constraints, ground.names, ground.base)
-    ways = [replace(least, n_ubatch=size) for size in row.batches]
+    least = replace(
+        least, n_ubatch=max(least.n_ubatch, ground.least_batch), n_batch=max(least.n_batch, ground.least_batch)
+    )
+    ways = [replace(least, n_ubatch=max(size, ground.least_batch)) for size in row.batches]
     if row.offer.repacks and not row.n_gpu_layers:
         ways.insert(0, replace(least, repack=True))
     options = (

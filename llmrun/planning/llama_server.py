@@ -3,12 +3,13 @@
 The flags' names and values are those of common/arg.cpp in llama.cpp 0c1e57098, inside llama-cpp-python 0.3.36:
 
     -m --rpc -dev -ngl -ts --n-cpu-moe -c -np --kv-unified --no-kv-unified -b -ub -ctk -ctv -fa --swa-full
-    --no-kv-offload --load-mode --repack --no-repack -t -tb --fit --cache-ram --ctx-checkpoints
+    --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled --mmproj -t -tb
+    --fit --cache-ram --ctx-checkpoints
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llmrun.settings import RunSettings, choose_n_ctx
 
@@ -37,10 +38,29 @@ def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: in
         *_context_flags(settings, n_ctx_train),
         *("--load-mode", _LOAD_MODES[settings.load_mode]),
         "--repack" if settings.repack else "--no-repack",
+        *_lora_flags(settings),
+        *(() if settings.projector is None else ("--mmproj", settings.projector)),
         *("-t", str(settings.n_threads), "-tb", str(settings.n_threads_batch)),
         # else it changes what is not said, keeps answered prompts in up to 8 GiB of RAM, and states of each besides
         *("--fit", "off", "--cache-ram", "0", "--ctx-checkpoints", "0"),
     )
+
+
+def _lora_flags(settings: RunSettings) -> Iterator[str]:
+    """One option for each adapter: a list in one would end at a comma in a path, which quotes hold together."""
+    for lora in settings.loras:
+        if lora.scale == 1:
+            yield from ("--lora", _csv_field(lora.path))
+        else:
+            yield from ("--lora-scaled", _csv_field(f"{lora.path}:{_plain(lora.scale)}"))
+
+
+def _csv_field(text: str) -> str:
+    """Return a text as arg.cpp's parse_csv_row reads one back."""
+    if not set(text) & set(',"'):
+        return text
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _device_flags(settings: RunSettings) -> tuple[str, ...]:

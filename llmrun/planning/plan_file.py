@@ -6,12 +6,13 @@ The settings stand in it by llama.cpp's names, so that people can read and chang
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from llmrun.errors import UsageError
 from llmrun.planning.plan import Plan
-from llmrun.settings import KV_TYPES, LOAD_MODES, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS, RunSettings
+from llmrun.settings import KV_TYPES, LOAD_MODES, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS, Lora, RunSettings
 
 FORMAT = 1
 _HINT = "`llmrun plan MODEL --save FILE` writes one"
@@ -61,6 +62,7 @@ def _settings(values: dict[str, Any]) -> RunSettings:
             f"the plan has a setting {unknown[0]!r}, which there is not", f"there are {', '.join(sorted(known))}"
         )
     made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    made |= {"loras": tuple(map(_lora, made["loras"]))} if isinstance(made.get("loras"), tuple) else {}
     for name, value in made.items():
         if not _is_possible(name, value):
             raise UsageError(f"the plan has {value!r} for {name}, which cannot be")
@@ -70,6 +72,15 @@ def _settings(values: dict[str, Any]) -> RunSettings:
     if settings.tensor_split is not None and len(settings.tensor_split) != len(settings.devices):
         raise UsageError(f"the plan splits layers in {len(settings.tensor_split)}, for {len(settings.devices)} devices")
     return settings
+
+
+def _lora(value: Any) -> Any:
+    """Return an adapter as a setting has it, what is none as it is."""
+    if not isinstance(value, dict) or set(value) != {"path", "scale"}:
+        return value
+    path, scale = value["path"], value["scale"]
+    is_one = isinstance(path, str) and path and type(scale) in (int, float) and math.isfinite(scale) and scale != 0
+    return Lora(path, float(scale)) if is_one else value
 
 
 _RANGES = {
@@ -84,7 +95,7 @@ _RANGES = {
     "n_threads_batch": (1, MAX_THREADS),
 }
 _FLAGS = frozenset({"kv_unified", "swa_full", "offload_kqv", "repack"})
-_OPTIONAL = frozenset({"flash_attn", "tensor_split"})  # a plan leaves nothing else open
+_OPTIONAL = frozenset({"flash_attn", "tensor_split", "projector"})  # a plan leaves nothing else open
 
 
 def _is_possible(name: str, value: Any) -> bool:
@@ -95,12 +106,16 @@ def _is_possible(name: str, value: Any) -> bool:
         return type(value) is int and low <= value <= high
     if name in _FLAGS or name == "flash_attn":
         return isinstance(value, bool)
+    if name == "projector":
+        return isinstance(value, str) and bool(value)
     if name in ("type_k", "type_v"):
         return value in KV_TYPES
     if name == "load_mode":
         return value in LOAD_MODES
     if not isinstance(value, tuple):
         return False
+    if name == "loras":
+        return all(isinstance(part, Lora) for part in value)
     if name == "devices":
         return all(isinstance(part, str) for part in value)
     return bool(value) and all(isinstance(part, int | float) and part >= 0 for part in value) and sum(value) > 0

@@ -10,6 +10,7 @@ from llmrun.planning.plan import Cause, Reason
 from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
 from llmrun.settings import RunSettings
+from llmrun.units import format_bytes
 
 _DEFAULTS = {
     "kv_unified": "each conversation has its own cells",
@@ -22,11 +23,11 @@ _DEFAULTS = {
 
 
 def reasons_of(
-    choice: Choice, ground: Ground, policy: Policy, threads: str, *, only_variant: bool
+    choice: Choice, ground: Ground, policy: Policy, threads: str, *, only_variant: bool, adapters: int = 0
 ) -> tuple[Reason, ...]:
     """Return the reason for the variant, then for every setting. threads: why so many, in words.
 
-    only_variant: whether there is no other, as where the user named one.
+    only_variant: whether there is no other, as where the user named one. adapters: bytes of those it is run with.
     """
     told = {
         "variant": _variant(choice, only_variant=only_variant),
@@ -39,6 +40,10 @@ def reasons_of(
         "n_ubatch": _batch(choice),
         "repack": _repack(choice),
         "n_seq_max": _parallel(ground),
+        "loras": _loras(choice, adapters),
+        "projector": ("USER", "so that it sees images")
+        if choice.settings.projector
+        else ("DEFAULT", "nothing is to be seen"),
     }
     told |= {"type_v": told["type_k"], "n_outputs_max": ("DEFAULT", "each conversation draws one token at a time")}
     own = ground.constraints.n_threads is not None
@@ -139,6 +144,12 @@ def _repack(choice: Choice) -> Told:
     if choice.settings.n_gpu_layers:
         return "SPEED", "weights in RAM are sent to the GPU for long prompts, as they are"
     return ("MEMORY", "copies of the weights do not fit") if choice.offer.repacks else ("SPEED", "it does not pay here")
+
+
+def _loras(choice: Choice, size: int) -> Told:
+    if not choice.settings.loras:
+        return "DEFAULT", "the model as it is"
+    return "USER", f"as you said; {format_bytes(size)}, counted with the weights"
 
 
 def _parallel(ground: Ground) -> Told:

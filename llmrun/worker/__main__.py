@@ -17,17 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from llmrun.engine.protocol import (
-    Cancel,
-    Event,
-    Failed,
-    FrameDecoder,
-    Phase,
-    Ready,
-    Work,
-    encode,
-    failure_of,
-)
+from llmrun.engine.protocol import Cancel, Event, Failed, Phase, Ready, Work
+from llmrun.engine.wire import FrameDecoder, encode, failure_of
 from llmrun.errors import EngineError, LLMRunError
 
 if TYPE_CHECKING:

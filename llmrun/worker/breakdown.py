@@ -22,8 +22,8 @@ _MAX_BYTES = 1 << 50
 _Pointer = ctypes.c_void_p
 
 
-class _Map(ctypes.Structure):
-    """A std::map of buffer types to llama_memory_breakdown_data in libstdc++ (bits/stl_tree.h, _Rb_tree_impl)."""
+class Map(ctypes.Structure):
+    """A std::map with keys and values of whole words in libstdc++ (bits/stl_tree.h, _Rb_tree_impl)."""
 
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("compare", "color", "root", "left", "right", "count"))
 
@@ -47,46 +47,53 @@ class Buffers:
 def read_breakdown(context: Any) -> tuple[Buffers, ...] | None:
     """Return the buffers of a context by type, None where the table cannot be read here."""
     try:
-        return _read_breakdown(context) if _is_readable() else None
+        return _read_breakdown(context) if can_read_maps() else None
     except AttributeError:  # an engine built in parts lacks a function
         return None
 
 
 def _read_breakdown(context: Any) -> tuple[Buffers, ...] | None:
-    table = bind(_BREAKDOWN, _Map, _Pointer)(context)
-    nodes: list[tuple[int, ...]] = []
-    whole = table.count <= _MAX_ROWS and _walk(table.root, nodes)
-    if not whole or len(nodes) != table.count:
-        return None
+    rows = read_map(bind(_BREAKDOWN, Map, _Pointer)(context), n_values=3)
     known = _known_types()
-    rows = [node[1:] for node in nodes]
-    for node in nodes:
-        bind(_DELETE, None, _Pointer)(node[0])  # the map came by value: nobody else frees it
+    if rows is None:
+        return None
     if any(row[0] not in known or max(row[1:]) > _MAX_BYTES for row in rows):
         return None
     return tuple(_buffers(*row) for row in rows)
 
 
-def _is_readable() -> bool:
+def read_map(table: Map, n_values: int) -> list[tuple[int, ...]] | None:
+    """Return the keys and values, words, of a map that came by value and is freed here; None where it is no map."""
+    nodes: list[tuple[int, ...]] = []
+    whole = table.count <= _MAX_ROWS and _walk(table.root, nodes, n_values)
+    if not whole or len(nodes) != table.count:
+        return None
+    for node in nodes:
+        bind(_DELETE, None, _Pointer)(node[0])
+    return [node[1:] for node in nodes]
+
+
+def can_read_maps() -> bool:
+    """Tell whether maps are here as libstdc++ lays them out."""
     if sys.platform != "linux" or ctypes.sizeof(_Pointer) != 8:
         return False
     try:
-        return bool(bind(_BREAKDOWN, _Map, _Pointer) and bind(_TREE, _Pointer, _Pointer))
+        return bool(bind(_BREAKDOWN, Map, _Pointer) and bind(_TREE, _Pointer, _Pointer))
     except AttributeError:
         return False
 
 
-def _walk(address: int, nodes: list[tuple[int, ...]]) -> bool:
+def _walk(address: int, nodes: list[tuple[int, ...]], n_values: int) -> bool:
     """Collect node, key and sizes in order; False where it is no tree: too many nodes, or no colour in its place."""
     if not address:
         return True
-    color, _, left, right, *entry = (ctypes.c_uint64 * 8).from_address(address)
+    color, _, left, right, *entry = (ctypes.c_uint64 * (5 + n_values)).from_address(address)
     if color & 0xFFFFFFFF > 1 or address % 8 or len(nodes) >= _MAX_ROWS:
         return False
-    if not _walk(left, nodes):
+    if not _walk(left, nodes, n_values):
         return False
     nodes.append((address, *entry))
-    return _walk(right, nodes)
+    return _walk(right, nodes, n_values)
 
 
 def _known_types() -> set[int]:
@@ -148,12 +155,29 @@ def _device_of(kind: int, plain: bool) -> int | None:
     return None if plain and kind != default else device
 
 
+def buffers_of_vector(address: int) -> tuple[Buffers, ...]:
+    """Return the buffers a std::vector of pointers to them at an address holds, none where that cannot be read here.
+
+    Their bytes count as weights.
+    """
+    if not can_read_maps():
+        return ()
+    begin, end = (ctypes.c_uint64 * 2).from_address(address)
+    count, rest = divmod(end - begin, ctypes.sizeof(_Pointer))
+    if rest or not 0 < count <= _MAX_ROWS:
+        return ()
+    kind_of_buffer = bind("ggml_backend_buffer_get_type", _Pointer, _Pointer)
+    size_of_buffer = bind("ggml_backend_buffer_get_size", ctypes.c_size_t, _Pointer)
+    pointers = (ctypes.c_uint64 * count).from_address(begin)
+    return tuple(_buffers(kind_of_buffer(one), size_of_buffer(one), 0, 0) for one in pointers)
+
+
 def read_state(memory: Any) -> int | None:
     """Return the bytes of recurrent state in a context's memory, None where they cannot be told apart exactly.
 
     memory: llama_get_memory of the context. Which class it is tells the table of its virtual functions.
     """
-    if not _is_readable() or not memory:
+    if not can_read_maps() or not memory:
         return None
     try:
         return _read_state(ctypes.cast(memory, _Pointer).value)

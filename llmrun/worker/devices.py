@@ -17,7 +17,8 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from llmrun.engine.protocol import DeviceInfo, EngineInfo, as_text
+from llmrun.engine.protocol import DeviceInfo, EngineInfo
+from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, UsageError
 
 KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type

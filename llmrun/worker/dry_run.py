@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from llmrun.gguf.parse import parse_header
 from llmrun.memory.attention import remembering
 from llmrun.memory.context import ContextShape, context_shape
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
-from llmrun.settings import RunSettings
+from llmrun.settings import Lora, RunSettings
 from llmrun.units import format_bytes
 from llmrun.worker.breakdown import read_breakdown
 from llmrun.worker.ghost_log import sizes_by_header
@@ -48,6 +48,7 @@ def dry_run(
     header: bytes,
     size: int,
     settings: RunSettings,
+    adapters: Sequence[bytes] = (),
     *,
     read_table: ReadTable = read_breakdown,
     max_state: int = MAX_STATE,
@@ -55,11 +56,12 @@ def dry_run(
 ) -> EngineMemory:
     """Return what a model of this header would take.
 
-    size: bytes of the whole file. Raises GGUFError for a header llama.cpp refuses, QuestionTooLargeError where asking
-    would itself take too much, UsageError or EngineError for settings it cannot run with. max_state (bytes), max_cells:
-    beyond these less is asked for and scaled. read_table: see report_memory.
+    size: bytes of the whole file. adapters: the headers of LoRA adapters to run it with; the settings' own do not
+    count. Raises GGUFError for a header llama.cpp refuses, QuestionTooLargeError where asking would itself take too
+    much, UsageError or EngineError for settings it cannot run with. max_state (bytes), max_cells: beyond these less is
+    asked for and scaled. read_table: see report_memory.
     """
-    with ghost(header, size) as path:
+    with ghost(header, size) as path, ExitStack() as beside:
         # debug lines too: without a table they are what says where the layers go (measured: 1 to 3 ms)
         with engine_log().recording(debug=True, quiet=True) as loading:
             model = load_ghost(path, settings)
@@ -67,7 +69,9 @@ def dry_run(
             if model.is_recurrent:
                 _check_state(header, max_state)
             by_log = sizes_by_header(header, settings)
-            said = loading.lines()
+            with engine_log().recording(debug=True, quiet=True) as reading:
+                model.load_adapters([_ghost_adapter(number, one, beside) for number, one in enumerate(adapters, 1)])
+            said = loading.lines() + reading.lines()
 
             def ask(changed: RunSettings) -> EngineMemory:
                 with _context(model, changed) as (context, lines):
@@ -80,6 +84,20 @@ def dry_run(
             )
         finally:
             model.close()
+
+
+def _ghost_adapter(number: int, header: bytes, beside: ExitStack) -> tuple[Path, Lora]:
+    """Make the file of an adapter that has nothing but its header; raises QuestionTooLargeError for a large one."""
+    parsed = parse_header(header)
+    if not isinstance(parsed, GGUFHeader):
+        raise GGUFError("the header of an adapter is not whole")
+    if parsed.data_size > MAX_STATE:
+        raise QuestionTooLargeError(
+            f"an adapter of {format_bytes(parsed.data_size)} cannot be asked for: "
+            f"at most {format_bytes(MAX_STATE)} is made for a question"
+        )
+    path = beside.enter_context(ghost(header, len(header) + parsed.data_size))
+    return path, Lora(f"number {number}")
 
 
 @contextmanager

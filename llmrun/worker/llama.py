@@ -20,7 +20,8 @@ from llama_cpp import llama_cpp as lib
 from llmrun.engine.refusal import parse_refusal
 from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError, Refusal
 from llmrun.sampling import GGUF_KEYS
-from llmrun.settings import RunSettings, choose_n_ctx
+from llmrun.settings import Lora, RunSettings, choose_n_ctx
+from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
@@ -28,6 +29,8 @@ from llmrun.worker.vocabulary import Vocabulary
 
 # sizeof in C of the structs passed by value, llama.cpp 0c1e57098 on 64-bit machines: a mismatch would corrupt memory.
 _STRUCT_SIZES = {"llama_model_params": 80, "llama_context_params": 160, "llama_batch": 56}
+
+_ALLOCATION_FAILED = -2  # llama_decode's status (llama.h)
 
 
 def start_backend() -> None:
@@ -148,6 +151,7 @@ class Model:
         # such memories hold one state, not one entry a token: a tail cannot be taken off
         self.is_recurrent = bool(lib.llama_model_is_recurrent(pointer) or lib.llama_model_is_hybrid(pointer))
         self.has_decoder = bool(lib.llama_model_has_decoder(pointer))
+        self.adapters: tuple[LoadedAdapter, ...] = ()  # given to each context that is made
 
     def metadata(self, key: str) -> str | None:
         """Return a scalar metadata value as text, None where the file has no such key."""
@@ -177,8 +181,12 @@ class Model:
                 found[key] = float(self.metadata(key) or "")
         return {key: value for key, value in found.items() if math.isfinite(value)}
 
+    def load_adapters(self, loras: Sequence[tuple[Path, Lora]]) -> None:
+        """Read adapters, each from a file, for all contexts that are made from here on; raises as load_adapter."""
+        self.adapters = tuple(load_adapter(self.pointer, path, lora) for path, lora in loras)
+
     def close(self) -> None:
-        """Free the model; its contexts must be closed before."""
+        """Free the model and its adapters; its contexts must be closed before."""
         if self.pointer:
             lib.llama_model_free(self.pointer)
             self.pointer = None
@@ -197,6 +205,8 @@ def make_context(model: Model, settings: RunSettings, cancel: CancelFlag | None 
         pointer = lib.llama_init_from_model(model.pointer, params)
     if not pointer:
         raise _context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
+    if model.adapters:
+        set_adapters(pointer, model.adapters)
     return pointer
 
 
@@ -214,6 +224,11 @@ class Context:
         # one step of the prompt: a physical batch, so that progress is seen and a cancel is heard after each
         self.n_step = int(lib.llama_n_ubatch(self.pointer))
         self._memory = lib.llama_get_memory(self.pointer)
+        # ggml's rope on the CPU knows f16 and f32, quantized keys go through f32: bf16 would be an abort (ops.cpp)
+        self.can_move = (
+            not model.is_recurrent and settings.type_k != "bf16" and bool(lib.llama_memory_can_shift(self._memory))
+        )
+        self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
         self._batch = lib.llama_batch_init(self.n_step, 0, 1)
         for row in range(self.n_step):
             self._batch.n_seq_id[row] = 1
@@ -231,7 +246,19 @@ class Context:
             batch.pos[row] = position + row
             batch.logits[row] = 0
         batch.logits[n - 1] = want_logits
+        if self.move_pending:
+            return self._decode_after_moves()
         return int(lib.llama_decode(self.pointer, batch))
+
+    def _decode_after_moves(self) -> int:
+        """Decode the batch; where the keys could not be rotated llama.cpp only says so and goes on (llama-kv-cache.cpp,
+        update), which is a failed allocation to us."""
+        with engine_log().collecting() as complaints:
+            status = int(lib.llama_decode(self.pointer, self._batch))
+        if status == 0 and any("K-shift" in line for line in complaints):
+            return _ALLOCATION_FAILED
+        self.move_pending = status != 0
+        return status
 
     def last_refusal(self) -> Refusal | None:
         """Return what allocation was refused, if the log complained of one since this context was made."""
@@ -257,9 +284,32 @@ class Context:
             return 0
         return n_tokens
 
-    def forget(self) -> None:
-        """Empty the memory."""
-        lib.llama_memory_clear(self._memory, False)
+    def move(self, old: int, new: int, n_tokens: int) -> None:
+        """Move tokens from position `old` down to `new`; what lay between is forgotten. Only where `can_move`.
+
+        llama.cpp's context shift: keys are rotated to their new positions, values stay (llama-kv-cache.cpp,
+        build_graph_shift), as tools/server does for n_cache_reuse.
+        """
+        lib.llama_memory_seq_rm(self._memory, 0, new, old)
+        lib.llama_memory_seq_add(self._memory, 0, old, old + n_tokens, new - old)
+        self.move_pending = True
+
+    def state_size(self) -> int:
+        """Return how many bytes the memory's state takes outside."""
+        return int(lib.llama_state_seq_get_size(self.pointer, 0))
+
+    def get_state(self, buffer: ctypes.Array[ctypes.c_uint8]) -> bool:
+        """Copy the state into a buffer of its size; False where llama.cpp could not."""
+        return int(lib.llama_state_seq_get_data(self.pointer, buffer, len(buffer), 0)) == len(buffer)
+
+    def set_state(self, buffer: ctypes.Array[ctypes.c_uint8]) -> bool:
+        """Take a state in the memory's place; False where it is none of this context, which is then to be forgotten."""
+        return int(lib.llama_state_seq_set_data(self.pointer, buffer, len(buffer), 0)) == len(buffer)
+
+    def forget(self, *, data: bool = False) -> None:
+        """Empty the memory. data: overwrite what lay there too, as attention reads free cells before it masks them."""
+        lib.llama_memory_clear(self._memory, data)
+        self.move_pending = False
 
     def close(self) -> None:
         """Free everything."""

@@ -6,7 +6,7 @@ What else a line says of numbers can be recorded, for those who read sizes out o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,10 @@ class EngineLog:
         self._recording: Recording | None = None
         self._callback: Any = lib.llama_log_callback(self._receive)  # kept: C holds only its address
         lib.llama_log_set(self._callback, None)
+
+    def hear(self, set_log: Callable[[Any, None], None]) -> None:
+        """Take in another library's log too, whose messages are of the same form."""
+        set_log(self._callback, None)
 
     @contextmanager
     def collecting(self) -> Iterator[list[str]]:

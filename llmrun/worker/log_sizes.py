@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_BUFFER = re.compile(r": +(\S+) +(?:DSV4 \S+ )?(model|KV|RS|state|compute|output) buffer size = +([\d.]+) MiB")
+_BUFFER = re.compile(r": +(\S+) +(?:DSV4 \S+ )?(model|LoRA|KV|RS|state|compute|output) buffer size = +([\d.]+) MiB")
 _MEMORY = re.compile(r"(?<!buffer )size = +([\d.]+) MiB")  # llama_kv_cache, llama_memory_recurrent, DSV4's states
 _LAYER = re.compile(r"load_tensors: layer +(\d+) assigned to device ([^,]+),")
 _CACHED = re.compile(r"llama_kv_cache: layer +(\d+): dev = (\S+)")
@@ -29,9 +29,16 @@ class BufferLine:
 
 
 def parse_buffers(lines: Sequence[str]) -> tuple[BufferLine, ...]:
-    """Return the buffers a log tells of, in its order; kind is "model", "KV", "RS", "state", "compute" or "output"."""
+    """Return the buffers a log tells of, in its order; kind is one of _BUFFER's words."""
     found = (_BUFFER.search(line) for line in lines if "buffer size" in line)  # of thousands of lines a dozen
     return tuple(BufferLine(match[1], match[2], mib(match[3])) for match in found if match)
+
+
+def since_last_reserve(lines: Sequence[str]) -> list[str]:
+    """Return a log without the compute buffers that were given back: adapters make a context reserve anew."""
+    starts = [index for index, line in enumerate(lines) if "sched_reserve: reserving" in line]
+    last = starts[-1] if starts else 0
+    return [line for index, line in enumerate(lines) if index >= last or "compute buffer size" not in line]
 
 
 def parse_compute(lines: Sequence[str]) -> dict[str, int]:

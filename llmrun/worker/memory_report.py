@@ -14,6 +14,7 @@ from llama_cpp import llama_cpp as lib
 
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.settings import RunSettings
+from llmrun.worker.adapters import adapter_buffers
 from llmrun.worker.breakdown import Buffers, read_breakdown, read_state
 from llmrun.worker.devices import buffer_type_of, devices, name_of
 from llmrun.worker.llama import Model
@@ -24,6 +25,7 @@ from llmrun.worker.log_sizes import (
     parse_flash_attn,
     parse_memory,
     printed,
+    since_last_reserve,
 )
 
 _LOG_ROUNDING = 5244  # bytes, upwards of half of 0.01 MiB
@@ -60,7 +62,7 @@ def report_memory(
     by_log works the pools out of the log where the table is out of reach or contradicts the log.
     is_dry: nothing is allocated, so that compute buffers may be measured anew.
     """
-    pools = _pools(settings, lines)
+    pools, lines = _pools(settings, lines), since_last_reserve(lines)
     table = read_table(context)
     if table is not None and is_dry:
         table = counted_once(table, lines)
@@ -69,6 +71,7 @@ def report_memory(
     if table is not None and is_dry:
         table = _remeasured(table, context, has_devices=bool(pools.pointers))
     sizes = by_log(lines, pools) if table is None else _by_table(table, pools)
+    sizes = _with_adapters(sizes, model, lines, pools)
     caches, states, _ = parse_memory(lines)
     total = sum(pool.kv_cache for pool in sizes)
     state = _state(context, model, total, states) if table is not None else states
@@ -148,6 +151,26 @@ def _sum(rows: Sequence[Buffers], device: str | None) -> BufferSizes:
         kv_cache=sum(row.context for row in rows),
         compute=sum(row.compute for row in rows),
         repack=sum(row.weights for row in rows if device is None and not row.plain),
+    )
+
+
+def _with_adapters(
+    sizes: tuple[BufferSizes, ...], model: Model, lines: Sequence[str], pools: Pools
+) -> tuple[BufferSizes, ...]:
+    """Return the pools with the adapters' buffers, which no table of llama.cpp's has, to the byte where they are read.
+
+    What is read has to be what the log says.
+    """
+    logged = [line for line in parse_buffers(lines) if line.kind == "LoRA"]
+    found = tuple(adapter_buffers(model.adapters))
+    if sorted((one.name, printed(one.weights)) for one in found) != sorted((n.name, printed(n.size)) for n in logged):
+        placed = [(pool_of(line.name, pools), line.size) for line in logged]
+    else:
+        places = {None: 0} | {pointer: number for number, pointer in enumerate(pools.pointers, 1)}
+        placed = [(places.get(one.device, 0), one.weights) for one in found]
+    more = [sum(size for pool, size in placed if pool == number) for number in range(len(sizes))]
+    return tuple(
+        replace(pool, weights=pool.weights + size, adapters=size) for pool, size in zip(sizes, more, strict=True)
     )
 
 

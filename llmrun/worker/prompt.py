@@ -10,72 +10,198 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import Message
+from llmrun.errors import UsageError
+from llmrun.thinking import Variables
+from llmrun.worker.reasoning import CONTROL, Splitter
+from llmrun.worker.spans import Pieces, Span
 from llmrun.worker.template import ChatTemplate
 from llmrun.worker.vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
+
 _HARMLESS_KEPT = 1000  # messages
-# Unicode noncharacters: never assigned, so no honest text has them
-_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
+# Unicode noncharacters: never assigned, so no honest text has them; the last of the block is reasoning.CONTROL
+_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDEF))
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered conversation: `text` as rendered, marks included, and the tokens it became."""
+    """A rendered conversation: `text` as rendered, marks included, and the tokens it became.
+
+    A negative token stands for a position of an image. extra_cells: how many entries of the KV cache images take beyond
+    their positions.
+    """
 
     text: str
     tokens: tuple[int, ...]
+    extra_cells: int = 0
 
 
 class PromptEncoder:
     """Makes prompts, and remembers the last conversation so that its tokens are taken over as they were."""
 
-    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate) -> None:
+    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate, vision: Vision | None = None) -> None:
         self._vocabulary = vocabulary
+        self._vision = vision
         self._template = template
         self._remembered = Prompt("", ())
-        self._mark = _MARKS[0]
+        self._mark, self._image_mark = _MARKS[:2]
+        self._shown: dict[str, Pieces] = {}  # the images of the conversation at hand, by what is between their marks
         self._harmless: set[str] = set()  # messages known to hold no control text, so that a turn looks only at its own
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], variables: Variables | None = None) -> str:
         """Return a conversation as text up to where the answer begins, with marks where messages hold control texts.
 
         Runs the model's template, which may take time or end the process.
         """
-        return self._template.render(messages)
+        return self._template.render(messages, variables=variables)
 
     def neutralize(self, messages: Sequence[Message]) -> list[Message]:
-        """Put marks into what people wrote, wherever it would become a control token."""
-        self._mark = _unused_mark(messages)
-        return [self._neutralized(message) for message in messages]
+        """Put marks into what people wrote, wherever it would become a control token, and where its images are.
+
+        Raises UsageError for images where nothing sees, and for what is none; NotFoundError for one there is not.
+        """
+        self._mark, self._image_mark = _unused_marks(messages)
+        self._shown.clear()
+        if self._vision is not None:
+            self._vision.keep([path for message in messages for path in message.images])
+        return [self._with_images(self._neutralized(message), message.images) for message in messages]
+
+    def _with_images(self, message: Message, paths: Sequence[str]) -> Message:
+        """Put a mark for each image before a message's text, as llama.cpp's server does with its own."""
+        if not paths:
+            return message
+        if self._vision is None:
+            raise UsageError("the model was loaded without its projector for images", "load it with --image")
+        marks = []
+        for path in paths:
+            pieces = self._vision.pieces(path)
+            name = ".".join(f"{piece.id:x}" for piece in pieces if isinstance(piece, Span))
+            self._shown[name] = pieces
+            marks.append(f"{self._image_mark}{name}{self._image_mark}")
+        content = message.content.replace(self._image_mark, "")  # only one that has every mark has this one
+        return replace(message, content="\n".join(filter(None, (*marks, content))))
 
     def tokenize(self, text: str) -> Prompt:
-        """Return the tokens of a rendered conversation; those of the last one are taken over."""
-        known = self._remembered
-        if known.text and text.startswith(known.text):
-            rest = self._tokens(text[len(known.text) :])
-            # a SentencePiece tokenizer puts a space before text that begins a piece: only a control token can follow
-            if rest and self._vocabulary.piece(rest[0]) == b"":
-                return Prompt(text, known.tokens + tuple(rest))
-        return Prompt(text, tuple(self._with_bos(self._tokens(text))))
+        """Return the tokens of a rendered conversation; those of the last one are taken over as far as it is the same.
+
+        That may be up to its last answer only, where the template leaves out the thoughts before it.
+        """
+        taken = self._gone_on_with(self._remembered, text) or self._gone_on_with(self._shared(text), text)
+        if taken is not None:
+            return taken
+        tokens, extra = self._encoded(text)
+        return Prompt(text, tuple(self._with_bos(tokens)), extra)
+
+    def _gone_on_with(self, known: Prompt, text: str) -> Prompt | None:
+        """The tokens of a text that begins as a known one does, None where it does not or must not be parted there."""
+        if not known.text or not text.startswith(known.text):
+            return None
+        rest, extra = self._encoded(text[len(known.text) :])
+        # SentencePiece puts a space before text that begins a piece: only a control token can follow
+        if rest and rest[0] >= 0 and self._vocabulary.piece(rest[0]) == b"":
+            return Prompt(text, known.tokens + tuple(rest), known.extra_cells + extra)
+        return None
+
+    def _shared(self, text: str) -> Prompt:
+        """What is remembered, up to the last control token that both texts have in the same place."""
+        known, vocabulary = self._remembered, self._vocabulary
+        if self._shown or any(token < 0 for token in known.tokens):  # images have no text
+            return Prompt("", ())
+        common, at = _common_length(known.text, text), len(known.text)
+        for index in reversed(range(len(known.tokens))):
+            if vocabulary.piece(known.tokens[index]) != b"":
+                continue
+            control = vocabulary.text(known.tokens[index])
+            at = known.text.rfind(control, 0, at)
+            if at <= 0:  # none but the one that _with_bos put there
+                break
+            if at + len(control) <= common:
+                return Prompt(text[:at], known.tokens[:index])
+        return Prompt("", ())
 
     def remember(self, prompt: Prompt, answer: str, answer_tokens: Sequence[int]) -> None:
-        """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again."""
-        self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens))
+        """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again.
+
+        answer: all that was written, thoughts and the texts of control tokens included.
+        """
+        self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens), prompt.extra_cells)
+
+    @property
+    def remembered(self) -> Prompt:
+        """The conversation whose tokens will be taken over; empty at first."""
+        return self._remembered
+
+    def recall(self, prompt: Prompt) -> None:
+        """Remember a conversation of another time."""
+        self._remembered = prompt
+
+    def splitter(self, prompt: Prompt) -> Splitter:
+        """Return what parts thoughts from the answer that follows a prompt."""
+        controls = [self._vocabulary.text(token) for token in self._mark_tokens]
+        return self._template.format.splitter(prompt.text, controls)
+
+    def closing(self) -> list[int]:
+        """Return the tokens that end a thought and begin the answer, for a model that writes none."""
+        return self._vocabulary.tokenize(self._template.format.closing, parse_special=True)
+
+    @cached_property
+    def opening(self) -> frozenset[int]:
+        """The token that begins a thought, where it is one alone."""
+        tokens = self._vocabulary.tokenize(self._template.format.opening, parse_special=True)
+        return frozenset(tokens if len(tokens) == 1 and self._template.thinking.can_think else ())
+
+    def is_mark(self, token: int) -> bool:
+        """Tell whether marks around thoughts have this control token in them."""
+        return token in self._mark_tokens
+
+    def written(self, token: int) -> bytes:
+        """Return what a token stands for to the splitter: its bytes, or for a control token of the marks its text."""
+        if token in self._mark_tokens:
+            return (CONTROL + self._vocabulary.text(token)).encode()
+        return self._vocabulary.piece(token)
+
+    @cached_property
+    def _mark_tokens(self) -> frozenset[int]:
+        vocabulary = self._vocabulary
+        tokens = {t for mark in self._template.format.marks for t in vocabulary.tokenize(mark, parse_special=True)}
+        return frozenset(token for token in tokens if vocabulary.piece(token) == b"")
 
     def _neutralized(self, message: Message) -> Message:
-        content, vocabulary = message.content, self._vocabulary
-        if content in self._harmless:
-            return message
-        plain = vocabulary.tokenize(content, parse_special=False)
-        if plain == vocabulary.tokenize(content, parse_special=True):
+        content, thoughts = self._harmless_text(message.content), self._harmless_text(message.thoughts)
+        return replace(message, content=content, thoughts=thoughts)
+
+    def _harmless_text(self, text: str) -> str:
+        vocabulary = self._vocabulary
+        if not text or text in self._harmless:
+            return text
+        if vocabulary.tokenize(text, parse_special=False) == vocabulary.tokenize(text, parse_special=True):
             if len(self._harmless) >= _HARMLESS_KEPT:
                 self._harmless.clear()
-            self._harmless.add(content)
-            return message
+            self._harmless.add(text)
+            return text
         pattern = _any_of(vocabulary.control_texts)
-        return replace(message, content=pattern.sub(lambda m: m[0][:1] + self._mark + m[0][1:], content))
+        return pattern.sub(lambda m: m[0][:1] + self._mark + m[0][1:], text)
+
+    def _encoded(self, text: str) -> tuple[list[int], int]:
+        """Return the tokens of a rendered text with its images, and how many cells these take beyond them."""
+        if not self._shown:
+            return self._tokens(text), 0
+        tokens: list[int] = []
+        extra = 0
+        for number, part in enumerate(text.split(self._image_mark)):
+            if number % 2 == 0:
+                tokens += self._tokens(part) if part else []
+                continue
+            for piece in self._shown.get(part, ()):
+                tokens += [piece.id] * piece.n_pos if isinstance(piece, Span) else [piece]
+                extra += piece.n_cells - piece.n_pos if isinstance(piece, Span) else 0
+        return tokens, extra
 
     def _tokens(self, text: str) -> list[int]:
         vocabulary = self._vocabulary
@@ -97,11 +223,18 @@ class PromptEncoder:
         return tokens
 
 
+def _common_length(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(text) for text in texts) or "(?!)")
 
 
-def _unused_mark(messages: Sequence[Message]) -> str:
-    """Return a mark that no message contains; the choice is the same for every turn of an honest conversation."""
-    everything = "".join(message.content for message in messages)
-    return next((mark for mark in _MARKS if mark not in everything), _MARKS[0])
+def _unused_marks(messages: Sequence[Message]) -> tuple[str, str]:
+    """Return two marks that no message contains; the choice is the same for every turn of an honest conversation."""
+    everything = "".join(message.content + message.thoughts for message in messages)
+    unused = [mark for mark in _MARKS if mark not in everything]
+    first, second = (*unused, *(mark for mark in _MARKS if mark not in unused))[:2]
+    return first, second

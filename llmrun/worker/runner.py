@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import (
+    AskProjector,
+    CountTokens,
     DeviceList,
     DryRun,
     DryRunResult,
@@ -22,9 +26,12 @@ from llmrun.engine.protocol import (
     MeasureProgress,
     ModelInfo,
     Phase,
+    ProjectorAsked,
+    RestoreState,
+    SaveState,
     Work,
-    as_text,
 )
+from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
@@ -36,6 +43,9 @@ from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.template import ChatTemplate
+
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
 
 _PROGRESS_INTERVAL = 0.1  # seconds
 
@@ -55,20 +65,37 @@ class Runner:
             case Load():
                 self._load(command)
             case Generate():
-                if self._session is None:
-                    raise EngineError("no model is loaded")
-                self._session.answer(command, self._emit)
+                self._loaded().answer(command, self._emit)
+            case CountTokens():
+                self._emit(self._loaded().count(command.messages, self._emit))
+            case SaveState():
+                self._emit(Phase("state"))
+                self._emit(self._loaded().save(_path(command.path), command.offset, command.limit))
+            case RestoreState():
+                self._emit(Phase("state"))
+                path = _path(command.path)
+                self._emit(self._loaded().restore(path, command.offset, command.size, command.sha256))
             case DryRun():
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
                 self._emit(Phase("dry_run"))
-                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings)))
+                self._emit(DryRunResult(dry_run(command.header, command.size, command.settings, command.adapters)))
+            case AskProjector():
+                from llmrun.worker.projector import ask_projector  # here: most models see nothing
+
+                self._emit(Phase("dry_run"))
+                self._emit(ProjectorAsked(ask_projector(command.header, command.size, command.settings)))
             case ListDevices():
                 self._emit(Phase("devices"))
                 self._emit(DeviceList(devices().list(command.endpoints), engine_info()))
             case Measure():
                 self._emit(Phase("measure"))
                 self._measure(command)
+
+    def _loaded(self) -> Session:
+        if self._session is None:
+            raise EngineError("no model is loaded")
+        return self._session
 
     def _measure(self, command: Measure) -> None:
         from llmrun.worker.measure import DEFAULT_SIZE, measure  # here: who only answers starts without it
@@ -82,10 +109,12 @@ class Runner:
             raise EngineError("a model is loaded already: a worker holds one")
         started = time.perf_counter()
         self._emit(Phase("load"))
-        path = Path(os.fsdecode(command.path.encode("latin-1")))
+        path = _path(command.path)
         with engine_log().recording() as log:
             model = load_model(path, command.settings, self._tell_progress())
             try:
+                model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
+                vision = _load_vision(model, command.settings)
                 context = Context(model, command.settings, self.cancel)
             except LLMRunError:
                 model.close()  # so that other settings can be tried
@@ -94,9 +123,10 @@ class Runner:
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
-        encoder = PromptEncoder(model.vocabulary, template)
-        self._session = Session(context, model.vocabulary, encoder, self.cancel)
-        self._emit(Loaded(_describe(path, model, context, template, memory, time.perf_counter() - started)))
+        encoder = PromptEncoder(model.vocabulary, template, vision)
+        self._session = Session(context, model.vocabulary, encoder, self.cancel, vision)
+        info = _describe(path, model, context, template, memory, time.perf_counter() - started)
+        self._emit(Loaded(replace(info, vision=vision is not None)))
 
     def _tell_progress(self) -> Callable[[float], bool]:
         tell = self._throttled(LoadProgress)
@@ -117,6 +147,18 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _path(text: str) -> Path:
+    return Path(os.fsdecode(text.encode("latin-1")))
+
+
+def _load_vision(model: Model, settings: RunSettings) -> Vision | None:
+    if settings.projector is None:
+        return None
+    from llmrun.worker.vision import Vision  # here: a library more, which most models do not need
+
+    return Vision(model.pointer, Path(settings.projector), settings)
 
 
 def _report(context: Context, model: Model, settings: RunSettings, lines: Sequence[str]) -> EngineMemory | None:
@@ -148,4 +190,5 @@ def _describe(
         sampling=model.recommended_sampling(),
         load_seconds=seconds,
         memory=memory,
+        thinking=template.thinking,
     )

@@ -1,13 +1,17 @@
-"""The sampler chain: llama.cpp draws the tokens, in C."""
+"""The sampler chain: llama.cpp draws the tokens, in C; with a grammar, from those that it allows."""
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from llmrun.sampling import Sampling
+from llmrun.worker.grammar import CANDIDATE, AnswerGrammar, no_continuation, token_array
 from llmrun.worker.llama import Context
 
 # How far back the repeat penalty looks, tokens: llama.cpp's own default (common/common.h, penalty_last_n)
@@ -15,10 +19,21 @@ _PENALTY_WINDOW = 64
 
 
 class Sampler:
-    """Draws tokens by the given settings. `seed` is the one in use, drawn here where none was given."""
+    """Draws tokens by the given settings. `seed` is the one in use, drawn here where none was given.
 
-    def __init__(self, sampling: Sampling, n_vocab: int, prompt: Sequence[int]) -> None:
+    is_constrained: whether the grammar holds now. Who lets the model think first sets it to False, and to True where
+    the answer begins; tokens drawn meanwhile are none of the grammar's. passes: tokens that it lets by, such as
+    the one that begins a thought. The grammar is this sampler's to close.
+    """
+
+    def __init__(
+        self, sampling: Sampling, n_vocab: int, prompt: Sequence[int], grammar: AnswerGrammar | None = None
+    ) -> None:
         self.seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
+        self.is_constrained = True
+        self.passes: frozenset[int] = frozenset()
+        self._n_vocab = n_vocab
+        self._grammar = grammar
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         for link in _links(sampling, n_vocab, self.seed):
             lib.llama_sampler_chain_add(self._chain, link)
@@ -27,11 +42,56 @@ class Sampler:
                 lib.llama_sampler_accept(self._chain, token)
 
     def draw(self, context: Context) -> int:
-        """Draw a token from the logits of the last decoded batch."""
-        return int(lib.llama_sampler_sample(self._chain, context.pointer, -1))
+        """Draw a token from the logits of the last decoded batch.
+
+        Raises EngineError where the grammar allows none of this model's tokens, UsageError where it grows too large.
+        """
+        if self._grammar is None or not self.is_constrained:
+            return int(lib.llama_sampler_sample(self._chain, context.pointer, -1))
+        token = self._draw_allowed(context, self._grammar)
+        lib.llama_sampler_accept(self._chain, token)
+        if token not in self.passes:
+            self._grammar.accept(token)
+        return token
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether there is a grammar, even if it does not hold now."""
+        return self._grammar is not None
+
+    def _draw_allowed(self, context: Context, grammar: AnswerGrammar) -> int:
+        """Draw as if there were no grammar, and only where it refuses that token draw from all it allows.
+
+        As llama.cpp does (common_sampler_sample of common/sampling.cpp): most tokens fit, and to ask the grammar about
+        a whole vocabulary takes longer than to draw.
+        """
+        token = self._apply_chain(self._candidates(context))
+        if token in self.passes or grammar.allows(token):
+            return token
+        allowed = grammar.filter(self._candidates(context))
+        while len(allowed):
+            token = self._apply_chain(allowed.copy())  # the chain sorts, cuts and scales what it is given
+            if grammar.allows(token):
+                return token
+            allowed = allowed[allowed["id"] != token]
+        raise no_continuation()
+
+    def _candidates(self, context: Context) -> np.ndarray[Any, np.dtype[Any]]:
+        pointer = lib.llama_get_logits_ith(context.pointer, -1)
+        candidates = np.zeros(self._n_vocab, CANDIDATE)
+        candidates["id"] = np.arange(self._n_vocab, dtype=np.int32)
+        candidates["logit"] = np.ctypeslib.as_array(pointer, (self._n_vocab,))
+        return candidates
+
+    def _apply_chain(self, candidates: np.ndarray[Any, np.dtype[Any]]) -> int:
+        array = token_array(candidates)
+        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
 
     def close(self) -> None:
-        """Free the chain."""
+        """Free the chain and the grammar."""
+        if self._grammar is not None:
+            self._grammar.close()
         if self._chain:
             lib.llama_sampler_free(self._chain)
             self._chain = None

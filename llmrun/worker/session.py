@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmrun.engine.protocol import Chunk, Event, FinishReason, Generate, Phase, PrefillProgress, Usage
+from llmrun.engine.protocol import (
+    Chunk,
+    Event,
+    FinishReason,
+    Generate,
+    Message,
+    Phase,
+    PrefillProgress,
+    StateRestored,
+    StateSaved,
+    TokenCounts,
+    Usage,
+)
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
 from llmrun.settings import MAX_N_CTX
+from llmrun.thinking import Variables
+from llmrun.worker import state
+from llmrun.worker.grammar import AnswerGrammar
 from llmrun.worker.llama import CancelFlag, Context
+from llmrun.worker.overlap import common_prefix, find_moves
 from llmrun.worker.prompt import Prompt, PromptEncoder
+from llmrun.worker.reasoning import Span
 from llmrun.worker.sampling import Sampler
 from llmrun.worker.streaming import StreamingText
 from llmrun.worker.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from llmrun.worker.vision import Vision
 
 Emit = Callable[[Event], None]
 
@@ -39,16 +62,26 @@ class _Answer:
     text: StreamingText
     max_tokens: int | None
     tokens: list[int] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)
+    thought_tokens: int = 0
+    begun: bool = False
     pending: list[str] = field(default_factory=list)
+    pending_thought: bool = False
     last_emit: float = 0.0
 
 
 class Session:
     """Answers conversations one after another; what the context already holds of the next one is not read again."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary, encoder: PromptEncoder, cancel: CancelFlag) -> None:
+    def __init__(
+        self,
+        context: Context,
+        vocabulary: Vocabulary,
+        encoder: PromptEncoder,
+        cancel: CancelFlag,
+        vision: Vision | None = None,
+    ) -> None:
         self._context = context
+        self._vision = vision
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._cancel = cancel
@@ -62,15 +95,17 @@ class Session:
 
         Raises ContextOverflowError before anything is read if the prompt leaves no room for an answer.
         """
-        prompt = self._encode(request, emit)
+        prompt = self._encode(request.messages, request.variables, emit)
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
-        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, prompt.tokens)
-        answer = _Answer(StreamingText(request.stop), request.max_tokens)
+        grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
+        text_tokens = [token for token in prompt.tokens if token >= 0]
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
+        answer = _Answer(StreamingText(request.stop, self._encoder.splitter(prompt)), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
-            cached = self._reuse(prompt.tokens)
+            cached = self._reuse(prompt.tokens, shift=request.shift)
             whole = self._prefill(prompt.tokens, cached, emit)
             read = time.perf_counter()
             if whole:
@@ -87,20 +122,52 @@ class Session:
             prompt_seconds=read - started,
             completion_seconds=time.perf_counter() - read,
             seed=sampler.seed,
+            thought_tokens=answer.thought_tokens,
         )
-        emit(Chunk("".join(answer.pending) + answer.text.finish(), reason, usage))
+        self._show(answer, answer.text.finish(), emit)
+        emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
 
-    def _encode(self, request: Generate, emit: Emit) -> Prompt:
+    def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
+        """Count a conversation's tokens; nothing of it is read."""
+        whole = self._encode(messages, {}, emit)
+        contents = [self._vocabulary.tokenize(message.content, parse_special=False) for message in messages]
+        return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
+
+    def save(self, path: Path, offset: int, limit: int) -> StateSaved:
+        """Write the context's state into a file, see `worker.state`; nothing where there is none, or it is too large.
+
+        Raises EngineError where it cannot be written.
+        """
+        if not self._past or self._context.move_pending:
+            return StateSaved(0, "", 0)
+        known = self._encoder.remembered
+        record = state.Record(tuple(self._past), known.text, known.tokens)
+        saved = state.save(path, offset, limit, record, self._context)
+        return StateSaved(0, "", 0) if saved is None else StateSaved(*saved, len(self._past))
+
+    def restore(self, path: Path, offset: int, size: int, sha256: str) -> StateRestored:
+        """Take back a state; where it is not what it should be, the session is as new."""
+        self._forget()
+        self._encoder.recall(Prompt("", ()))
+        record = state.restore(path, offset, size, sha256, self._context)
+        if record is None or self._context.n_past() != len(record.past) or len(record.past) > self._context.n_ctx:
+            self._context.forget(data=True)
+            return StateRestored(0)
+        self._past = list(record.past)
+        self._encoder.recall(record.prompt)
+        return StateRestored(len(self._past))
+
+    def _encode(self, conversation: Sequence[Message], variables: Variables, emit: Emit) -> Prompt:
         """Make the prompt; only the template itself runs in the phase of that name, which must not take long."""
         emit(Phase("prefill"))
-        messages = self._encoder.neutralize(request.messages)
+        messages = self._encoder.neutralize(conversation)
         emit(Phase("template"))
-        text = self._encoder.render(messages)
+        text = self._encoder.render(messages, variables)
         emit(Phase("prefill"))
         return self._encoder.tokenize(text)
 
     def _check_room(self, prompt: Prompt, room: int) -> None:
-        n_prompt, n_ctx = len(prompt.tokens), self._context.n_ctx
+        n_prompt, n_ctx = len(prompt.tokens) + prompt.extra_cells, self._context.n_ctx
         if n_prompt == 0:  # there would be no logits to draw the first token from
             raise EngineError("the conversation is empty once the model's chat template has rendered it")
         if n_prompt + room > n_ctx:
@@ -115,15 +182,20 @@ class Session:
             return f"shorten it, or take a model with a longer context: this one was trained on {n_ctx_train:,} tokens"
         return f"a larger context may help: --ctx {min(n_ctx_train or MAX_N_CTX, _next_power_of_two(n_tokens + 512))}"
 
-    def _reuse(self, prompt: Sequence[int]) -> int:
-        """Keep the longest common prefix in memory; the last token is always read again, for its logits."""
-        common = 0
-        for ours, theirs in zip(self._past, prompt[:-1], strict=False):
-            if ours != theirs:
-                break
-            common += 1
-        kept = self._context.keep(common)
-        del self._past[kept:]
+    def _reuse(self, prompt: Sequence[int], *, shift: bool) -> int:
+        """Keep the longest common prefix in memory; the last token is always read again, for its logits.
+
+        shift: where something was dropped from the prompt, what came after it is kept too and moved up.
+        """
+        if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
+            self._forget()
+        start = common_prefix(self._past, prompt[:-1])
+        moves = find_moves(self._past, prompt[:-1], start) if shift and self._context.can_move else []
+        for move in moves:
+            self._context.move(move.old, move.new, move.n_tokens)
+        n_kept = moves[-1].new + moves[-1].n_tokens if moves else start
+        kept = self._context.keep(n_kept)
+        self._past = list(prompt[:kept])
         return kept
 
     def _prefill(self, prompt: Sequence[int], done: int, emit: Emit) -> bool:
@@ -131,9 +203,18 @@ class Session:
         cached, started = done, time.perf_counter()
         told, self._n_read = started, 0
         while done < len(prompt):
-            step = prompt[done : done + self._n_step]
+            step = text_before_image(prompt[done : done + self._n_step])
             before = time.perf_counter()
-            if self._cancel.is_set() or not self._read(step, done, last=done + len(step) == len(prompt)):
+            if self._cancel.is_set():
+                return False
+            if not step:
+                n_pos = self._read_image(prompt[done], done)
+                if not n_pos:
+                    return False
+                done += n_pos
+                self._n_read += n_pos
+                continue
+            if not self._read(step, done, last=done + len(step) == len(prompt)):
                 return False
             done += len(step)
             self._n_read += len(step)
@@ -147,6 +228,17 @@ class Session:
     def _read(self, tokens: Sequence[int], position: int, *, last: bool) -> bool:
         """Put tokens into memory; returns False when it was cancelled."""
         status = self._context.decode(tokens, position, want_logits=last)
+        return self._took(tokens, position, status)
+
+    def _read_image(self, token: int, position: int) -> int:
+        """Put the image that a token stands for into memory; returns its positions, 0 when it was cancelled."""
+        assert self._vision is not None
+        span = self._vision.span(token)
+        status = self._vision.read(span, self._context.pointer, position, self._context.n_step)
+        return span.n_pos if self._took([token] * span.n_pos, position, status) else 0
+
+    def _took(self, tokens: Sequence[int], position: int, status: int) -> bool:
+        """Remember what a decode put into memory; returns False when it was cancelled."""
         if status == _OK:
             self._past.extend(tokens)
             return True
@@ -160,19 +252,31 @@ class Session:
 
     def _resynchronize(self) -> None:
         """After a decode that did not finish, believe the memory about what it holds."""
+        # half a step may be in a recurrent state, half a rotation in keys that were moved
+        if self._context.model.is_recurrent or self._context.move_pending:
+            self._forget()
+            return
         kept = self._context.keep(min(len(self._past), self._context.n_past()))
-        if self._context.model.is_recurrent:  # half a step may be in its state
-            self._context.forget()
-            kept = 0
         del self._past[kept:]
 
+    def _forget(self) -> None:
+        self._context.forget()
+        self._past.clear()
+
     def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
+        closing: list[int] = []  # tokens that the model is made to write
+        sampler.passes = self._encoder.opening
         while True:
             if self._cancel.is_set():
                 return "cancelled"
-            token = sampler.draw(self._context)
-            if self._vocabulary.is_end(token):
-                return "stop"
+            sampler.is_constrained = not answer.text.is_thinking
+            token = closing.pop(0) if closing else sampler.draw(self._context)
+            sampler.passes = frozenset()
+            if self._vocabulary.is_end(token) and not self._ends_thought(answer, token):
+                if sampler.is_constrained or not sampler.has_grammar:
+                    return "stop"
+                closing = self._encoder.closing()  # an answer was asked for that is as the grammar wants
+                continue
             self._take(answer, token, emit)
             if answer.text.stopped:
                 return "stop"
@@ -183,26 +287,52 @@ class Session:
             if not self._read((token,), len(self._past), last=True):
                 return "cancelled"
 
+    def _ends_thought(self, answer: _Answer, token: int) -> bool:
+        """Whether a token that ends a turn elsewhere is what ends a thought here, so that the answer is still to come.
+
+        llama.cpp takes gpt-oss's <|end|> from the ends of its turns (llama-vocab.cpp), where it knows the vocabulary.
+        """
+        return not answer.text.is_answering and self._encoder.is_mark(token)
+
     def _take(self, answer: _Answer, token: int, emit: Emit) -> None:
         answer.tokens.append(token)
-        text = answer.text.push(self._vocabulary.piece(token))
-        if not text:
-            return
-        answer.shown.append(text)
-        answer.pending.append(text)
+        was_thinking = answer.text.is_thinking
+        spans = answer.text.push(self._encoder.written(token))
+        if not answer.text.is_answering and not answer.begun:
+            answer.thought_tokens = len(answer.tokens)  # the first marks among them, which were not known for that
+        elif was_thinking or not answer.text.is_answering:
+            answer.thought_tokens += 1
+        self._show(answer, spans, emit)
         now = time.perf_counter()
-        if now - answer.last_emit >= _EMIT_INTERVAL:
-            answer.last_emit = now
-            emit(Chunk("".join(answer.pending)))
-            answer.pending.clear()
+        if answer.pending and now - answer.last_emit >= _EMIT_INTERVAL:
+            self._send_pending(answer, emit)
+
+    def _show(self, answer: _Answer, spans: Sequence[Span], emit: Emit) -> None:
+        """Put text into the next chunk; a chunk holds either thoughts or answer."""
+        for span in spans:
+            if answer.pending and span.thought != answer.pending_thought:
+                self._send_pending(answer, emit)
+            answer.pending.append(span.text)
+            answer.pending_thought = span.thought
+            answer.begun = answer.begun or not span.thought
+
+    def _send_pending(self, answer: _Answer, emit: Emit) -> None:
+        answer.last_emit = time.perf_counter()
+        emit(Chunk("".join(answer.pending), thought=answer.pending_thought))
+        answer.pending.clear()
 
     def _remember(self, prompt: Prompt, answer: _Answer) -> None:
-        """Let the next turn take the answer's tokens over, if its text stands for all of them."""
-        text = "".join(answer.shown)
-        if b"".join(map(self._vocabulary.piece, answer.tokens)) == text.encode() and all(
-            self._vocabulary.piece(token) for token in answer.tokens
-        ):
-            self._encoder.remember(prompt, text, answer.tokens)
+        """Let the next turn take the answer's tokens over, if there is a text that stands for all of them."""
+        written = b"".join(self._vocabulary.piece(t) or self._vocabulary.text(t).encode() for t in answer.tokens)
+        if answer.text.stopped:
+            return
+        with contextlib.suppress(UnicodeDecodeError):  # it ends within a character
+            self._encoder.remember(prompt, written.decode(), answer.tokens)
+
+
+def text_before_image(tokens: Sequence[int]) -> Sequence[int]:
+    """Return the tokens before the first that stands for an image."""
+    return tokens[: next((index for index, token in enumerate(tokens) if token < 0), len(tokens))]
 
 
 def _next_power_of_two(number: int) -> int:

@@ -1,51 +1,80 @@
-"""Bytes of tokens to text that may be shown: never half a character, never half a stop string. Pure."""
+"""Bytes of tokens to text that may be shown: never half a character, half a mark or half a stop string. Pure."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from llmrun.worker.reasoning import Span, Splitter, held_length
 
 
 class StreamingText:
-    """Takes pieces as they are generated and gives out the text that is certain.
+    """Takes pieces as they are generated and gives out the text that is certain, thoughts apart from the answer.
 
-    What could still become a stop string is held back. `stopped` turns True when one is complete; it and everything
-    after it is dropped. The work per piece does not grow with the answer.
+    What could still become a stop string is held back. `stopped` turns True when one is complete in the answer; it and
+    everything after it is dropped. Thoughts are not looked through: nobody who asks for an answer of one line means
+    that its thoughts have only one. The work per piece does not grow with the answer.
     """
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
+    def __init__(self, stop: Sequence[str] = (), splitter: Splitter | None = None) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = tuple(s for s in stop if s)
+        self._splitter = splitter
         self._held = ""
         self.stopped = False
 
-    def push(self, piece: bytes) -> str:
-        """Take the bytes of one token and return the text that can be shown now."""
-        return self._release(self._decoder.decode(piece))
+    @property
+    def is_answering(self) -> bool:
+        """Whether what comes next belongs to the answer, as far as can be known."""
+        return self._splitter is None or self._splitter.is_answering
 
-    def finish(self) -> str:
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a thought, or what leads from it to the answer, is being written."""
+        return self._splitter is not None and self._splitter.is_thinking
+
+    def push(self, piece: bytes) -> list[Span]:
+        """Take the bytes of one token and return the text that can be shown now."""
+        text = self._decoder.decode(piece)
+        return self._released(self._split(text)) if text else []
+
+    def finish(self) -> list[Span]:
         """Return what was held back, now that nothing follows; half a character becomes U+FFFD."""
-        text = self._release(self._decoder.decode(b"", final=True))
-        if not self.stopped:
-            text, self._held = text + self._held, ""
-        return text
+        spans = self._split(self._decoder.decode(b"", final=True))
+        if self._splitter is not None:
+            spans += self._splitter.finish()
+        released = self._released(spans)
+        if self._held and not self.stopped:
+            released.append(Span(self._held, thought=False))
+            self._held = ""
+        return released
+
+    def _split(self, text: str) -> list[Span]:
+        if self._splitter is None:
+            return [Span(text, thought=False)] if text else []
+        return self._splitter.push(text)
+
+    def _released(self, spans: Iterable[Span]) -> list[Span]:
+        released = []
+        for span in spans:
+            if self.stopped:
+                break
+            text = span.text
+            if self._stop and not span.thought:
+                text = self._release(text)
+            elif self._held:  # no stop string goes on behind a thought
+                released.append(Span(self._held, thought=False))
+                self._held = ""
+            if text:
+                released.append(Span(text, span.thought))
+        return released
 
     def _release(self, text: str) -> str:
-        if self.stopped or not self._stop:
-            return "" if self.stopped else text
         text = self._held + text
         found = [at for at in (text.find(s) for s in self._stop) if at >= 0]
         if found:
             self.stopped, self._held = True, ""
             return text[: min(found)]
-        keep = max(_held_length(text, s) for s in self._stop)
+        keep = max(held_length(text, s) for s in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
-
-
-def _held_length(text: str, stop: str) -> int:
-    """Return the length of the longest end of `text` that `stop` begins with."""
-    for length in range(min(len(stop) - 1, len(text)), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

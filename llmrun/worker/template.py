@@ -7,15 +7,18 @@ ordinary conversations. The C function behind the built-in ones is handed in: th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from llmrun.engine.protocol import Message
 from llmrun.errors import GGUFError
+from llmrun.thinking import Thinking, Variables
 from llmrun.worker import template_jinja, template_quirks
+from llmrun.worker.reasoning import Format
 from llmrun.worker.template_jinja import TEMPLATE_FAILURES, Clock, TemplateRefusalError
 from llmrun.worker.template_quirks import Capabilities, Fields
+from llmrun.worker.template_thinking import HARMONY, USUAL, Said, find_format, find_thinking
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -70,11 +73,16 @@ _Render = Callable[[Sequence[Message], bool, Tools, Fields], str]
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The template in use. source_name: "gguf", "builtin:<name>" or "chatml"; notice: why it is not the file's own."""
+    """The template in use. source_name: "gguf", "builtin:<name>" or "chatml"; notice: why it is not the file's own.
+
+    format: the marks around thoughts; thinking: what can be set about them.
+    """
 
     source_name: str
     notice: str | None
     _render: _Render
+    format: Format = USUAL
+    thinking: Thinking = field(default_factory=Thinking)
 
     def render(
         self,
@@ -126,7 +134,9 @@ def load_template(
     except (TemplateRefusalError, *TEMPLATE_FAILURES) as error:
         problem = f"the model's own chat template does not work ({_why(error)})"
         return _load_fallback(source, "detected", problem, builtin, clock)
-    return ChatTemplate("gguf", None, template.render)
+    found = find_format(template.source, template.render_trial)
+    thinking = find_thinking(template.source, found, template.render_trial)
+    return ChatTemplate("gguf", None, template.render, found or USUAL, thinking)
 
 
 def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTemplates, clock: Clock) -> ChatTemplate:
@@ -144,7 +154,8 @@ def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTempl
     except TEMPLATE_FAILURES:
         chatml = _compile(_CHATML, "", "", clock)
         return ChatTemplate("chatml", f"{problem}; using ChatML, the most common format", chatml.render)
-    return ChatTemplate(f"builtin:{name}", f"{problem}; using llama.cpp's built-in one ({name})", render)
+    notice = f"{problem}; using llama.cpp's built-in one ({name})"
+    return ChatTemplate(f"builtin:{name}", notice, render, HARMONY if name == "gpt-oss" else USUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +171,7 @@ class _JinjaTemplate:
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Tools, variables: Fields) -> str:
         """The text for a conversation, as llama.cpp makes it."""
+        variables = {"preserve_reasoning": template_quirks.preserve_reasoning(messages)} | variables
         prepared = template_quirks.prepare_messages(self.source, self.capabilities, messages)
         text = self.render_fields(prepared, add_generation_prompt, tools, variables)
         return template_quirks.finish_text(self.source, text, add_generation_prompt)
@@ -188,6 +200,15 @@ class _JinjaTemplate:
         input_length = len(self.source) + len(str(messages)) + len(str(tools or ""))
         return template_jinja.render_template(self.template, context, input_length)
 
+    def render_trial(self, question: str, said: Said | None, variables: Variables) -> str | None:
+        """The text for a conversation that is only tried; None where the template refuses or fails."""
+        messages = [Message("user", question)]
+        messages += [] if said is None else [Message("assistant", said.answer, said.thought or "")]
+        try:
+            return self.render(messages, said is None, None, {"preserve_reasoning": True, **variables})
+        except (TemplateRefusalError, *TEMPLATE_FAILURES):
+            return None
+
 
 def _compile(source: str, bos_token: str, eos_token: str, clock: Clock) -> _JinjaTemplate:
     """The template with its capabilities, found by trying, as llama.cpp's common/jinja/caps.cpp does."""
@@ -196,12 +217,11 @@ def _compile(source: str, bos_token: str, eos_token: str, clock: Clock) -> _Jinj
     template = _JinjaTemplate(compiled, source, bos_token, eos_token, clock, Capabilities())
     only_typed = not _shows_mark(template, _PROBE, typed=False) and _shows_mark(template, _PROBE, typed=True)
     template = replace(template, capabilities=Capabilities(only_typed_content=only_typed))
-    capabilities = Capabilities(
-        system_role=_shows_mark(template, _SYSTEM_PROBE, typed=only_typed),
-        only_typed_content=only_typed,
-        thinking="enable_thinking" not in source or _can_think(template),
-    )
-    return replace(template, capabilities=capabilities)
+    system_role = _shows_mark(template, _SYSTEM_PROBE, typed=only_typed)
+    capabilities = Capabilities(system_role=system_role, only_typed_content=only_typed)
+    template = replace(template, capabilities=capabilities)
+    thinking = "enable_thinking" not in source or _can_think(template)
+    return replace(template, capabilities=replace(capabilities, thinking=thinking))
 
 
 def _shows_mark(template: _JinjaTemplate, messages: Sequence[Message], *, typed: bool) -> bool:
@@ -219,17 +239,12 @@ def _can_think(template: _JinjaTemplate) -> bool:
     A template that only tells the model in words (Apertus) is left at its default, as llama.cpp does
     (common/chat-diff-analyzer.cpp, analyze_reasoning).
     """
-    typed = template.capabilities.only_typed_content
-    try:
-        user = template_quirks.to_fields(_PROBE[0], typed=typed)
-        on, off = (template.render_fields([user], variables={"enable_thinking": value}) for value in (True, False))
-        if on.rpartition(_MARK)[2] != off.rpartition(_MARK)[2]:
-            return True
-        answer = template_quirks.to_fields(Message("assistant", "Hi!"), typed=typed)
-        answer["reasoning_content"] = "Thoughts."
-        return "Thoughts." in template.render_fields([user, answer], add_generation_prompt=False)
-    except (TemplateRefusalError, *TEMPLATE_FAILURES):
+    on, off = (template.render_trial(_MARK, None, {"enable_thinking": value}) for value in (True, False))
+    if on is None or off is None:
         return False
+    if on.rpartition(_MARK)[2] != off.rpartition(_MARK)[2]:
+        return True
+    return "Thoughts." in (template.render_trial(_MARK, Said("Hi!", "Thoughts."), {}) or "")
 
 
 def _self_test(render: _Render) -> None:

@@ -1,14 +1,13 @@
 """What llama.cpp does to a template and its messages before and after rendering, so that our text agrees with its text.
 
 Pure. Sources in llama.cpp: common/chat.cpp (common_chat_templates_init, common_chat_templates_apply_jinja, namespace
-workaround), common/parsers/ministral3.cpp and gemma4.cpp. Left out is what only concerns tool calls and the reasoning
-of earlier answers, which our messages do not carry.
+workaround), common/parsers/gpt-oss.cpp, ministral3.cpp and gemma4.cpp. Left out is what only concerns tool calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmrun.engine.protocol import Message
 
@@ -52,13 +51,14 @@ def patch_source(source: str) -> str:
 def prepare_messages(source: str, capabilities: Capabilities, messages: Sequence[Message]) -> list[Fields]:
     """The messages in the form that this template wants."""
     if "You have access to the following functions in JSONSchema format" in source:  # StepFun: blanks make it loop
-        messages = [Message(message.role, message.content.strip(_WHITESPACE)) for message in messages]
+        messages = [replace(message, content=message.content.strip(_WHITESPACE)) for message in messages]
     if "<|channel|>" not in source:  # all but gpt-oss
-        messages = [Message(_known_role(message.role), message.content) for message in messages]
+        messages = [replace(message, role=_known_role(message.role)) for message in messages]
     if not capabilities.system_role:
         messages = merge_system(messages)
     typed_roles = _typed_roles(source, capabilities)
-    return [to_fields(message, typed=typed_roles is None or message.role in typed_roles) for message in messages]
+    prepared = [to_fields(message, typed=typed_roles is None or message.role in typed_roles) for message in messages]
+    return [_with_thoughts_moved(source, fields) for fields in prepared]
 
 
 def merge_system(messages: Sequence[Message]) -> Sequence[Message]:
@@ -68,13 +68,27 @@ def merge_system(messages: Sequence[Message]) -> Sequence[Message]:
     system, *rest = messages
     if not rest:
         return rest
-    return [Message(rest[0].role, f"{system.content}\n{rest[0].content}"), *rest[1:]]
+    return [replace(rest[0], content=f"{system.content}\n{rest[0].content}"), *rest[1:]]
 
 
 def to_fields(message: Message, *, typed: bool) -> Fields:
     """A message as templates see it, its content a string or one typed part."""
     content = [{"type": "text", "text": message.content}] if typed else message.content
-    return {"role": message.role, "content": content}
+    fields: Fields = {"role": message.role, "content": content}
+    return fields | {"reasoning_content": message.thoughts} if message.thoughts else fields
+
+
+def _with_thoughts_moved(source: str, fields: Fields) -> Fields:
+    """The message with its thoughts where the few templates look for them that do not know reasoning_content."""
+    thoughts = fields.get("reasoning_content")
+    if thoughts is None:
+        return fields
+    if "<|channel|>" in source:  # gpt-oss
+        return fields | {"thinking": thoughts}
+    if _is_ministral3(source) and isinstance(fields["content"], list):
+        content = [{"type": "thinking", "thinking": thoughts}, *fields["content"]]
+        return {"role": fields["role"], "content": content}
+    return fields
 
 
 def finish_text(source: str, text: str, add_generation_prompt: bool) -> str:
@@ -85,15 +99,21 @@ def finish_text(source: str, text: str, add_generation_prompt: bool) -> str:
     return text
 
 
-def expand_variables(variables: Mapping[str, object]) -> Fields:
-    """The variables, and the other names that templates know them by (common/jinja/caps.cpp, caps_apply_*).
+def preserve_reasoning(messages: Sequence[Message]) -> bool:
+    """Whether templates that leave it open show earlier thoughts to the model again: not as soon as there are some.
 
-    preserve_reasoning is true unless said otherwise (common/arg.cpp): a history that each turn cuts anew cannot be
-    reused in the KV cache.
+    llama.cpp's server always says true (common/arg.cpp), but thoughts soon fill a context as small as people's machines
+    allow, and without them each turn reads only the last answer again. While there are none it is true here too: what
+    stands for no thought is then written as it was in the prompt, and nothing of the KV cache is lost.
     """
-    given: Fields = {"preserve_reasoning": True} | dict(variables)
+    return not any(message.thoughts for message in messages)
+
+
+def expand_variables(variables: Mapping[str, object]) -> Fields:
+    """The variables, and the other names that templates know them by (common/jinja/caps.cpp, caps_apply_*)."""
+    given = dict(variables)
     names: Fields = {}
-    preserve = given["preserve_reasoning"]
+    preserve = given.get("preserve_reasoning")
     if isinstance(preserve, bool):
         opposites = ("clear_thinking", "truncate_history_thinking", "drop_thinking")
         names |= {"preserve_thinking": preserve} | dict.fromkeys(opposites, not preserve)
@@ -110,5 +130,8 @@ def _typed_roles(source: str, capabilities: Capabilities) -> frozenset[str] | No
     """Roles whose content must be typed; None is all of them."""
     if capabilities.only_typed_content:
         return None
-    is_ministral3 = all(mark in source for mark in ("[SYSTEM_PROMPT]", "[TOOL_CALLS]", "[ARGS]"))
-    return frozenset({"system", "assistant"}) if is_ministral3 and "[CALL_ID]" not in source else frozenset()
+    return frozenset({"system", "assistant"}) if _is_ministral3(source) else frozenset()
+
+
+def _is_ministral3(source: str) -> bool:
+    return all(mark in source for mark in ("[SYSTEM_PROMPT]", "[TOOL_CALLS]", "[ARGS]")) and "[CALL_ID]" not in source

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from llmrun.memory.graph.shape import Batch, ComputeShape, LayerKind, PlacedLayer
+from llmrun.memory.graph.shape import Batch, ComputeShape, LayerKind, PlacedLayer, Weight
 from llmrun.memory.graph.tensor import (
     F32,
     I32,
@@ -83,7 +83,7 @@ class Builder:
         if name not in self._weights:
             found = self.kind.weights.get(name)
             backend = self.experts if _EXPERTS.match(name) else self.backend
-            self._weights[name] = None if found is None else self.memory(found.ne, backend, size=found.size)
+            self._weights[name] = None if found is None else self._weight(found, backend)
             self.used.add((self._kind_index, name))
         return self._weights[name]
 
@@ -102,11 +102,16 @@ class Builder:
         """Return a tensor outside the layers, where the output is unless told otherwise."""
         self.used.add((None, name))
         found = self.model.outer.get(name)
-        return (
-            None
-            if found is None
-            else self.memory(found.ne, self._output if backend is None else backend, size=found.size)
-        )
+        return None if found is None else self._weight(found, self._output if backend is None else backend)
+
+    def _weight(self, found: Weight, backend: int) -> Tensor:
+        tensor = self.memory(found.ne, backend, size=found.size)
+        tensor.loras = tuple((self._beside(a, backend), self._beside(b, backend)) for a, b in found.loras)
+        return tensor
+
+    def _beside(self, matrix: Weight, backend: int) -> Tensor:
+        """Return an adapter's matrix, which llama.cpp does not mark as a weight: it pulls nothing to its backend."""
+        return self.memory(matrix.ne, backend, weight=False, size=matrix.size)
 
     def memory(self, ne: Shape, backend: int, *, weight: bool = True, kind: int = F32, size: int = 0) -> Tensor:
         """Return a tensor that is there before the graph."""
@@ -131,7 +136,10 @@ class Builder:
         """Return the tokens' embeddings; those of a batch without tokens are an input too (build_inp_embd)."""
         table = self.outer("token_embd.weight", self.host)
         assert table is not None
-        cur = get_rows(table, self.input("tokens", self.n_tokens))
+        tokens = self.input("tokens", self.n_tokens)
+        cur = get_rows(table, tokens)
+        for a, b in table.loras:  # here a is a table of rows too
+            cur = binary(cur, unary(mul_mat(b, get_rows(a, tokens))))
         self.expand(cur)
         self.expand(self.input("embd", table.ne[0], self.n_tokens, kind=F32))
         if self.model.numbers.get("embedding_scale"):

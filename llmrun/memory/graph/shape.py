@@ -19,10 +19,16 @@ CELLS, WINDOW_CELLS = 1 << CELL_BITS, 1 << 2 * CELL_BITS
 
 
 class Weight(NamedTuple):
-    """A weight's dimensions, ne0 first, and its bytes."""
+    """A weight's dimensions, ne0 first, and its bytes; loras: of each adapter beside it the two matrices."""
 
     ne: Shape
     size: int
+    loras: tuple[tuple[Weight, Weight], ...] = ()
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What of it makes a difference to a graph: not its bytes."""
+        return self.ne, tuple((a.ne, b.ne) for a, b in self.loras)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

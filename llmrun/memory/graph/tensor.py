@@ -33,11 +33,12 @@ class Tensor:
 
     view_of: the tensor whose memory this one shows. backend: where memory that is there before the graph lies, or where
     the graph's builder insists on computing it. weight: it has such memory and pulls operations there.
-    seen: it is in a graph; children, views, slot and owned are the allocator's.
+    seen: it is in a graph; children, views, slot and owned are the allocator's. loras: of a weight, the two matrices of
+    each adapter beside it, in which the product with it goes on.
     """
 
     __slots__ = (
-        "backend", "children", "external", "input", "kind", "ne", "op", "output", "owned", "seen", "size",
+        "backend", "children", "external", "input", "kind", "loras", "ne", "op", "output", "owned", "seen", "size",
         "slot", "sources", "strided", "view_of", "views", "weight",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Tensor:
         self.external = self.weight = self.input = self.output = self.seen = False
         self.children = self.views = self.slot = 0
         self.owned = False
+        self.loras: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 def unary(a: Tensor) -> Tensor:
@@ -84,13 +86,19 @@ def plain(ne: Shape, *sources: Tensor, kind: int = F32) -> Tensor:
 
 
 def mul_mat(w: Tensor, x: Tensor) -> Tensor:
-    """A matrix by columns."""
-    return Tensor(Op.PLAIN, F32, (w.ne[1], x.ne[1], x.ne[2], x.ne[3]), (w, x))
+    """A matrix by columns, and what adapters add to it (llama-graph.cpp, build_lora_mm)."""
+    result = Tensor(Op.PLAIN, F32, (w.ne[1], x.ne[1], x.ne[2], x.ne[3]), (w, x))
+    for a, b in w.loras:
+        result = binary(result, unary(mul_mat(b, mul_mat(a, x))))
+    return result
 
 
 def mul_mat_id(w: Tensor, x: Tensor, ids: Tensor) -> Tensor:
-    """The matrices of the chosen experts by columns."""
-    return Tensor(Op.PLAIN, F32, (w.ne[1], ids.ne[0], x.ne[2], 1), (w, x, ids))
+    """The matrices of the chosen experts by columns, and what adapters add to them (build_lora_mm_id)."""
+    result = Tensor(Op.PLAIN, F32, (w.ne[1], ids.ne[0], x.ne[2], 1), (w, x, ids))
+    for a, b in w.loras:
+        result = binary(result, unary(mul_mat_id(b, mul_mat_id(a, x, ids), ids)))
+    return result
 
 
 def get_rows(a: Tensor, ids: Tensor) -> Tensor:

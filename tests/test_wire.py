@@ -1,4 +1,4 @@
-"""engine.protocol: messages to bytes and back, in whatever pieces they arrive."""
+"""engine.wire: messages to bytes and back, in whatever pieces they arrive."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llmrun import errors
 from llmrun.engine import protocol as p
+from llmrun.engine import wire
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
@@ -46,10 +47,10 @@ MESSAGES = st.one_of(
 
 @given(st.lists(MESSAGES, max_size=5), st.integers(1, 50))
 def test_messages_survive_the_wire_in_pieces_of_any_size(messages: list[p.Event], size: int) -> None:
-    wire = b"".join(map(p.encode, messages))
-    decoder, received = p.FrameDecoder(), []
-    for start in range(0, len(wire), size):
-        received += decoder.feed(wire[start : start + size])
+    data = b"".join(map(wire.encode, messages))
+    decoder, received = wire.FrameDecoder(), []
+    for start in range(0, len(data), size):
+        received += decoder.feed(data[start : start + size])
     assert received == messages
 
 
@@ -67,7 +68,7 @@ def test_messages_survive_the_wire_in_pieces_of_any_size(messages: list[p.Event]
 )
 def test_a_frame_that_is_none_is_an_engine_error(frame: bytes) -> None:
     with pytest.raises(errors.EngineError):
-        p.FrameDecoder().feed(frame)
+        wire.FrameDecoder().feed(frame)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +81,10 @@ def test_a_frame_that_is_none_is_an_engine_error(frame: bytes) -> None:
     ],
 )
 def test_an_error_crosses_the_wall_as_itself(error: errors.LLMRunError) -> None:
-    back = p.error_of(p.failure_of(error))
+    back = wire.error_of(wire.failure_of(error))
     assert (type(back), back.message, back.hint) == (type(error), error.message, error.hint)
 
 
 @pytest.mark.parametrize("kind", ["Nonsense", "ClassVar", "annotations", "__name__"])
 def test_an_error_of_unknown_kind_is_an_engine_error(kind: str) -> None:
-    assert type(p.error_of(p.Failed(kind, "m"))) is errors.EngineError
+    assert type(wire.error_of(p.Failed(kind, "m"))) is errors.EngineError

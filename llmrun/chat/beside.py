@@ -1,0 +1,54 @@
+"""What goes beside the next question: texts of files, and images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llmrun.attachment import Attachment, read_attachment
+from llmrun.errors import UsageError
+from llmrun.images import read_image
+
+
+@dataclass(slots=True)
+class Beside:
+    """Files that were named, until a question takes them along."""
+
+    images: list[str] = field(default_factory=list)
+    _texts: list[Attachment] = field(default_factory=list)
+
+    def attach(self, path: Path) -> Attachment:
+        """Attach a file of text; raises NotFoundError, or UsageError for what is no text, or too much."""
+        attachment = read_attachment(path)
+        self._texts.append(attachment)
+        return attachment
+
+    def show(self, path: Path) -> None:
+        """Let an image be seen; raises NotFoundError, or UsageError for what is none."""
+        self.images.append(read_image(path).path)
+
+    def question(self, text: str) -> str:
+        """Return a question with the texts that go with it."""
+        return "\n\n".join([text, *(attachment.introduced() for attachment in self._texts)])
+
+    def clear(self) -> None:
+        """Forget what was taken along."""
+        self.images.clear()
+        self._texts.clear()
+
+
+def unquoted_path(text: str) -> Path:
+    """Return the path that was typed, or dropped onto the terminal, which may put quotes or backslashes into it.
+
+    Raises UsageError where there is none.
+    """
+    stripped = text.strip()
+    if not stripped:
+        raise UsageError("there is no file named", "for example /file notes.txt")
+    typed = Path(stripped).expanduser()
+    if typed.exists():
+        return typed
+    if stripped[:1] in "\"'" and stripped[-1:] == stripped[:1]:
+        return Path(stripped[1:-1]).expanduser()
+    unescaped = Path(stripped.replace("\\ ", " ")).expanduser()
+    return unescaped if unescaped.exists() else typed

@@ -1,0 +1,34 @@
+"""Commands that put something beside the next question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmrun.chat.beside import unquoted_path
+from llmrun.chat.commands.command import Command
+from llmrun.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmrun.chat.talk import Talk
+
+
+def _file(talk: Talk, text: str) -> None:
+    attachment = talk.beside.attach(unquoted_path(text))
+    size = f"{len(attachment.text):,} characters"
+    talk.console.say(f"{attachment.name}, {size}: it goes with the next question")
+
+
+def _image(talk: Talk, text: str) -> None:
+    info = talk.model_info()
+    if not info.vision:
+        hint = "begin the chat with --projector auto, for a model that has one; llmrun show MODEL tells"
+        raise UsageError(f"{info.name} cannot see images: it was loaded without a projector", hint)
+    path = unquoted_path(text)
+    talk.beside.show(path)
+    talk.console.say(f"{path.name}: it is shown with the next question")
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("/file", "PATH", "attach a text file to the next question", _file, "path"),
+    Command("/image", "PATH", "show an image with the next question", _image, "path"),
+)

@@ -1,0 +1,46 @@
+"""What a chat needs of the world around it, to be handed in by who knows that world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmrun.engine.client import Engine
+    from llmrun.history.record import Summary
+
+
+def _no_lines() -> list[str]:
+    return []
+
+
+def _first_words(found: Sequence[Summary]) -> str:
+    return "\n".join(f"{summary.name or summary.id}  {summary.first}" for summary in found)
+
+
+def _unknown() -> None:
+    return None
+
+
+def _no_clipboard(_: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """choose: asks a question that one key answers; None where nobody is there to press it.
+
+    edit: lets a text be changed in the user's editor, and returns None where it was left as it was; None where there is
+    no editor. copy: puts a text into the clipboard. plan_lines: how the model runs, as lines to read. switch: loads
+    another model by its name in the place of the one that an engine holds, and returns the engine that holds it; raises
+    UsageError or NotFoundError for a name that means none, with the old engine as it was. listing: kept conversations
+    as lines to read. speed: tokens a second that the model is predicted to write.
+    """
+
+    choose: Callable[[str, Mapping[str, str]], str] | None = None
+    edit: Callable[[str], str | None] | None = None
+    copy: Callable[[str], None] = _no_clipboard
+    plan_lines: Callable[[], list[str]] = _no_lines
+    switch: Callable[[str, Engine], Engine] | None = None
+    speed: Callable[[], float | None] = _unknown
+    listing: Callable[[Sequence[Summary]], str] = _first_words

@@ -1,0 +1,150 @@
+"""What is kept of a chat: the words in a store, and the engine's memory of them in a vault, so that both come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from llmrun.chat.answering import Answered
+from llmrun.chat.conversation import Conversation
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Message
+from llmrun.history.record import Role, Saved, Setting, Summary, Turn
+from llmrun.history.store import Store
+from llmrun.report import usage_figures
+from llmrun.states import Vault
+
+_N_DROPPED, _SUMMARY = "n_dropped", "summary"  # among the settings of a kept conversation
+
+
+@dataclass(frozen=True, slots=True)
+class KeptModel:
+    """The model that answers. name: as the user said it; resolved: what that was; state_key: see `states.state_key`."""
+
+    name: str
+    resolved: str | None
+    state_key: str | None
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps one conversation after the other. vault: None where no state is kept; model: asked whenever it matters.
+
+    is_kept: whether any of it is there after the chat.
+    """
+
+    store: Store
+    vault: Vault | None
+    model: Callable[[], KeptModel]
+    is_kept: bool = True
+    id: str | None = None
+    _turns: list[Turn] = field(default_factory=list)
+    _system: str | None = None
+    _settings: dict[str, Setting] = field(default_factory=dict)
+    _model: str = ""
+
+    def answered(self, conversation: Conversation, answered: Answered) -> None:
+        """Keep the last question and its answer; what was said before, if that has changed since."""
+        *before, question, answer = conversation.turns
+        said = (_turn(question), self._answer_turn(answer, answered))
+        self._begin(conversation)
+        assert self.id is not None
+        if len(self._turns) > len(before):  # asked again
+            del self._turns[len(before) :]
+            self._turns += said
+            self.store.replace_turns(self.id, tuple(self._turns))
+        else:
+            self._turns += said
+            self.store.add(self.id, *said)
+        self._keep_rest(conversation)
+
+    def rewritten(self, conversation: Conversation) -> None:
+        """Keep that turns were taken back, or the system message is another one."""
+        if self.id is None:
+            return
+        if len(self._turns) > len(conversation.turns):
+            del self._turns[len(conversation.turns) :]
+            self.store.replace_turns(self.id, tuple(self._turns))
+        self._keep_rest(conversation)
+
+    def begin_anew(self) -> None:
+        """Let the next answer begin another conversation; this one stays as it is."""
+        self.id, self._turns, self._system, self._settings = None, [], None, {}
+
+    def name(self, name: str, conversation: Conversation) -> None:
+        """Give the conversation a name to find it by; raises UsageError for one that is taken or can be none."""
+        self._begin(conversation)
+        assert self.id is not None
+        self.store.rename(self.id, name)
+
+    def take_up(self, saved: Saved) -> Conversation:
+        """Go on with a kept conversation, and return it."""
+        self.id, self._turns, self._model = saved.id, list(saved.turns), saved.model
+        self._system, self._settings = saved.system, dict(saved.settings)
+        conversation = Conversation(saved.system)
+        conversation.recall([_message(turn) for turn in saved.turns])
+        n_dropped, summary = saved.settings.get(_N_DROPPED), saved.settings.get(_SUMMARY)
+        if isinstance(n_dropped, int) and 0 <= n_dropped <= len(saved.turns):
+            conversation.n_dropped = n_dropped
+            conversation.summary = summary if isinstance(summary, str) else None
+        return conversation
+
+    def saved(self) -> Saved | None:
+        """Return what is kept of the conversation, None where that is nothing yet."""
+        return self.store.find(self.id) if self.id is not None and self._turns else None
+
+    def kept(self, limit: int) -> tuple[Summary, ...]:
+        """Return the conversations that are kept, the last one first."""
+        return self.store.list(limit)
+
+    def keep_state(self, engine: Engine) -> None:
+        """Keep what the engine has in memory of the conversation, if it is one that can be taken up again."""
+        if self.vault is not None and self.id is not None and self._turns and not engine.has_ended:
+            self.vault.keep(engine, self.id, self.model().state_key)
+
+    def restore_state(self, engine: Engine) -> int:
+        """Give the engine back what it had in memory of the conversation; returns tokens, 0 where it has to read."""
+        if self.vault is None or self.id is None:
+            return 0
+        return self.vault.restore(engine, self.id, self.model().state_key)
+
+    def _begin(self, conversation: Conversation) -> None:
+        if self.id is not None:
+            return
+        model = self.model()
+        self.id = self.store.begin(model.name, conversation.system, model.resolved)
+        self._system, self._model = conversation.system, model.name
+
+    def _keep_rest(self, conversation: Conversation) -> None:
+        """Keep what stands beside the turns, where it has changed."""
+        assert self.id is not None
+        if conversation.system != self._system:
+            self._system = conversation.system
+            self.store.set_system(self.id, self._system)
+        settings: dict[str, Setting] = {}
+        if conversation.n_dropped:
+            settings = {_N_DROPPED: conversation.n_dropped, _SUMMARY: conversation.summary}
+        if settings != self._settings:
+            self._settings = settings
+            self.store.set_settings(self.id, settings)
+        model = self.model()
+        if model.name != self._model:
+            self._model = model.name
+            self.store.set_model(self.id, model.name, model.resolved)
+
+    def _answer_turn(self, message: Message, answered: Answered) -> Turn:
+        return replace(
+            _turn(message),
+            model=self.model().name,
+            finish_reason=answered.finish_reason,
+            usage=usage_figures(answered.usage),
+        )
+
+
+def _turn(message: Message) -> Turn:
+    role: Role = "assistant" if message.role == "assistant" else "user"
+    return Turn(role, message.content, message.thoughts, message.images)
+
+
+def _message(turn: Turn) -> Message:
+    return Message(turn.role, turn.content, turn.thoughts, turn.images)

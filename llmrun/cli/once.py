@@ -1,0 +1,78 @@
+"""The command `run`: a question, answered once or many times, and nothing else on stdout."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from llmrun import pipeline
+from llmrun.chat.answering import Answered, stream_answer
+from llmrun.chat.lines import clean_text
+from llmrun.cli.asking import Asking, cut_off, read_question, seeded
+from llmrun.cli.prompting import Chosen
+from llmrun.cli.running import RunningModel, Wish, info_of, settled, tell_times
+from llmrun.console import Console
+from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Generate, Message
+from llmrun.models import check_meant
+from llmrun.reference import parse_reference
+from llmrun.report import ending_note, usage_figures
+
+
+def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | None = None) -> None:
+    """Answer one question, from the command line, a pipe, files, or all of them; once, or many times.
+
+    chosen: the prompt by name that it is put into.
+    """
+    console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
+    check_meant(parse_reference(wish.model, pipeline.hub_address()))  # a typo is answered before a pipe is waited for
+    question = read_question(prompt, asking.file, chosen)
+    model = RunningModel(wish, console)
+    with model.start() as engine:
+        settings = settled(wish, model, engine, console)
+        if asking.answers > 1 and settings.sampling.temperature <= 0:
+            console.say("note: at temperature 0 all answers are the same; --temp 0.8 draws others")
+        system = (Message("system", clean_text(wish.system)),) if wish.system else ()
+        messages = (*system, Message("user", question, images=wish.images))
+        answers: list[Answered] = []
+        for sampling in seeded(settings.sampling, asking.answers, lambda: answers[-1].usage):
+            if answers and not wish.json:
+                console.answer("\n")
+            request = Generate(
+                messages,
+                sampling,
+                settings.max_tokens,
+                settings.stop,
+                grammar=settings.grammar,
+                variables=settings.thinking.variables,
+            )
+            answers.append(_answer_once(engine, request, console, as_json=wish.json))
+            model.answered(answers[-1].usage)
+            if answers[-1].finish_reason == "cancelled":
+                raise KeyboardInterrupt
+    cut = [cut_off(answered.finish_reason, answered.usage) for answered in answers] if wish.grammar else []
+    if error := next(filter(None, cut), None):
+        raise error
+
+
+def _answer_once(engine: Engine, request: Generate, console: Console, *, as_json: bool) -> Answered:
+    """Answer, print what there is to print of it, and return it."""
+    try:
+        answered = stream_answer(engine, request, console, show=not as_json)
+    finally:
+        console.end_answer()
+    if as_json:
+        console.data(
+            {
+                "model": info_of(engine).name,
+                "answer": answered.text,
+                "thoughts": answered.thoughts,
+                "finish_reason": answered.finish_reason,
+                "usage": usage_figures(answered.usage),
+                "sampling": asdict(request.sampling) | {"seed": answered.usage.seed},
+            }
+        )
+    tell_times(engine, answered.usage, console)
+    note = ending_note(answered.finish_reason)
+    if note and answered.finish_reason == "context":
+        console.notice(f"({note})")
+    return answered

@@ -1,0 +1,257 @@
+"""A conversation with a loaded model, for programs: questions in, chunks or whole answers out.
+
+Knows the engine and what has been said; prints nothing, and drops nothing of a conversation on its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from llmrun.engine.protocol import Chunk, FinishReason, Generate, Message, ModelInfo, PrefillProgress, Usage
+from llmrun.errors import EngineError, UsageError
+from llmrun.library.model_plan import ModelPlan
+from llmrun.library.options import AnswerOptions, AnswerWish, check_names
+from llmrun.report import usage_figures
+from llmrun.thinking import ThinkingChoice, choose_thinking
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from llmrun.pipeline import Started
+
+_ROLES = ("system", "user", "assistant")
+AnyMessage = Message | Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer; `str()` of it is its text.
+
+    finish_reason: "stop", or "length" after max_tokens, "context" where that is full, "cancelled". thoughts: what the
+    model thought before it answered.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    thoughts: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Chat:
+    """A loaded model and a conversation with it, as `llmrun.load` returns it; `close` it, or use it in a `with`.
+
+    An answer that raises leaves the conversation as it was; of one that is ended early, what was written stays in it.
+    Nothing is ever dropped from a conversation: one that is longer than the context raises ContextOverflowError, and
+    `clear` or a shorter `messages` makes room.
+
+    The model is in a process of its own, so many chats can be open at once. One chat is for one thread at a time:
+    threads that share it need a lock around each whole answer.
+
+        >>> import llmrun
+        >>> chat = llmrun.load("guide", temperature=0)
+        >>> chat.system = "you are a friendly guide"
+        >>> print(chat.ask("can i run a model without a gpu?", max_tokens=6))
+        CPU-only running works
+        >>> [message.role for message in chat.messages]
+        ['user', 'assistant']
+        >>> chat.stats["completion_tokens"]
+        6
+        >>> chat.close()
+    """
+
+    def __init__(self, model: str, started: Started, wish: AnswerWish, system: str | None = None) -> None:
+        """Chats are made by `llmrun.load`."""
+        self.system = system
+        self._plan = ModelPlan(model, started.planned)
+        self._started, self._wish = started, wish
+        self._messages: tuple[Message, ...] = ()
+        self._turn: _Turn | None = None
+        self._usage: Usage | None = None
+        self._closed = False
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._messages)} messages"
+        return f"<Chat with {self._plan.model}, {self._plan.quant}, {state}>"
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What has been said, without the system message; can be set."""
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: Iterable[AnyMessage]) -> None:
+        """Go on with another conversation; raises UsageError for a message that cannot be one."""
+        self._messages = tuple(map(_message, messages))
+        if self._turn is not None:
+            self._turn.is_over = True  # what is still being written belongs to the conversation before
+
+    @property
+    def plan(self) -> ModelPlan:
+        """How the model is run, and why so."""
+        return self._plan
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model as it was loaded: its name, its size, its context in tokens."""
+        info = self._started.engine.info
+        assert info is not None  # pipeline.start returns loaded engines
+        return info
+
+    @property
+    def thinking(self) -> ThinkingChoice:
+        """How the model thinks unless a question says otherwise; UsageError where it cannot as was wished."""
+        return self._thinking(self._wish.think)
+
+    @property
+    def stats(self) -> dict[str, int | float | None]:
+        """Tokens, seconds and tokens a second of the last answer, as `llmrun run --json` tells them; {} before it."""
+        return {} if self._usage is None else usage_figures(self._usage)
+
+    def stream(self, text: str, **how: Unpack[AnswerOptions]) -> Generator[Chunk, None, None]:
+        """Ask, and yield the answer as it comes; the last chunk has the finish reason and the usage.
+
+        how: see AnswerOptions. Leaving the loop, or `close` of what this returns, ends the answer within a token; so
+        does asking anew. Raises ContextOverflowError for a conversation that is too long, WorkerDiedError or
+        EngineError where the engine fails, UsageError for options that make no sense.
+        """
+        return self._answer(_Turn(Message("user", text)), self._wished("stream", how))
+
+    def ask(self, text: str, **how: Unpack[AnswerOptions]) -> Reply:
+        """Ask, and return the whole answer; how, and what it raises: see `stream`."""
+        return _whole(self._answer(_Turn(Message("user", text)), self._wished("ask", how)))
+
+    def generate(self, messages: Iterable[AnyMessage], **how: Unpack[AnswerOptions]) -> Generator[Chunk, None, None]:
+        """Yield the answer to a conversation that is kept elsewhere; `messages` and `system` have no part in it.
+
+        messages: Message, or {"role": ..., "content": ...}. Where it begins as the last one did, that is not read
+        again. how, and what it raises: see `stream`.
+        """
+        conversation = tuple(map(_message, messages))
+        return self._answer(_Turn(None), self._wished("generate", how), conversation)
+
+    def clear(self) -> None:
+        """Forget what has been said; the system message stays."""
+        self.messages = ()
+
+    def close(self) -> None:
+        """End the model's process, and free its memory."""
+        self._closed = True
+        self._started.engine.close()
+
+    def _wished(self, function: str, how: AnswerOptions) -> AnswerWish:
+        check_names(f"Chat.{function}", how, AnswerOptions)
+        if self._closed:
+            raise UsageError("the chat is closed", "llmrun.load(...) opens another")
+        return self._wish.changed(how)
+
+    def _answer(
+        self, turn: _Turn, wish: AnswerWish, conversation: tuple[Message, ...] = ()
+    ) -> Generator[Chunk, None, None]:
+        self._end_turn()
+        self._turn = turn
+        answer = self._started.engine.answer(self._request(turn, wish, conversation))
+        try:
+            for event in answer:
+                if isinstance(event, PrefillProgress):
+                    continue
+                (turn.thoughts if event.thought else turn.written).append(event.text)
+                if event.finish_reason is not None:
+                    for _ in answer:  # the engine has one more word to say, and nobody need come back for it
+                        pass
+                    self._finish(turn, event.usage)
+                yield event
+                if turn.is_over and event.finish_reason is None:
+                    return  # something else was asked meanwhile
+        except GeneratorExit:
+            if not turn.is_over:
+                self._end_turn()
+            raise
+        except BaseException:
+            turn.is_over = True
+            raise
+        finally:
+            with contextlib.suppress(EngineError):  # whoever asks next is told
+                answer.abandon()
+
+    def _request(self, turn: _Turn, wish: AnswerWish, conversation: tuple[Message, ...]) -> Generate:
+        if turn.question is not None:
+            first = (Message("system", self.system),) if self.system else ()
+            conversation = (*first, *self._messages, turn.question)
+        return Generate(
+            conversation,
+            wish.chosen(self.info.sampling),
+            wish.max_tokens,
+            wish.stop,
+            variables=self._thinking(wish.think).variables,
+        )
+
+    def _thinking(self, think: str | None) -> ThinkingChoice:
+        info = self.info
+        return choose_thinking(think, info.thinking, info.name, self._started.plan.decode)
+
+    def _finish(self, turn: _Turn, usage: Usage | None) -> None:
+        self._usage = usage
+        if usage is not None:
+            self._started.record(usage)
+        turn.is_over = True
+        self._messages += turn.messages
+
+    def _end_turn(self) -> None:
+        """End a turn that was left: what was written of its answer stays."""
+        turn = self._turn
+        if turn is not None and not turn.is_over:
+            turn.is_over = True
+            self._messages += turn.messages if any(turn.written) else ()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A question, None where the conversation is kept elsewhere, and what has been written of its answer."""
+
+    question: Message | None
+    written: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    is_over: bool = False
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        if self.question is None:
+            return ()
+        return self.question, Message("assistant", "".join(self.written), "".join(self.thoughts))
+
+
+def _whole(answer: Iterable[Chunk]) -> Reply:
+    chunks = list(answer)
+    last = chunks[-1] if chunks else None
+    if last is None or last.finish_reason is None or last.usage is None:
+        raise EngineError("the engine ended an answer without saying why")
+    thoughts, text = ("".join(chunk.text for chunk in chunks if chunk.thought == kind) for kind in (True, False))
+    return Reply(text, last.finish_reason, last.usage, thoughts)
+
+
+def _message(message: AnyMessage) -> Message:
+    """Return a message as the engine takes it; raises UsageError for a role or a key there is not."""
+    if isinstance(message, Mapping):
+        if message.keys() != {"role", "content"}:
+            raise UsageError(
+                f"a message has {', '.join(map(str, message)) or 'nothing'}, and must have role and content"
+            )
+        message = Message(message["role"], message["content"])
+    if message.role not in _ROLES:
+        raise UsageError(f"a message's role is {message.role!r}, and must be one of {', '.join(_ROLES)}")
+    return message

@@ -1,0 +1,287 @@
+"""The vault: states of conversations, so that one that is resumed need not be read again.
+
+A file for each conversation, in a folder of the user's cache that only they may enter. Bounded; what was used longest
+ago goes first. Nothing here is ever needed: whatever is missing, stale, damaged or not as private as it was made is
+read again, and what cannot be kept is not kept.
+
+A file is a page with a header, then what the engine wrote. The header has the sha256 of the rest, which the engine
+looks at in the very memory that llama.cpp then reads: a sum made here, of a file that is opened again there, would be
+the sum of another reading, and would cost the time twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from llmrun.engine.build import engine_id
+from llmrun.engine.client import Engine
+from llmrun.errors import LLMRunError
+from llmrun.folders import states_folder
+from llmrun.settings import RunSettings
+
+# All states together: at most MOST_BYTES (2 GiB hold four conversations of 4,000 tokens with a 0.6B model at f16), and
+# no more than this part of what would be free on the disk without them.
+MOST_BYTES = 2 << 30
+MOST_OF_DISK = 1 / 20
+
+HEADER_BYTES = 4096
+_MAGIC = "llmrun state 1"
+_SUFFIX, _PART_SUFFIX = ".state", ".part"
+_ABANDONED_SECONDS = 3600.0  # a file that was begun so long ago, and never finished, is nobody's
+
+# What changes neither the state's form nor, beyond the rounding that another batch size makes as well, its content.
+_NO_MATTER = frozenset(
+    [
+        "n_outputs_max",
+        "n_batch",
+        "n_ubatch",
+        "n_gpu_layers",
+        "tensor_split",
+        "cpu_experts",
+        "load_mode",
+        "repack",
+        "n_threads",
+        "n_threads_batch",
+    ]
+)
+
+
+def state_key(files: Iterable[Path], settings: RunSettings) -> str | None:
+    """Name what a state can be used with: these files, this engine, these settings. None where a file is gone.
+
+    files: all that what is in memory depends on: every part of the model, adapters, projector. A file is told from
+    another by device, inode, size and both its times, as git does (gitformat-index): no program sets the time of the
+    last change of an inode, so that writing into it, or another in its place, is noticed without reading gigabytes.
+    """
+    settled = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in _NO_MATTER}
+    try:
+        identities = [_identity(path) for path in files]
+    except OSError:
+        return None
+    about = {"engine": engine_id(), "files": identities, "settings": repr(sorted(settled.items()))}
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a state file says of itself.
+
+    conversation: sha256 of its id. size: bytes behind the header, of which sha256 is the sum.
+    """
+
+    key: str
+    conversation: str
+    n_tokens: int
+    size: int
+    sha256: str
+
+    def encode(self) -> bytes:
+        """Return the header's bytes, HEADER_BYTES of them."""
+        return f"{_MAGIC}\n{json.dumps(asdict(self))}\n".encode().ljust(HEADER_BYTES, b"\0")
+
+
+def parse_header(data: bytes) -> Header | None:
+    """Return the header that a file begins with; None where it begins otherwise."""
+    magic, _, rest = data.partition(b"\n")
+    try:
+        found = json.loads(rest.partition(b"\n")[0])
+        header = Header(**found)
+    except (ValueError, TypeError):
+        return None
+    texts = all(isinstance(text, str) for text in (header.key, header.conversation, header.sha256))
+    numbers = all(type(number) is int and number > 0 for number in (header.n_tokens, header.size))
+    return header if magic == _MAGIC.encode() and texts and numbers else None
+
+
+def allowance(free: int, held: int, most: int = MOST_BYTES) -> int:
+    """Return how many bytes all states may take, where so many are free on the disk and are held by states."""
+    return min(most, int((free + held) * MOST_OF_DISK))
+
+
+def choose_victims(sizes: Mapping[str, int], by_age: Sequence[str], most: int) -> list[str]:
+    """Return which states must go so that the rest takes at most so many bytes: the first of `by_age`, oldest first."""
+    held = sum(sizes.values())
+    victims = []
+    for name in by_age:
+        if held <= most:
+            break
+        victims.append(name)
+        held -= sizes[name]
+    return victims
+
+
+class Vault:
+    """The states of one user's conversations. folder: None is the user's own; most: bytes, all together."""
+
+    def __init__(self, folder: Path | None = None, most: int = MOST_BYTES) -> None:
+        self.folder = folder or states_folder()
+        self._most = most
+
+    def keep(self, engine: Engine, conversation: str, key: str | None) -> int:
+        """Keep what an engine holds in memory for a conversation; return how many tokens, 0 where nothing was kept.
+
+        key: `state_key`'s; None keeps nothing. Takes about a second for each GiB. Never raises for want of anything.
+        """
+        if key is None or not self._enter(make=True):
+            return 0
+        part = self._begin(conversation)
+        if part is None:
+            return 0
+        try:
+            return self._fill(part, engine, conversation, key)
+        except (OSError, LLMRunError):
+            return 0
+        finally:
+            part.unlink(missing_ok=True)
+
+    def restore(self, engine: Engine, conversation: str, key: str | None) -> int:
+        """Give an engine back what was kept of a conversation; return how many tokens it now holds, 0 for none.
+
+        A file that is not whole, or not private, is removed. Raises what the worker's death raises: the state is then
+        removed too, so that it is not the next worker's death.
+        """
+        path = self._path(conversation)
+        if key is None or not self._enter():
+            return 0
+        header = self._read_header(path)
+        if header is None:
+            self.forget(conversation)
+            return 0
+        if header.key != key or header.conversation != _digest(conversation):
+            return 0
+        n_tokens = 0
+        try:
+            n_tokens = engine.restore_state(path, HEADER_BYTES, header.size, header.sha256)
+        finally:
+            if n_tokens == 0:
+                self.forget(conversation)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used now: others go first
+        return n_tokens
+
+    def forget(self, conversation: str) -> None:
+        """Remove what was kept of a conversation."""
+        if self._enter():
+            _remove(self._path(conversation))
+
+    def clear(self) -> None:
+        """Remove all states."""
+        if self._enter():
+            for path in self.folder.glob(f"*{_SUFFIX}"):
+                _remove(path)
+
+    def held(self) -> int:
+        """Return how many bytes the states take."""
+        return sum(self._states().values()) if self._enter() else 0
+
+    def _begin(self, conversation: str) -> Path | None:
+        """Make the empty file that the worker fills: new, the user's alone, and nobody's link."""
+        path = self.folder / f"{_digest(conversation)[:32]}-{secrets.token_hex(8)}{_PART_SUFFIX}"
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
+        except OSError:
+            return None
+        return path
+
+    def _fill(self, part: Path, engine: Engine, conversation: str, key: str) -> int:
+        most = self._allowance()
+        self._evict(most)  # first, so that old states and the new one together are never twice what is allowed
+        saved = engine.save_state(part, HEADER_BYTES, most - HEADER_BYTES)
+        if saved.n_tokens == 0:
+            return 0
+        header = Header(key, _digest(conversation), saved.n_tokens, saved.size, saved.sha256)
+        with part.open("r+b") as file:
+            file.write(header.encode())
+        part.replace(self._path(conversation))
+        self._evict(most)
+        return saved.n_tokens
+
+    def _allowance(self) -> int:
+        return allowance(shutil.disk_usage(self.folder).free, sum(self._states().values()), self._most)
+
+    def _evict(self, most: int) -> None:
+        states = self._states()
+        for name in choose_victims(states, list(states), most):
+            _remove(self.folder / name)
+        for path in self.folder.glob(f"*{_PART_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
+
+    def _states(self) -> dict[str, int]:
+        """Return the files' sizes by name, the one that was used longest ago first."""
+        found = sorted(_seen(self.folder))
+        return {name: size for _, name, size in found}
+
+    def _path(self, conversation: str) -> Path:
+        """Where a conversation's state lies: no name that anybody gave is part of a path."""
+        return self.folder / f"{_digest(conversation)[:32]}{_SUFFIX}"
+
+    def _enter(self, *, make: bool = False) -> bool:
+        """Whether the folder is there and only its owner's, which it is made where it can be."""
+        try:
+            if make:
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    self.folder.mkdir(mode=0o700)
+            found = self.folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or not _is_ours(found):
+                return False
+            if os.name == "posix" and stat.S_IMODE(found.st_mode) != 0o700:
+                self.folder.chmod(0o700)
+        except OSError:
+            return False
+        return True
+
+    def _read_header(self, path: Path) -> Header | None:
+        """Return a file's header, if the file is one that we made, and whole."""
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        try:
+            with os.fdopen(os.open(path, flags), "rb") as file:
+                found = os.fstat(file.fileno())
+                header = parse_header(file.read(HEADER_BYTES)) if _is_private_file(found) else None
+        except OSError:
+            return None
+        return header if header is not None and HEADER_BYTES + header.size == found.st_size else None
+
+
+def _seen(folder: Path) -> Iterator[tuple[int, str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_SUFFIX):
+                with contextlib.suppress(OSError):  # another process removed it
+                    found = entry.stat(follow_symlinks=False)
+                    yield found.st_mtime_ns, entry.name, found.st_size
+
+
+def _is_private_file(found: os.stat_result) -> bool:
+    is_private = os.name != "posix" or (stat.S_IMODE(found.st_mode) & 0o077 == 0 and found.st_nlink == 1)
+    return stat.S_ISREG(found.st_mode) and _is_ours(found) and is_private
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return os.name != "posix" or found.st_uid == os.geteuid()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _digest(conversation: str) -> str:
+    return hashlib.sha256(conversation.encode("utf-8", "backslashreplace")).hexdigest()
