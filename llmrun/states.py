@@ -135,7 +135,8 @@ class Vault:
     def keep(self, engine: Engine, conversation: str, key: str | None) -> int:
         """Keep what an engine holds in memory for a conversation; return how many tokens, 0 where nothing was kept.
 
-        key: `state_key`'s; None keeps nothing. Takes about a second for each GiB. Never raises for want of anything.
+        key: `state_key`'s; None keeps nothing. Takes some seconds for each GiB, so it is for the end of a chat, not of a
+        turn. Never raises for want of anything.
         """
         if key is None or not self._enter(make=True):
             return 0

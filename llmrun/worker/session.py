@@ -22,7 +22,7 @@ from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryE
 from llmrun.settings import MAX_N_CTX
 from llmrun.worker import state
 from llmrun.worker.llama import CancelFlag, Context
-from llmrun.worker.overlap import common_prefix, find_moves
+from llmrun.worker.overlap import common_prefix, find_moves, least_stretch
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import Sampler
 from llmrun.worker.streaming import StreamingText
@@ -160,7 +160,8 @@ class Session:
         if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
             self._forget()
         start = common_prefix(self._past, prompt[:-1])
-        moves = find_moves(self._past, prompt[:-1], start) if shift and self._context.can_move else []
+        least = least_stretch(self._context.n_ctx)
+        moves = find_moves(self._past, prompt[:-1], start, least) if shift and self._context.can_move else []
         for move in moves:
             self._context.move(move.old, move.new, move.n_tokens)
         n_kept = moves[-1].new + moves[-1].n_tokens if moves else start
