@@ -28,7 +28,7 @@ from llmrun.thinking import Variables
 from llmrun.worker import state
 from llmrun.worker.grammar import AnswerGrammar
 from llmrun.worker.llama import CancelFlag, Context
-from llmrun.worker.overlap import common_prefix, find_moves
+from llmrun.worker.overlap import common_prefix, find_moves, least_stretch
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.reasoning import Span
 from llmrun.worker.sampling import Sampler
@@ -191,14 +191,15 @@ class Session:
     def _reuse(self, prompt: Sequence[int], *, shift: bool) -> int:
         """Keep the longest common prefix in memory; the last token is always read again, for its logits.
 
-        shift: where something was dropped from the prompt, what came after it is kept too and moved up; not with images,
-        of which only a whole one can be kept.
+        shift: where something was dropped from the prompt, what came after it is kept too and moved up; not where there
+        are images, of which only whole ones can be kept.
         """
         if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
             self._forget()
         start = common_prefix(self._past, prompt[:-1])
-        movable = shift and self._context.can_move and min(*self._past, *prompt, 0) >= 0
-        moves = find_moves(self._past, prompt[:-1], start) if movable else []
+        movable = shift and self._context.can_move and min(*self._past, *prompt) >= 0
+        least = least_stretch(self._context.n_ctx)
+        moves = find_moves(self._past, prompt[:-1], start, least) if movable else []
         for move in moves:
             self._context.move(move.old, move.new, move.n_tokens)
         n_kept = moves[-1].new + moves[-1].n_tokens if moves else start
