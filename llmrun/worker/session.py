@@ -197,7 +197,7 @@ class Session:
         if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
             self._forget()
         start = common_prefix(self._past, prompt[:-1])
-        movable = shift and self._context.can_move and min(*self._past, *prompt) >= 0
+        movable = shift and self._context.can_move and all(token >= 0 for token in (*self._past, *prompt))
         least = least_stretch(self._context.n_ctx)
         moves = find_moves(self._past, prompt[:-1], start, least) if movable else []
         for move in moves:
