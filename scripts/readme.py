@@ -40,6 +40,7 @@ from llmrun.units import format_count
 from llmrun.variant import ModelFile, RemoteFile, Variant
 from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
+from scripts.recording import recorded_session
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -202,6 +203,7 @@ _PIECES: dict[str, Callable[[], str]] = {
     "policies": _policies,
     "estimate": _estimate,
     "session": _session,
+    "recorded": lambda: _fenced(recorded_session()),
     "/help": lambda: _fenced(help_text()),
     "names": _names,
     "exit codes": _exit_codes,
