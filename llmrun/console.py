@@ -39,6 +39,19 @@ class AnswerStyle:
     thoughts: Literal["show", "fold", "hide"] = "fold"
 
 
+def wrapped(text: str, width: int) -> str:
+    """Return a text whose lines are broken between words where they are too long for a terminal."""
+    import textwrap
+
+    lines = text.split("\n")
+    if all(len(line) <= width for line in lines):
+        return text
+    wrap = textwrap.TextWrapper(
+        width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False, drop_whitespace=True
+    )
+    return "\n".join(row for line in lines for row in (wrap.wrap(line) if len(line) > width else [line]))
+
+
 class Console:
     """Prints. quiet: no talk but errors; verbose: the engine's log as well.
 
@@ -186,7 +199,7 @@ class Console:
 
     def _line(self, text: str) -> None:
         self._leave_line()
-        self._write(self._err, text + "\n")
+        self._write(self._err, (wrapped(text, _width()) if self._err.isatty() else text) + "\n")
 
     def _leave_line(self) -> None:
         """Go to a line of the terminal that no answer is in."""

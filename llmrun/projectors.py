@@ -20,7 +20,7 @@ from llmrun.gguf.projector import Projector, check_projector, parse_projector
 from llmrun.gguf.source import read_header
 from llmrun.hub.headers import HeaderReader
 from llmrun.memory.engine_memory import ProjectorMemory
-from llmrun.memory.projector import estimate_projector
+from llmrun.memory.projector import estimate_projector, with_largest_image
 from llmrun.settings import RunSettings
 from llmrun.variant import ModelFile, quant_in_name
 
@@ -81,7 +81,8 @@ class Sight:
                 devices=() if device is None else (device,), n_gpu_layers=0 if device is None else None
             )
             try:
-                return standby.ask_projector(encode_header(header), header.file_size, settings)
+                found = standby.ask_projector(encode_header(header), header.file_size, settings)
+                return with_largest_image(self.projector, found)
             except GGUFError as error:
                 raise GGUFError(f"{self._name} cannot be used: {error.message}", error.hint) from error
             except EngineError as error:

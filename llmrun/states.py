@@ -101,7 +101,7 @@ def parse_header(data: bytes) -> Header | None:
     try:
         found = json.loads(rest.partition(b"\n")[0])
         header = Header(**found)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):  # the last: a page of brackets
         return None
     texts = all(isinstance(text, str) for text in (header.key, header.conversation, header.sha256))
     numbers = all(type(number) is int and number > 0 for number in (header.n_tokens, header.size))
@@ -135,7 +135,8 @@ class Vault:
     def keep(self, engine: Engine, conversation: str, key: str | None) -> int:
         """Keep what an engine holds in memory for a conversation; return how many tokens, 0 where nothing was kept.
 
-        key: `state_key`'s; None keeps nothing. Takes about a second for each GiB. Never raises for want of anything.
+        key: `state_key`'s; None keeps nothing. Takes some seconds for each GiB, so it is for the end of a chat and not
+        a turn. Never raises for want of anything.
         """
         if key is None or not self._enter(make=True):
             return 0

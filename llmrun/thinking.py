@@ -42,6 +42,11 @@ class Thinking:
         return tuple(word for word in WISHES if word in self.choices)
 
     @property
+    def least(self) -> Variables:
+        """What makes it think as little as it can, for what need not be thought over."""
+        return next((self.choices[word] for word in ("off", "low") if word in self.choices), {})
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """The template's own names for what the words set."""
         return tuple(sorted({name for settings in self.choices.values() for name in settings}))
@@ -66,13 +71,13 @@ def choose_thinking(wish: str | None, thinking: Thinking, model: str, speed: flo
         return ThinkingChoice(wish, wished_variables(wish, thinking, model))
     if not thinking.can_think or thinking.default == "off" or speed is None or speed >= ENOUGH_SPEED:
         return ThinkingChoice(thinking.default)
-    wait = f"{format_seconds(THOUGHT_TOKENS / speed)} before an answer"
+    wait = format_seconds(THOUGHT_TOKENS / speed)
     for word in ("off", "low"):
         if word == thinking.default:
             break
         if word in thinking.choices:
             return ThinkingChoice(word, thinking.choices[word], _less_notice(word, wait, thinking))
-    return ThinkingChoice(thinking.default, notice=f"this model may think for about {wait}")
+    return ThinkingChoice(thinking.default, notice=f"this model may think for about {wait} before an answer")
 
 
 def wished_variables(wish: str, thinking: Thinking, model: str) -> Variables:
@@ -82,22 +87,18 @@ def wished_variables(wish: str, thinking: Thinking, model: str) -> Variables:
     if wish in thinking.choices:
         return thinking.choices[wish]
     if thinking.choices:
-        names = " and ".join(thinking.variables)
         raise UsageError(
-            f"{model} cannot be set to --think {wish}: its chat template has only {names}",
+            f"--think {wish}: the template of {model} has only {' and '.join(thinking.variables)}",
             f"it knows --think {_listed(thinking.words)}",
         )
-    what = "always thinks as it was trained to" if thinking.can_think else "does not think"
-    raise UsageError(
-        f"{model} {what}: its chat template has no enable_thinking and no reasoning_effort to set",
-        "leave --think out",
-    )
+    what = "always thinks" if thinking.can_think else "does not think"
+    raise UsageError(f"{model} {what}: no enable_thinking or reasoning_effort in its template", "leave --think out")
 
 
 def _less_notice(word: str, wait: str, thinking: Thinking) -> str:
-    what = "thinking is off" if word == "off" else f"thinking is {word}"
     more = "on" if "on" in thinking.choices else thinking.default
-    return f"{what}: it would take about {wait}; --think {more} for all of it"
+    what = "off: it" if word == "off" else f"{word}: more"
+    return f"thinking is {what} would take about {wait} an answer (--think {more})"
 
 
 def _listed(words: tuple[str, ...]) -> str:

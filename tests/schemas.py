@@ -74,7 +74,8 @@ def _objects(draw: st.DrawFn, inner: st.SearchStrategy[Any]) -> dict[str, Any]:
     if properties and draw(st.booleans()):
         found["required"] = draw(st.lists(st.sampled_from(sorted(properties)), unique=True))
     if draw(st.booleans()):
-        found["additionalProperties"] = draw(st.just(False) | st.just(True) | inner)
+        others: st.SearchStrategy[Any] = st.booleans()
+        found["additionalProperties"] = draw(others | inner)
     return found
 
 

@@ -208,7 +208,11 @@ def test_a_damaged_file_is_set_aside_with_a_note(here: Here, ids: list[str], pat
     done = here("history")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("note: the kept conversations could not be read, and lie in ")
-    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+    (aside,) = path.parent.glob("*.damaged-*")
+    assert here("history", "rm", "--all", "--yes").stderr.splitlines() == [
+        "removed: 0 conversations",
+        f"note: older ones, which could not be read, are still in {aside}",
+    ]
 
 
 def test_an_option_before_its_command_is_told_where_it_goes(here: Here) -> None:

@@ -28,14 +28,20 @@ from llmrun.gguf.source import read_header
 from llmrun.images import MAX_BYTES, parse_image, read_image, read_images
 from llmrun.memory.engine_memory import ProjectorMemory
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
-from llmrun.memory.projector import device_of_projector, estimate_projector, with_projector
+from llmrun.memory.projector import (
+    device_of_projector,
+    estimate_projector,
+    with_largest_image,
+    with_projector,
+)
 from llmrun.projectors import choose_projector, projectors_beside
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.variant import ModelFile
+from llmrun.worker.session import before_image
 from scripts.synthetic import LETTERS, Shape, write_model
 from tests.conftest import ONE_THREAD, figures
-from tests.vision_files import Eye, png, write_projector
+from tests.vision_files import Eye, png, write_projector, write_qwen2vl
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SEEING = replace(ONE_THREAD, n_ctx=1024, devices=())
@@ -187,8 +193,18 @@ def test_a_projector_has_the_width_of_its_model(tmp_path: Path, tiny_model: Path
 
 def test_an_image_is_so_many_tokens(tmp_path: Path) -> None:
     """16 patches with LLaVA's, a quarter for gemma3 with a scale of 2, which sees an image only as a whole."""
-    found = [parse_projector(header(write_projector(tmp_path / "p.gguf", Eye(kind)))) for kind in ("mlp", "gemma3")]
-    assert [(one.n_tokens, one.n_batch) for one in found] == [(16, 0), (4, 4)]
+    kinds = ("mlp", "gemma3", "qwen2vl_merger")
+    found = [parse_projector(header(write_projector(tmp_path / "p.gguf", Eye(kind)))) for kind in kinds]
+    assert [(one.n_tokens, one.n_batch, one.limit) for one in found] == [(16, 0, None), (4, 4, None), (2116, 0, 2116)]
+
+
+def test_room_is_planned_for_the_largest_image_and_not_for_the_first(tmp_path: Path) -> None:
+    """Pixtral's largest has four times the tokens that llama.cpp makes room for when it loads."""
+    pixtral = parse_projector(header(write_projector(tmp_path / "p.gguf", projector_type="pixtral")))
+    told = ProjectorMemory(0, pixtral.size + 1000)
+    assert with_largest_image(pixtral, told) == ProjectorMemory(0, pixtral.size + 4000)
+    mlp = parse_projector(header(write_projector(tmp_path / "m.gguf")))
+    assert with_largest_image(mlp, told) == told
 
 
 @pytest.mark.parametrize(
@@ -287,6 +303,9 @@ def test_a_plan_counts_the_projector(llmrun: Run, folder: Path) -> None:
     assert after["weights"] - before["weights"] == projector.size
     assert after["compute"] - before["compute"] == told.host - projector.size
     assert seeing["settings"]["projector"] == str(folder / "mmproj-seer-F16.gguf")
+    shown = llmrun("plan", model, "--device", "none", "--projector", "auto").stdout
+    assert "projector     mmproj-seer-F16.gguf: so that it sees images" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_an_image_that_has_to_be_seen_as_a_whole_makes_batches_large_enough(llmrun: Run, tmp_path: Path) -> None:
@@ -345,6 +364,34 @@ def test_no_text_stands_for_an_image(seer: Engine, folder: Path, smuggled: str) 
     assert 0 < shorter <= len(smuggled.encode()) + 1  # its bytes as text, and no 16 tokens of an image
     _, blind = answered(seer, user(f"x{smuggled}x"))
     assert with_text.prompt_tokens - blind.prompt_tokens == 17 - (len(smuggled) == 32) * 3
+
+
+def test_images_keep_their_shape_where_positions_have_two_dimensions(
+    folder: Path, tmp_path: Path, start_engine: Callable[..., Engine]
+) -> None:
+    """Qwen2-VL's: 56 x 84 pixels are 2 x 3 merged patches, which take 6 cells and 3 positions."""
+    model = write_qwen2vl(tmp_path / "qwen-F16.gguf")
+    path = write_projector(tmp_path / "mmproj-F16.gguf", Eye("qwen2vl_merger", n_text=320, image_size=560))
+    (tmp_path / "wide.png").write_bytes(png(1200, 300))
+    shown = user("what is this?", tmp_path / "wide.png")
+    engine = start_engine(model, replace(SEEING, projector=str(path)))
+    text, first = answered(engine, shown)
+    _, without = answered(engine, user("what is this?"))
+    again, second = answered(engine, shown)
+    assert again == text
+    assert second.read_tokens > 1  # the blind question was between
+    _, third = answered(engine, shown, Message("assistant", text), user("and what else?"))
+    assert third.cached_tokens >= first.prompt_tokens
+    fresh = start_engine(model, replace(SEEING, projector=str(path)))
+    conversation = (shown, Message("assistant", text), user("and what else?"))
+    assert answered(fresh, *conversation)[0] == answered(engine, *conversation)[0]
+    wide = 1200 // 28  # positions of an image are those of its longer side
+    assert 0 < first.prompt_tokens - without.prompt_tokens - wide < 60
+
+
+def test_reading_goes_on_before_an_image_and_never_inside_of_it() -> None:
+    prompt = [5, -7, -7, -7, 6, -8, -8, 9]
+    assert [before_image(prompt, end) for end in range(9)] == [0, 1, 1, 1, 4, 5, 5, 7, 8]
 
 
 def test_an_image_that_changed_is_another_and_one_that_is_gone_is_remembered(seer: Engine, tmp_path: Path) -> None:

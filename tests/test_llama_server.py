@@ -35,6 +35,7 @@ EVERYTHING = RunSettings(
     n_threads=6,
     n_threads_batch=8,
     loras=(Lora("/a.gguf"), Lora("/b.gguf", 0.5)),
+    projector="/eye.gguf",
 )
 
 
@@ -55,7 +56,7 @@ def test_every_setting_is_on_the_command_line() -> None:
         "llama-server -m '/models/a b.gguf' --rpc 10.0.0.2:50052,10.0.0.3:50052 -dev CUDA1,RPC1,CUDA0,RPC2,RPC0 -ngl 20"
         " -ts 12,0.1,0,3,5 --n-cpu-moe 7 -c 5000 -np 3 --kv-unified -b 1024 -ub 256 -ctk q8_0 -ctv q4_0 -fa on"
         " --swa-full --no-kv-offload --load-mode mmap+mlock --repack --lora /a.gguf --lora-scaled /b.gguf:0.5"
-        " -t 6 -tb 8"
+        " --mmproj /eye.gguf --mmproj-offload -t 6 -tb 8"
         " --fit off --cache-ram 0 --ctx-checkpoints 0"
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrun.worker.overlap import LEAST, Move, common_prefix, find_moves
+from llmrun.worker.overlap import LEAST, Move, common_prefix, find_moves, least_stretch
 
 SYSTEM, FIRST, SECOND, NEW = (tuple(range(n, n + 100)) for n in (1000, 2000, 3000, 4000))
 # few tokens, so that stretches come again and again
@@ -24,29 +24,34 @@ def moved(past: tuple[int, ...], start: int, moves: list[Move]) -> list[int]:
 
 def test_turns_after_the_dropped_ones_move_up() -> None:
     past, prompt = SYSTEM + FIRST + SECOND, SYSTEM + SECOND + NEW
-    assert find_moves(past, prompt, 100) == [Move(200, 100, 100)]
+    assert find_moves(past, prompt, 100, LEAST) == [Move(200, 100, 100)]
 
 
 def test_a_stretch_that_became_other_tokens_is_bridged_by_nothing() -> None:
     """What follows a change is at another distance, and only what goes on with the prompt can be used."""
     past, prompt = SYSTEM + FIRST + SECOND, SYSTEM + NEW + SECOND
-    assert find_moves(past, prompt, 100) == []
+    assert find_moves(past, prompt, 100, LEAST) == []
 
 
 def test_what_was_dropped_in_two_places_is_two_moves() -> None:
     past, prompt = SYSTEM + FIRST + SECOND + FIRST[:50] + NEW, SYSTEM + SECOND + NEW
-    assert find_moves(past, prompt, 100) == [Move(200, 100, 100), Move(350, 200, 100)]
+    assert find_moves(past, prompt, 100, LEAST) == [Move(200, 100, 100), Move(350, 200, 100)]
 
 
 def test_the_longest_of_several_stretches_is_taken() -> None:
     past = SYSTEM + FIRST + SECOND[:70] + FIRST + SECOND
-    assert find_moves(past, SYSTEM + SECOND, 100) == [Move(370, 100, 100)]
+    assert find_moves(past, SYSTEM + SECOND, 100, LEAST) == [Move(370, 100, 100)]
 
 
 @pytest.mark.parametrize("length", [LEAST - 1, LEAST])
 def test_a_short_stretch_is_read_again(length: int) -> None:
     past, prompt = SYSTEM + FIRST + SECOND[:length], SYSTEM + SECOND[:length] + NEW
-    assert bool(find_moves(past, prompt, 100)) == (length == LEAST)
+    assert bool(find_moves(past, prompt, 100, LEAST)) == (length == LEAST)
+
+
+@pytest.mark.parametrize(("n_ctx", "least"), [(512, 64), (2048, 64), (8192, 256), (131_072, 4096)])
+def test_a_large_context_is_rotated_for_many_tokens_only(n_ctx: int, least: int) -> None:
+    assert least_stretch(n_ctx) == least
 
 
 @given(TOKENS, TOKENS, st.integers(1, 6))

@@ -338,6 +338,11 @@ def test_a_header_is_one_or_none(data: bytes) -> None:
     assert len(header.encode()) == HEADER_BYTES
 
 
+@pytest.mark.parametrize("text", ["[" * 4000, "{}", "[]", "1", '{"key": "k"}', "\xff", ""])
+def test_a_page_that_is_no_header_is_none(text: str) -> None:
+    assert parse_header(b"llmrun state 1\n" + text.encode("latin-1") + b"\n") is None
+
+
 @pytest.mark.parametrize("wrong", [{"n_tokens": 0}, {"size": -1}, {"size": 1.5}, {"key": None}, {"size": True}])
 def test_a_header_with_a_field_that_cannot_be_is_none(wrong: dict[str, Any]) -> None:
     assert parse_header(replace(Header("k", "c", 5, 6, "s"), **wrong).encode()) is None

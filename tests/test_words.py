@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 import inspect
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -34,6 +34,7 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "ContextOverflowError": (7, 400),
         "QuestionTooLargeError": (7, 500),
         "WorkerDiedError": (7, 500),
+        "IncompleteAnswerError": (9, 500),
         "HistoryError": (8, 500),
     }
 

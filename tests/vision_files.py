@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+
+from scripts.architectures.shapes import small
+from scripts.architectures.write import write
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -109,6 +112,13 @@ def write_projector(path: Path, eye: Eye = Eye(), *, leave_out: str = "", **keys
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_qwen2vl(path: Path) -> Path:
+    """Write a model whose positions have four numbers, as those of images in two dimensions need."""
+    model = small("qwen2.5-0.5b")
+    own = {**model.hyperparameters, "rope.dimension_sections": (8, 12, 12, 0)}
+    return write(path, replace(model, architecture="qwen2vl", hyperparameters=own))
 
 
 def png(width: int, height: int, seed: int = 0) -> bytes:

@@ -64,6 +64,7 @@ class RoomMaker:
             (*conversation.beginning(turns).messages(), Message("user", _INSTRUCTION)),
             Sampling(temperature=0),
             max_tokens=max(16, min(_MAX_SUMMARY, n_ctx // 8)),
+            variables=engine.info.thinking.least if engine.info else {},
         )
         try:
             answered = stream_answer(engine, request, self._console, show=False)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from llmrun.console import Console, one_line
 from llmrun.errors import LLMRunError, NotFoundError, UsageError
+from llmrun.folders import history_file
+from llmrun.history.database import set_aside_files
 from llmrun.history.export import figures, format_markdown, parse_conversation
 from llmrun.history.exported_file import exported, parse_form, write_export
 from llmrun.history.record import Hit, Saved, Summary
@@ -38,16 +40,16 @@ def run_list(limit: int, *, as_json: bool, quiet: bool) -> None:
     """Show the last conversations."""
     console = Console(quiet=quiet)
     with _open(console) as store:
-        found = store.list()
+        found, total = store.list(limit), store.count()
     if as_json:
-        console.data({"conversations": [_summary_figures(summary) for summary in found[:limit]], "total": len(found)})
+        console.data({"conversations": [_summary_figures(summary) for summary in found], "total": total})
         return
     if not found:
         console.say("no conversation is kept yet: `llmrun chat` begins one")
         return
-    console.show(list_text(found[:limit], datetime.now(UTC)))
-    if len(found) > limit:
-        console.say(f"{len(found) - limit} more: --limit {len(found)} shows all")
+    console.show(list_text(found, datetime.now(UTC)))
+    if total > limit:
+        console.say(f"{total - limit} more: --limit {total} shows all")
 
 
 def run_search(words: str, limit: int, *, as_json: bool, quiet: bool) -> None:
@@ -90,11 +92,9 @@ def run_export(key: str, form: str, output: Path | None, *, quiet: bool) -> None
 
 def run_import(file: Path, *, as_json: bool, quiet: bool) -> None:
     """Keep a conversation that was exported."""
-    from llmrun.history.store import open_store
-
     console = Console(quiet=quiet)
     saved = parse_conversation(_read(file))
-    with open_store() as store:
+    with _open(console, make=True) as store:
         key = store.insert(saved)
     if as_json:
         console.data({"id": key})
@@ -118,6 +118,8 @@ def run_remove(wish: RemoveWish) -> None:
         console.data({"removed": [summary.id for summary in meant]})
     else:
         console.say(f"removed: {_count(len(meant))}")
+    for file in set_aside_files(history_file()) if wish.everything else ():
+        console.notice(f"note: older ones, which could not be read, are still in {one_line(str(file))}")
 
 
 def list_text(found: Sequence[Summary], now: datetime) -> str:
@@ -194,8 +196,8 @@ def _hit_figures(hit: Hit) -> dict[str, object]:
     return {**_summary_figures(hit.summary), "role": hit.role, "snippet": hit.snippet}
 
 
-def _open(console: Console) -> Store:
-    return read_store(tell=lambda text: console.notice(f"note: {text}"))
+def _open(console: Console, *, make: bool = False) -> Store:
+    return read_store(tell=lambda text: console.notice(f"note: {text}"), make=make)
 
 
 def _find(key: str, console: Console) -> Saved:

@@ -268,7 +268,8 @@ ShowThinking = Annotated[
     Literal["show", "fold", "hide"],
     typer.Option(
         "--show-thinking",
-        help="What a model thinks before it answers: all of it, a line, or nothing.",
+        metavar="HOW",
+        help="What a model thinks before it answers: show it, fold it into a line, or hide it.",
         rich_help_panel=_OUTPUT,
     ),
 ]

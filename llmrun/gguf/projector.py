@@ -15,10 +15,28 @@ _HINT = "take the mmproj file from the model's own repository"
 # only beside some models
 _WHOLE_IMAGES = frozenset({"gemma3", "gemma4v", "gemma4uv", "deepseek4v"})
 _MAX_SIDE = 16384  # pixels or patches; nothing is made for more
-_MERGED = frozenset({"qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"})
+# Where images keep their size: for how many tokens of one llama.cpp makes room at first, and for how many we let it go
+# on to (clip.cpp, load_hparams: set_warmup_n_tokens, set_limit_image_tokens). Its own limits of 4,096 and more are cut
+# to 2,116, which are 1,288 pixels a side with Qwen's patches: more would take the whole of a usual context, and room
+# that is made in the middle of an answer.
+_SQUARE = 46 * 46
+_ROOM = {
+    "qwen2vl_merger": (_SQUARE, _SQUARE),
+    "qwen2.5vl_merger": (_SQUARE, _SQUARE),
+    "qwen3vl_merger": (_SQUARE, _SQUARE),
+    "ling3vl": (_SQUARE, _SQUARE),
+    "glm4v": (_SQUARE, _SQUARE),
+    "pixtral": (256, 1024),
+    "kimivl": (256, 1024),
+    "gemma4v": (256, 1120),
+    "gemma4uv": (256, 1120),
+    "minimax_m3": (256, 576),
+    "youtuvl": (256, _SQUARE),
+    "muse-glimmer": (1024, _SQUARE),
+    "hunyuanvl": (1024, _SQUARE),
+}
 _SCALED = frozenset({"gemma3", "idefics3", "internvl", "llama4"})
 _DEFAULT_SCALES = {"gemma3": 4}  # clip.cpp, load_hparams
-_QWEN_MOST = 4096  # tokens of an image (clip.cpp, set_limit_image_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,17 @@ class Projector:
     kind: str
     n_tokens: int | None
     n_batch: int = 0
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of an image that llama.cpp is to be held to; None where its own limit holds."""
+        return _ROOM[self.kind][1] if self.kind in _ROOM else None
+
+    @property
+    def growth(self) -> float:
+        """How many times the room that is made at first the largest image takes, 1 where it is made for that."""
+        first, most = _ROOM.get(self.kind, (1, 1))
+        return most / first
 
     @property
     def size(self) -> int:
@@ -62,8 +91,8 @@ def _tokens(header: GGUFHeader, kind: str, side: int) -> int | None:
     """Return the tokens of an image at most, where clip.cpp's clip_n_output_tokens is simple."""
     if kind == "mlp":
         return None if "clip.vision.image_grid_pinpoints" in header.metadata else side * side
-    if kind in _MERGED:
-        return _QWEN_MOST
+    if kind in _ROOM:
+        return _ROOM[kind][1]
     if kind not in _SCALED:
         return None
     scale = header.uint_or_none("clip.vision.projector.scale_factor") or _DEFAULT_SCALES.get(kind, 0)

@@ -23,6 +23,7 @@ Action = Callable[[sqlite3.Connection], T]
 
 _APPLICATION_ID = 0x6C6C6D72  # "llmr": tells our file from any other program's
 _PATIENCE = 5.0  # seconds to wait for another process, whose transactions take milliseconds
+_ASIDE = ".damaged-"  # in the names of files that were set aside, before the time
 _OURS_ALONE, _FOLDER_OURS_ALONE = 0o600, 0o700
 
 # Each makes the next version of the tables; what is here never changes, more is added below.
@@ -90,7 +91,7 @@ class Database:
             if not _is_damage(error):
                 raise self._failure(error) from error
             self._connection.close()
-        self._set_aside("damaged")
+        self._set_aside()
         self._connection = self._open()
         try:
             return self._transact(begin, action)
@@ -113,7 +114,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise self._failure(error) from error
-        self._set_aside("damaged")
+        self._set_aside()
         try:
             _make_file(self._path)
             return self._connect(self._path)
@@ -161,9 +162,10 @@ class Database:
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
         """Raise HistoryError for tables of a later llmrun, sqlite3.DatabaseError for those of another program."""
-        (owner,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with _transaction(connection, "BEGIN"):  # all at one moment: another process may be making the tables
+            (owner,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (n_tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if n_tables and owner != _APPLICATION_ID:
             raise _ForeignError("these are another program's tables")
         if version > len(_MIGRATIONS):
@@ -171,13 +173,13 @@ class Database:
                 f"the conversations in {self._path} were kept by a later llmrun", "update llmrun, or use --no-history"
             )
 
-    def _set_aside(self, why: str) -> None:
+    def _set_aside(self) -> None:
         """Move the file away, and tell; one that another process has replaced already is left alone."""
         assert self._path is not None  # memory is not damaged
         if self._file is None or _identity(self._path) != self._file:
             return
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-        kept = self._path.with_name(f"{self._path.stem}.{why}-{moment}{self._path.suffix}")
+        kept = self._path.with_name(f"{self._path.stem}{_ASIDE}{moment}{self._path.suffix}")
         try:
             self._path.replace(kept)
             for ending in ("-wal", "-shm"):
@@ -193,6 +195,11 @@ class Database:
             f"the conversations in {self._path} cannot be read or kept: {what}",
             "--no-history keeps none, and asks none",
         )
+
+
+def set_aside_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that were set aside in the place of this one, the oldest first."""
+    return tuple(sorted(path.parent.glob(f"{path.stem}{_ASIDE}*{path.suffix}")))
 
 
 class _ForeignError(sqlite3.DatabaseError):

@@ -80,11 +80,10 @@ def parse_conversation(text: str) -> Saved:
 
 def _turn(content: object) -> Turn:
     fields = _Fields(content)
-    role = next((role for role in ROLES if role == fields.text("role")), None)
-    if role is None:
+    if fields.text("role") not in ROLES:
         raise _wrong("role", fields.text("role"))
     return Turn(
-        role,
+        fields.text("role"),
         fields.text("content"),
         fields.text("thoughts"),
         fields.texts("images"),

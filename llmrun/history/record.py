@@ -24,14 +24,14 @@ MAX_NAME = 60  # characters; a row of `llmrun history` still has room for it
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation.
+    """One message of a conversation; role is "user" or "assistant".
 
     thoughts: the reasoning of an answer. images: paths of files that were shown. model: what answered, None is the
     conversation's own model. finish_reason, usage: as of the engine, by the names of `report.usage_figures`.
     at: when it was said (UTC), None is when it is kept.
     """
 
-    role: Role
+    role: str
     content: str
     thoughts: str = ""
     images: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Hit:
     """A conversation that was found, and the best place in it. role: whose words, None where its name was found."""
 
     summary: Summary
-    role: Role | None
+    role: str | None
     snippet: str
 
 

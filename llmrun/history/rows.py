@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmrun.history.finding import clean, like_of
-from llmrun.history.record import Role, Saved, Summary, Turn, new_id
+from llmrun.history.record import Saved, Summary, Turn, new_id
 
 Connection = sqlite3.Connection
 
@@ -123,6 +123,12 @@ def summaries(connection: Connection, limit: int | None, query: str | None) -> t
     return tuple(_summary(row) for row in found)
 
 
+def count(connection: Connection) -> int:
+    """Return how many conversations there are."""
+    (found,) = connection.execute("SELECT count(*) FROM conversations").fetchone()
+    return int(found)
+
+
 def summary(connection: Connection, key: str) -> Summary:
     """Return a conversation that is there, for a list."""
     return _summary(connection.execute(f"{_SUMMARY} WHERE c.id = ?", (key,)).fetchone())
@@ -144,7 +150,7 @@ def _turns(connection: Connection, key: str) -> tuple[Turn, ...]:
     return tuple(_turn(*row) for row in found)
 
 
-def _turn(role: Role, content: str, thoughts: str, images: str, *rest: Any) -> Turn:
+def _turn(role: str, content: str, thoughts: str, images: str, *rest: Any) -> Turn:
     model, finish_reason, usage, at = rest
     return Turn(
         role,

@@ -123,6 +123,10 @@ class Store:
         """Return conversations, the last added to first; query: what is in id, name, model or first message."""
         return self._database.read(lambda c: rows.summaries(c, limit, query))
 
+    def count(self) -> int:
+        """Return how many conversations are kept."""
+        return self._database.read(rows.count)
+
     def search(self, words: str, limit: int | None = None) -> tuple[Hit, ...]:
         """Return conversations in which every word occurs, or begins one that does; the best first."""
         return self._database.read(lambda c: search(c, words, limit, indexed=self._database.has_words))
@@ -223,16 +227,13 @@ def open_store(path: Path | None = None, tell: Callable[[str], None] | None = No
         return no_history()
 
 
-def read_store(path: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> Store:
-    """Open conversations to look at or remove some: makes no file where there is none. Raises HistoryError."""
+def read_store(path: Path | None = None, tell: Callable[[str], None] = lambda _: None, *, make: bool = False) -> Store:
+    """Open conversations for a command about them, which fails where they cannot be had: raises HistoryError.
+
+    tell: hears where a file was set aside. make: whether to make the file where there is none.
+    """
     path = path or history_file()
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return no_history()
-    except OSError:
-        pass  # it is told below, in better words
-    return Store(Database(path, tell))
+    return Store(Database(path, tell)) if make or not _is_missing(path) else no_history()
 
 
 def no_history() -> Store:
@@ -242,6 +243,16 @@ def no_history() -> Store:
 
 def _now(turn: Turn) -> Turn:
     return turn if turn.at is not None else replace(turn, at=datetime.now(UTC))
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # opening it will tell more
+    return False
 
 
 def _answered(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:

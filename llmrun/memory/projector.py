@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 from llmrun.gguf.projector import Projector
 from llmrun.memory.engine_memory import ProjectorMemory
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 
 _F32 = 4  # bytes
-_SIDE = 46  # merged patches a side that llama.cpp makes room for where images keep their size (clip.cpp, warmup)
-_KEPT_SIZE = frozenset({"qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger", "pixtral"})
+_MERGED = 4  # patches that become one token where images keep their size
 
 
 def estimate_projector(projector: Projector, *, on_device: bool) -> ProjectorMemory:
@@ -28,11 +28,24 @@ def estimate_projector(projector: Projector, *, on_device: bool) -> ProjectorMem
     width, inner = (header.uint(f"clip.vision.{key}") for key in ("embedding_length", "feed_forward_length"))
     patch = header.uint("clip.vision.patch_size")
     side = header.uint("clip.vision.image_size") // patch
-    patches = (2 * _SIDE) ** 2 if projector.kind in _KEPT_SIZE else side * side + 1
+    patches = side * side + 1 if projector.limit is None else projector.limit * _MERGED
     pixels = 3 * patches * patch * patch
     compute = (patches * (max(inner, 4 * width) + 4 * width) * 5 // 4 + pixels) * _F32
     size = projector.size + compute
     return ProjectorMemory(0, size) if on_device else ProjectorMemory(size, 0)
+
+
+def with_largest_image(projector: Projector, memory: ProjectorMemory) -> ProjectorMemory:
+    """Return what the engine said a projector takes, with room for the largest image and not for the first.
+
+    All of a graph but the weights grows with the patches: with flash attention there is nothing that grows faster.
+    """
+
+    def grown(size: int) -> int:
+        room = max(0, size - projector.size)
+        return size + ceil(room * (projector.growth - 1))
+
+    return ProjectorMemory(grown(memory.host) if memory.host else 0, grown(memory.device) if memory.device else 0)
 
 
 def device_of_projector(devices: Sequence[str], n_gpu_layers: int | None) -> int | None:

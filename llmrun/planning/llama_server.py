@@ -3,14 +3,15 @@
 The flags' names and values are those of common/arg.cpp in llama.cpp 0c1e57098, inside llama-cpp-python 0.3.36:
 
     -m --rpc -dev -ngl -ts --n-cpu-moe -c -np --kv-unified --no-kv-unified -b -ub -ctk -ctv -fa --swa-full
-    --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled --mmproj -t -tb
-    --fit --cache-ram --ctx-checkpoints
+    --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled --mmproj --mmproj-offload
+    --no-mmproj-offload -t -tb --fit --cache-ram --ctx-checkpoints
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from llmrun.memory.projector import device_of_projector
 from llmrun.settings import RunSettings, choose_n_ctx
 
 # arg.cpp, "-lm"; its --mlock, --no-mmap and --direct-io are gone
@@ -39,7 +40,7 @@ def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: in
         *("--load-mode", _LOAD_MODES[settings.load_mode]),
         "--repack" if settings.repack else "--no-repack",
         *_lora_flags(settings),
-        *(() if settings.projector is None else ("--mmproj", settings.projector)),
+        *_projector_flags(settings),
         *("-t", str(settings.n_threads), "-tb", str(settings.n_threads_batch)),
         # else it changes what is not said, keeps answered prompts in up to 8 GiB of RAM, and states of each besides
         *("--fit", "off", "--cache-ram", "0", "--ctx-checkpoints", "0"),
@@ -53,6 +54,13 @@ def _lora_flags(settings: RunSettings) -> Iterator[str]:
             yield from ("--lora", _csv_field(lora.path))
         else:
             yield from ("--lora-scaled", _csv_field(f"{lora.path}:{_plain(lora.scale)}"))
+
+
+def _projector_flags(settings: RunSettings) -> tuple[str, ...]:
+    if settings.projector is None:
+        return ()
+    on_host = device_of_projector(settings.devices or (), settings.n_gpu_layers) is None
+    return ("--mmproj", settings.projector, "--no-mmproj-offload" if on_host else "--mmproj-offload")
 
 
 def _csv_field(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import PurePath
 
 from llmrun.planning.candidates import BATCHES_DEVICE
 from llmrun.planning.choose import Choice, Ground
@@ -52,6 +53,8 @@ def reasons_of(
     values = {"variant": choice.offer.quant} | {
         field.name: _text(getattr(choice.settings, field.name)) for field in fields(RunSettings)
     }
+    if choice.settings.projector is not None:
+        values["projector"] = PurePath(choice.settings.projector).name
     return tuple(Reason(name, value, *told[name]) for name, value in values.items())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -119,7 +118,15 @@ def one_of(texts: Sequence[str]) -> str:
         heads.setdefault(text[:1], []).append(text)
     options = []
     for words in heads.values():
-        shared = os.path.commonprefix(words)
+        shared = _common_beginning(words)
         rest = [word[len(shared) :] for word in words]
         options.append(literal(shared) + (f" {one_of(rest)}" if len(words) > 1 else ""))
     return options[0] if len(options) == 1 else f"({' | '.join(options)})"
+
+
+def _common_beginning(words: Sequence[str]) -> str:
+    first, last = min(words), max(words)  # what these two share, all between them do
+    length = next(
+        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
+    return first[:length]

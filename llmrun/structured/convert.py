@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -42,6 +43,8 @@ _FIXED = {
     "boolean": '"true" | "false"',
     "null": '"null"',
 }
+_BACKSLASH = "\\"
+_PROPERTY_COUNTS = ("minProperties", "maxProperties")
 _COLON, _COMMA = 'space ":" space', 'space "," space'
 
 
@@ -50,11 +53,15 @@ def parse_schema(text: str) -> Any:
     if len(text) > _MAX_TEXT:
         raise UsageError(f"the schema has {len(text):,} characters: at most {_MAX_TEXT:,} are taken")
     try:
-        return json.loads(text, parse_constant=lambda name: Decimal(name))
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UsageError(f"the schema is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise UsageError("the schema is nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise UsageError(f"the schema is not JSON: {name} is no number there")
 
 
 def gbnf_of(text: str) -> str:
@@ -206,10 +213,10 @@ class _Converter:
         first = [item_at(flat, at) for at in range(len(flat.get("prefixItems", ())))][:most]
         # what nothing satisfies ends the array
         for at, schema in enumerate(first):
-            if not self._schemas.flatten(schema, path):
+            if not self._schemas.flatten(schema, f"{path}/prefixItems/{at}"):
                 first, most = first[:at], at
         rest = flat.get("items", True)
-        if most is None and rest is not True and not self._schemas.flatten(rest, path):
+        if most is None and rest is not True and not self._schemas.flatten(rest, f"{path}/items"):
             most = len(first)
         if "items" not in flat and first:  # nobody asked for more
             most = max(least, len(first)) if most is None else min(most, max(least, len(first)))
@@ -223,15 +230,18 @@ class _Converter:
         return f'"[" space {list_of(rules, item, counts, _COMMA)} space "]"'
 
     def _object(self, flat: Flat, name: str, path: str) -> str | None:
-        if not any(key in flat for key in ("properties", "required", "additionalProperties", "minProperties")):
-            if flat.get("maxProperties", 1) > 0:
-                return "object" if "maxProperties" not in flat else self._object({**flat, "properties": {}}, name, path)
+        if not any(key in flat for key in ("properties", "required", "additionalProperties", *_PROPERTY_COUNTS)):
+            return "object"
         properties = dict(flat.get("properties", {}))
         others = flat.get("additionalProperties", bool(not properties and "maxProperties" not in flat))
         required = [str(key) for key in flat.get("required", ())]
         for key in required:
             properties.setdefault(key, flat.get("additionalProperties", True))
-        possible = {key: schema for key, schema in properties.items() if self._schemas.flatten(schema, path)}
+        possible = {
+            key: schema
+            for key, schema in properties.items()
+            if self._schemas.flatten(schema, f"{path}/properties/{key}")
+        }
         if any(key not in possible for key in required):
             return None
         self._check_counts(flat, required, list(possible), others, path)
@@ -243,9 +253,9 @@ class _Converter:
             for key, schema in possible.items()
         }
         more = None
-        if others is not False and self._schemas.flatten(others, path):
+        if others is not False and self._schemas.flatten(others, f"{path}/additionalProperties"):
             value = self._rule(others, f"{name}-more", f"{path}/additionalProperties")
-            key_rule = self._add(f"{name}-key", _other_key(list(properties)))
+            key_rule = self._add(f"{name}-key", self._other_key(list(properties)))
             more = self._add(f"{name}-more-pair", f"{key_rule} {_COLON} {value}")
         return f'"{{" space {self._members(list(possible), set(required), pairs, more, name)} space "}}"'
 
@@ -272,6 +282,22 @@ class _Converter:
             after = f"({_COMMA} {pair})? {rest_after}"
             fresh = f"({pair} {rest_after} | {rest_fresh})"
         return fresh
+
+    def _other_key(self, names: list[str]) -> str:
+        """Return an expression for names that are none of these, without escapes so that they can be compared."""
+        keys = [_dump(name)[1:-1] for name in names]
+        return f'"\\"" {self._none_of([key for key in keys if _BACKSLASH not in key])} "\\""'
+
+    def _none_of(self, words: list[str]) -> str:
+        """Return an expression for every text of plain characters but these words: a rule for each letter of them."""
+        heads: dict[str, list[str]] = {}
+        for word in filter(None, words):
+            heads.setdefault(word[0], []).append(word[1:])
+        if not heads:
+            return "plain+" if words else "plain*"
+        options = [f"{literal(head)} {self._add('key', self._none_of(rest))}" for head, rest in heads.items()]
+        options.append(f"{_but(heads)} plain*")
+        return f"({' | '.join(options)})" + ("" if "" in words else "?")
 
 
 def _counts(least: int, most: int | None, keyword: str, path: str) -> tuple[int, int | None]:
@@ -303,22 +329,6 @@ def _dump(value: Any) -> str:
     return text
 
 
-def _other_key(names: list[str]) -> str:
-    """Return an expression for the names that are none of these, written without escapes so that they can be compared."""
-    keys = [_dump(name)[1:-1] for name in names]
-    return f'"\\"" {_none_of([key for key in keys if chr(92) not in key])} "\\""'
-
-
-def _none_of(words: list[str]) -> str:
-    """Return an expression for every text of plain characters but these words: letter by letter, as a tree."""
-    heads = dict.fromkeys(word[0] for word in words if word)
-    if not heads:
-        return "plain+" if words else "plain*"
-    options = [f"{literal(head)} {_none_of([word[1:] for word in words if word[:1] == head])}" for head in heads]
-    options.append(f"{_but(heads)} plain*")
-    return f"({' | '.join(options)})" + ("" if "" in words else "?")
-
-
-def _but(heads: dict[str, None]) -> str:
+def _but(heads: Iterable[str]) -> str:
     """Return a class of all plain characters but these."""
-    return class_of([*heads, '"', "\\", *map(chr, (*range(0x20), *range(0x7F, 0xA0)))], negated=True)
+    return class_of([*heads, '"', _BACKSLASH, *map(chr, (*range(0x20), *range(0x7F, 0xA0)))], negated=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llmrun.structured.merge import Flat
+from llmrun.structured.merge import Flat, property_at
 from llmrun.structured.values import canonical, type_of
 
 Flatten = Callable[[Any], list[Flat]]
@@ -48,9 +48,7 @@ def are_disjoint(left: Flat, right: Flat, flatten: Flatten, depth: int = 0) -> b
 
 def _property_differs(name: str, left: Flat, right: Flat, flatten: Flatten, depth: int) -> bool:
     """Tell whether a property, which one requires, cannot be what both want of it."""
-    ours, theirs = (
-        flat.get("properties", {}).get(name, flat.get("additionalProperties", True)) for flat in (left, right)
-    )
+    ours, theirs = property_at(left, name), property_at(right, name)
     return all(are_disjoint(a, b, flatten, depth + 1) for a in flatten(ours) for b in flatten(theirs))
 
 

@@ -62,15 +62,7 @@ def _merge_properties(merged: Flat, left: Flat, right: Flat) -> None:
     """A property that one of them does not name is, to that one, an additional one."""
     names = dict.fromkeys((*left.get("properties", {}), *right.get("properties", {})))
     if names:
-        merged["properties"] = {
-            name: both(
-                *(
-                    flat.get("properties", {}).get(name, flat.get("additionalProperties", True))
-                    for flat in (left, right)
-                )
-            )
-            for name in names
-        }
+        merged["properties"] = {name: both(property_at(left, name), property_at(right, name)) for name in names}
     if "additionalProperties" in merged:
         merged["additionalProperties"] = both(*(flat.get("additionalProperties", True) for flat in (left, right)))
 
@@ -81,6 +73,11 @@ def _merge_items(merged: Flat, left: Flat, right: Flat) -> None:
         merged["prefixItems"] = [both(item_at(left, at), item_at(right, at)) for at in range(n_first)]
     if "items" in merged:
         merged["items"] = both(left.get("items", True), right.get("items", True))
+
+
+def property_at(flat: Flat, name: str) -> Any:
+    """Return the schema for a property of an object, by its name."""
+    return flat.get("properties", {}).get(name, flat.get("additionalProperties", True))
 
 
 def item_at(flat: Flat, at: int) -> Any:

@@ -1,7 +1,7 @@
 """Regular expressions of JSON schemas as expressions of GBNF. Pure.
 
-The dialect is what ECMA-262 and Python read alike: what looks around or back has no grammar and is refused. Classes such
-as \\w are ASCII's, and their opposites too, so that what is written matches whoever reads it.
+The dialect is what ECMA-262 and Python read alike; what looks around or back has no grammar and is refused. Classes
+such as \\w are ASCII's, and their opposites too, so that what is written matches whoever reads it.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def pattern_rule(pattern: str, least: int, most: int | None, any_char: str) -> s
         shortest = sum(part.least for part in parts)
         longest = _sum(part.most for part in parts) if starts and ends else None
         if shortest < least or (most is not None and (longest is None or longest > most)):
-            raise UnsupportedPatternError(
-                "minLength or maxLength beside it: write the length into the pattern, as {1,20}"
-            )
+            raise UnsupportedPatternError("minLength or maxLength beside it: say it in the pattern, as {1,20}")
         found.append(" ".join([*([] if starts else [f"{any_char}*"]), text, *([] if ends else [f"{any_char}*"])]))
     return f"({' | '.join(found)})"
 

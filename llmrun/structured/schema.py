@@ -15,61 +15,20 @@ from urllib.parse import unquote
 from llmrun.errors import UsageError
 from llmrun.structured.disjoint import are_disjoint
 from llmrun.structured.merge import Flat, UnmergeableError, merge
-from llmrun.structured.values import is_same
+from llmrun.structured.values import is_same, type_of
 
 _MAX_ALTERNATIVES = 500
 _MAX_DEPTH = 64  # schemas in schemas by $ref, allOf and anyOf, before one that can be written
 
-# They hold for no instance by themselves, or describe
-_ANNOTATIONS = frozenset(
-    [
-        "title",
-        "description",
-        "default",
-        "examples",
-        "example",
-        "$comment",
-        "$schema",
-        "$defs",
-        "definitions",
-        "$anchor",
-        "readOnly",
-        "writeOnly",
-        "deprecated",
-        "contentEncoding",
-        "contentMediaType",
-        "contentSchema",
-        "discriminator",
-        "xml",
-        "externalDocs",
-        "nullable",
-    ]
-)
 _COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
+# What a schema says itself. Other keywords that are not refused describe, or mean nothing to JSON schema.
 _KNOWN = frozenset(
-    [
-        "type",
-        "enum",
-        "const",
-        "properties",
-        "required",
-        "additionalProperties",
-        "items",
-        "prefixItems",
-        "additionalItems",
-        "minItems",
-        "maxItems",
-        "minLength",
-        "maxLength",
-        "pattern",
-        "format",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "minProperties",
-        "maxProperties",
-    ]
+    (
+        *("type", "enum", "const", "pattern", "format", "minLength", "maxLength"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+        *("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+        *("items", "prefixItems", "additionalItems", "minItems", "maxItems"),
+    )
 )
 _REFUSED = {
     "not": "name what is allowed instead: enum, or types",
@@ -186,9 +145,7 @@ def _check_types(own: Flat, path: str) -> None:
         if key in wanted and not isinstance(value, wanted[key]):
             raise UsageError(f"the schema's {key} at {path} is not what it must be: {json.dumps(value)[:60]}")
         is_count = key.startswith(("min", "max")) and key not in ("minimum", "maximum")
-        if is_count and (
-            isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0
-        ):
+        if is_count and (type_of(value) != "integer" or value < 0):
             raise UsageError(f"the schema's {key} at {path} must be a whole number, not {json.dumps(value)[:60]}")
         if is_count:
             own[key] = int(value)

@@ -63,7 +63,8 @@ class AnswerGrammar:
         array = token_array(candidates)
         with _bounded():
             lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
-        return candidates[np.isfinite(candidates["logit"])]
+        kept: np.ndarray[Any, np.dtype[Any]] = candidates[np.isfinite(candidates["logit"])]
+        return kept
 
     def _is_text(self, token: int) -> bool:
         """Tell whether a token stands for bytes that go on what is written as UTF-8, or ends it where it may end.
@@ -79,11 +80,12 @@ class AnswerGrammar:
             return self._names_tokens
         try:
             self._utf8.decode(piece)
+            begun = self._utf8.getstate()[0]
         except UnicodeDecodeError:
             return False
         finally:
             self._utf8.setstate(state)
-        return True
+        return not (begun[:1] == b"\xed" and begun[1:2] >= b"\xa0")  # half a surrogate, which Python sees too late
 
     def accept(self, token: int) -> None:
         """Go on with a token that `allows` let through; raises UsageError where the grammar grows without measure."""
@@ -97,6 +99,16 @@ class AnswerGrammar:
             raise UsageError(
                 "the grammar can read what is written in too many ways", "let its alternatives begin differently"
             )
+
+    def take(self, text: str) -> None:
+        """Go on with text that is written already; raises EngineError where the grammar has no such text."""
+        for token in self._vocabulary.tokenize(text, parse_special=False):
+            if not self.allows(token):
+                raise EngineError(
+                    f"the model began its answer with {text!r}, in the token that ended its thought",
+                    "ask again, or switch thinking off: --think off",
+                )
+            self.accept(token)
 
     def close(self) -> None:
         """Free it."""

@@ -224,9 +224,12 @@ class Context:
         # one step of the prompt: a physical batch, so that progress is seen and a cancel is heard after each
         self.n_step = int(lib.llama_n_ubatch(self.pointer))
         self._memory = lib.llama_get_memory(self.pointer)
-        # ggml's rope on the CPU knows f16 and f32, quantized keys go through f32: bf16 would be an abort (ops.cpp)
+        # Keys that are rotated where they lie. ggml cannot do that with bf16 (ops.cpp, rope: an abort); quantized ones
+        # it turns into f32 first, all of a layer: 126 MiB for 16,384 cells of 1,024 numbers, which no plan has counted.
         self.can_move = (
-            not model.is_recurrent and settings.type_k != "bf16" and bool(lib.llama_memory_can_shift(self._memory))
+            not model.is_recurrent
+            and settings.type_k in ("f16", "f32")
+            and bool(lib.llama_memory_can_shift(self._memory))
         )
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
         self._batch = lib.llama_batch_init(self.n_step, 0, 1)

@@ -13,6 +13,9 @@ from typing import Any
 from llama_cpp import mtmd_cpp as mtmd
 
 from llmrun.errors import EngineError, GGUFError
+from llmrun.gguf.header import GGUFHeader
+from llmrun.gguf.parse import parse_header
+from llmrun.gguf.projector import parse_projector
 from llmrun.memory.engine_memory import ProjectorMemory
 from llmrun.settings import RunSettings
 from llmrun.worker.breakdown import Map, can_read_maps, read_map
@@ -36,8 +39,12 @@ def ask_projector(header: bytes, size: int, settings: RunSettings) -> ProjectorM
         raise EngineError("this engine tells nothing of projectors")
     ask.restype, ask.argtypes = Map, (ctypes.c_char_p, mtmd.mtmd_context_params)
     engine_log().hear(mtmd.mtmd_helper_log_set)
+    parsed = parse_header(header)
+    if not isinstance(parsed, GGUFHeader):
+        raise GGUFError("the header of the projector is not whole")
+    params = projector_params(settings, parse_projector(parsed))
     with ghost(header, size) as path:
-        found = read_map(ask(os.fsencode(path), projector_params(settings)), n_values=1)
+        found = read_map(ask(os.fsencode(path), params), n_values=1)
     if not found:  # mtmd keeps the reason to itself here, and says it where the projector is loaded
         raise GGUFError("llama.cpp refuses the projector", "take the model's own mmproj file")
     device = projector_device(settings)

@@ -92,14 +92,21 @@ class PromptEncoder:
 
         That may be up to its last answer only, where the template leaves out the thoughts before it.
         """
-        for known in (self._remembered, self._shared(text)):
-            if known.text and text.startswith(known.text):
-                rest, extra = self._encoded(text[len(known.text) :])
-                # SentencePiece puts a space before text that begins a piece: only a control token can follow
-                if rest and rest[0] >= 0 and self._vocabulary.piece(rest[0]) == b"":
-                    return Prompt(text, known.tokens + tuple(rest), known.extra_cells + extra)
+        taken = self._gone_on_with(self._remembered, text) or self._gone_on_with(self._shared(text), text)
+        if taken is not None:
+            return taken
         tokens, extra = self._encoded(text)
         return Prompt(text, tuple(self._with_bos(tokens)), extra)
+
+    def _gone_on_with(self, known: Prompt, text: str) -> Prompt | None:
+        """The tokens of a text that begins as a known one does, None where it does not or must not be parted there."""
+        if not known.text or not text.startswith(known.text):
+            return None
+        rest, extra = self._encoded(text[len(known.text) :])
+        # SentencePiece puts a space before text that begins a piece: only a control token can follow
+        if rest and rest[0] >= 0 and self._vocabulary.piece(rest[0]) == b"":
+            return Prompt(text, known.tokens + tuple(rest), known.extra_cells + extra)
+        return None
 
     def _shared(self, text: str) -> Prompt:
         """What is remembered, up to the last control token that both texts have in the same place."""
@@ -138,6 +145,16 @@ class PromptEncoder:
         """Return what parts thoughts from the answer that follows a prompt."""
         controls = [self._vocabulary.text(token) for token in self._mark_tokens]
         return self._template.format.splitter(prompt.text, controls)
+
+    def closing(self) -> list[int]:
+        """Return the tokens that end a thought and begin the answer, for a model that writes none."""
+        return self._vocabulary.tokenize(self._template.format.closing, parse_special=True)
+
+    @cached_property
+    def opening(self) -> frozenset[int]:
+        """The token that begins a thought, where it is one alone."""
+        tokens = self._vocabulary.tokenize(self._template.format.opening, parse_special=True)
+        return frozenset(tokens if len(tokens) == 1 and self._template.thinking.can_think else ())
 
     def is_mark(self, token: int) -> bool:
         """Tell whether marks around thoughts have this control token in them."""

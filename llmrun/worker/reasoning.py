@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 CONTROL = "\ufdef"  # a Unicode noncharacter: never assigned, so no honest text has it
@@ -50,6 +50,16 @@ class Tags:
         marks = (self.start, self.end, self.answer_start, self.answer_end, *self.stray)
         return tuple(mark for mark in marks if mark)
 
+    @property
+    def opening(self) -> str:
+        """What begins a thought."""
+        return self.start
+
+    @property
+    def closing(self) -> str:
+        """What ends it."""
+        return self.end
+
     def splitter(self, prompt: str, controls: Sequence[str] = ()) -> Splitter:
         """Return a splitter for what follows a prompt, which may have opened the thought or closed it already."""
         prompt = prompt.rstrip(_BLANK)
@@ -70,13 +80,16 @@ class Channels:
     """A turn of several messages, each with a header that says what it is: `<|channel|>final<|message|>` (gpt-oss).
 
     begins: marks that end a message and begin a header. decides: marks that end a header. answer, thought: patterns of
-    whole headers, tried in this order; what follows another header is not for people.
+    whole headers, tried in this order; what follows another header is not for people. closing: what is between a
+    thought and the answer. opening: nothing, as a header is more than a mark.
     """
 
     begins: tuple[str, ...]
     decides: tuple[str, ...]
     answer: str
     thought: str
+    closing: str
+    opening: str = ""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -86,7 +99,7 @@ class Channels:
     def splitter(self, prompt: str, controls: Sequence[str] = ()) -> Splitter:
         """Return a splitter for what follows a prompt, whose last header may be open or decided already."""
         begins, decides = (tuple(mark_controls(m, controls) for m in marks) for marks in (self.begins, self.decides))
-        made = _ChannelSplitter(Channels(begins, decides, self.answer, self.thought), controls)
+        made = _ChannelSplitter(replace(self, begins=begins, decides=decides), controls)
         last = max(prompt.rfind(mark) for mark in self.begins)
         if last >= 0:
             made.follow(mark_controls(prompt[last:], controls))

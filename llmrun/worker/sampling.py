@@ -22,7 +22,8 @@ class Sampler:
     """Draws tokens by the given settings. `seed` is the one in use, drawn here where none was given.
 
     is_constrained: whether the grammar holds now. Who lets the model think first sets it to False, and to True where
-    the answer begins; tokens drawn meanwhile are none of the grammar's. The grammar is this sampler's to close.
+    the answer begins; tokens drawn meanwhile are none of the grammar's. passes: tokens that it lets by, such as
+    the one that begins a thought. The grammar is this sampler's to close.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Sampler:
     ) -> None:
         self.seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         self.is_constrained = True
+        self.passes: frozenset[int] = frozenset()
         self._n_vocab = n_vocab
         self._grammar = grammar
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
@@ -48,8 +50,22 @@ class Sampler:
             return int(lib.llama_sampler_sample(self._chain, context.pointer, -1))
         token = self._draw_allowed(context, self._grammar)
         lib.llama_sampler_accept(self._chain, token)
-        self._grammar.accept(token)
+        if token not in self.passes:
+            self._grammar.accept(token)
         return token
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether there is a grammar, even if it does not hold now."""
+        return self._grammar is not None
+
+    def take(self, text: str) -> None:
+        """Count a text as the answer's first that came with a thought's last token; raises EngineError if it cannot be.
+
+        There is nothing to do without a grammar.
+        """
+        if self._grammar is not None:
+            self._grammar.take(text)
 
     def _draw_allowed(self, context: Context, grammar: AnswerGrammar) -> int:
         """Draw as if there were no grammar, and only where it refuses that token draw from all it allows.
@@ -58,7 +74,7 @@ class Sampler:
         a whole vocabulary takes longer than to draw.
         """
         token = self._apply_chain(self._candidates(context))
-        if grammar.allows(token):
+        if token in self.passes or grammar.allows(token):
             return token
         allowed = grammar.filter(self._candidates(context))
         while len(allowed):

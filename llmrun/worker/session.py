@@ -28,7 +28,7 @@ from llmrun.thinking import Variables
 from llmrun.worker import state
 from llmrun.worker.grammar import AnswerGrammar
 from llmrun.worker.llama import CancelFlag, Context
-from llmrun.worker.overlap import common_prefix, find_moves
+from llmrun.worker.overlap import common_prefix, find_moves, least_stretch
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.reasoning import Span
 from llmrun.worker.sampling import Sampler
@@ -63,6 +63,7 @@ class _Answer:
     max_tokens: int | None
     tokens: list[int] = field(default_factory=list)
     thought_tokens: int = 0
+    begun: bool = False
     pending: list[str] = field(default_factory=list)
     pending_thought: bool = False
     last_emit: float = 0.0
@@ -101,7 +102,7 @@ class Session:
         grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
         sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
-        answer = _Answer(StreamingText(request.stop, self._encoder.splitter(prompt)), request.max_tokens)
+        answer = _Answer(self._streaming(request, prompt), request.max_tokens)
         reason: FinishReason = "cancelled"
         try:
             cached = self._reuse(prompt.tokens, shift=request.shift)
@@ -125,6 +126,12 @@ class Session:
         )
         self._show(answer, answer.text.finish(), emit)
         emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
+
+    def _streaming(self, request: Generate, prompt: Prompt) -> StreamingText:
+        """Return what parts thoughts from the answer; JSON that is written at once has none."""
+        splitter = self._encoder.splitter(prompt)
+        is_json = request.grammar is not None and request.grammar.kind == "json_schema"
+        return StreamingText(request.stop, None if is_json and not splitter.is_thinking else splitter)
 
     def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
         """Count a conversation's tokens; nothing of it is read."""
@@ -184,16 +191,21 @@ class Session:
     def _reuse(self, prompt: Sequence[int], *, shift: bool) -> int:
         """Keep the longest common prefix in memory; the last token is always read again, for its logits.
 
-        shift: where something was dropped from the prompt, what came after it is kept too and moved up.
+        shift: where something was dropped from the prompt, what came after it is kept too and moved up; not where there
+        are images, of which only whole ones can be kept.
         """
         if self._context.move_pending:  # the request that moved was cancelled before its keys were rotated
             self._forget()
         start = common_prefix(self._past, prompt[:-1])
-        moves = find_moves(self._past, prompt[:-1], start) if shift and self._context.can_move else []
+        movable = shift and self._context.can_move and all(token >= 0 for token in (*self._past, *prompt))
+        least = least_stretch(self._context.n_ctx)
+        moves = find_moves(self._past, prompt[:-1], start, least) if movable else []
         for move in moves:
             self._context.move(move.old, move.new, move.n_tokens)
         n_kept = moves[-1].new + moves[-1].n_tokens if moves else start
-        kept = self._context.keep(n_kept)
+        kept = self._context.keep(before_image(prompt, n_kept))
+        if (start := before_image(prompt, kept)) < kept:  # less was kept than was asked for
+            kept = self._context.keep(start)
         self._past = list(prompt[:kept])
         return kept
 
@@ -263,14 +275,22 @@ class Session:
         self._past.clear()
 
     def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
+        closing: list[int] = []  # tokens that the model is made to write
+        sampler.passes = self._encoder.opening
         while True:
             if self._cancel.is_set():
                 return "cancelled"
             sampler.is_constrained = not answer.text.is_thinking
-            token = sampler.draw(self._context)
+            token = closing.pop(0) if closing else sampler.draw(self._context)
+            sampler.passes = frozenset()
             if self._vocabulary.is_end(token) and not self._ends_thought(answer, token):
-                return "stop"
-            self._take(answer, token, emit)
+                if sampler.is_constrained or not sampler.has_grammar:
+                    return "stop"
+                closing = self._encoder.closing()  # an answer was asked for that is as the grammar wants
+                continue
+            begun = self._take(answer, token, emit)
+            if begun and not sampler.is_constrained:  # the token that ends a thought went on with the answer
+                sampler.take(begun)
             if answer.text.stopped:
                 return "stop"
             if answer.max_tokens is not None and len(answer.tokens) >= answer.max_tokens:
@@ -287,14 +307,20 @@ class Session:
         """
         return not answer.text.is_answering and self._encoder.is_mark(token)
 
-    def _take(self, answer: _Answer, token: int, emit: Emit) -> None:
+    def _take(self, answer: _Answer, token: int, emit: Emit) -> str:
+        """Add a token to the answer and send on what is to be shown; returns what it is of the answer's own text."""
         answer.tokens.append(token)
+        was_thinking = answer.text.is_thinking
         spans = answer.text.push(self._encoder.written(token))
-        answer.thought_tokens += not answer.text.is_answering
+        if not answer.text.is_answering and not answer.begun:
+            answer.thought_tokens = len(answer.tokens)  # the first marks among them, which were not known for that
+        elif was_thinking or not answer.text.is_answering:
+            answer.thought_tokens += 1
         self._show(answer, spans, emit)
         now = time.perf_counter()
         if answer.pending and now - answer.last_emit >= _EMIT_INTERVAL:
             self._send_pending(answer, emit)
+        return "".join(span.text for span in spans if not span.thought)
 
     def _show(self, answer: _Answer, spans: Sequence[Span], emit: Emit) -> None:
         """Put text into the next chunk; a chunk holds either thoughts or answer."""
@@ -303,6 +329,7 @@ class Session:
                 self._send_pending(answer, emit)
             answer.pending.append(span.text)
             answer.pending_thought = span.thought
+            answer.begun = answer.begun or not span.thought
 
     def _send_pending(self, answer: _Answer, emit: Emit) -> None:
         answer.last_emit = time.perf_counter()
@@ -321,6 +348,13 @@ class Session:
 def text_before_image(tokens: Sequence[int]) -> Sequence[int]:
     """Return the tokens before the first that stands for an image."""
     return tokens[: next((index for index, token in enumerate(tokens) if token < 0), len(tokens))]
+
+
+def before_image(tokens: Sequence[int], end: int) -> int:
+    """Return where an image begins that `end` is inside of, which is read only whole; else `end`."""
+    while 0 < end < len(tokens) and tokens[end] < 0 and tokens[end - 1] == tokens[end]:
+        end -= 1
+    return end
 
 
 def _next_power_of_two(number: int) -> int:

@@ -28,24 +28,28 @@ HARMONY = Channels(  # gpt-oss (common/parsers/gpt-oss.cpp)
     # a commentary without a recipient is a preamble for the user; with one it is a call that nobody asked for
     answer=r".*<\|channel\|>final(?:(?!<\|channel\|>).)*|(?:(?! to=).)*<\|channel\|>commentary(?:(?! to=).)*",
     thought=".*",
+    closing="<|end|><|start|>assistant<|channel|>final<|message|>",
 )
 MUSE = Channels(  # common/parsers/muse-glimmer.cpp
     begins=("<|eom|>", "<|start|>"),
     decides=("<|message|>",),
     answer=r"(?:(?! to=).)*(?: to=user)?<\|message\|>",
     thought=".*",
+    closing="<|eom|><|start|>assistant to=user<|message|>",
 )
 KIMI_K3 = Channels(  # common/parsers/kimi-k3.cpp
     begins=("<|open|>", "<|close|>"),
     decides=("<|sep|>",),
     answer=r"<\|open\|>response<\|sep\|>",
     thought=r"<\|open\|>think<\|sep\|>",
+    closing="<|close|>think<|sep|><|open|>response<|sep|>",
 )
 SOLAR = Channels(  # models/templates/upstage-Solar-Open-100B.jinja
     begins=("<|end|>", "<|begin|>"),
     decides=("<|think|>", "<|content|>"),
     answer=r".*<\|content\|>",
     thought=r".*<\|think\|>",
+    closing="<|end|><|begin|>assistant<|content|>",
 )
 # By texts that are all in a template's source, as llama.cpp tells them apart (common/chat.cpp)
 _CHANNELS: tuple[tuple[tuple[str, ...], Channels], ...] = (

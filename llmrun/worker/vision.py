@@ -18,6 +18,8 @@ from llama_cpp import llama_cpp as lib
 from llama_cpp import mtmd_cpp as mtmd
 
 from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, NotFoundError, UsageError
+from llmrun.gguf.projector import Projector, parse_projector
+from llmrun.gguf.source import read_header
 from llmrun.images import MAX_BYTES, parse_image
 from llmrun.memory.projector import device_of_projector
 from llmrun.settings import RunSettings
@@ -44,7 +46,7 @@ class Vision:
 
     def __init__(self, model: Any, path: Path, settings: RunSettings) -> None:
         """model: llama.cpp's pointer. Raises GGUFError for a projector that llama.cpp refuses."""
-        params = projector_params(settings)
+        params = projector_params(settings, parse_projector(read_header(path)))
         engine_log().hear(mtmd.mtmd_helper_log_set)
         with engine_log().collecting() as complaints:
             self._pointer: Any = mtmd.mtmd_init_from_file(os.fsencode(path), model, params)
@@ -150,7 +152,7 @@ class Vision:
             self._pointer = None
 
 
-def projector_params(settings: RunSettings) -> Any:
+def projector_params(settings: RunSettings, projector: Projector) -> Any:
     """Return mtmd_context_params: the projector is where the first layers are, or on the host.
 
     Raises EngineError where the bindings are not those we were written for.
@@ -166,6 +168,8 @@ def projector_params(settings: RunSettings) -> Any:
     params.use_gpu = device is not None
     if device is not None:
         params.device = devices().pointers((device,))[0]
+    if projector.limit is not None:
+        params.image_max_tokens = projector.limit
     params.n_threads = settings.n_threads_batch
     params.print_timings = False
     params.warmup = True  # its buffers are then there from the start

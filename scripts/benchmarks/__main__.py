@@ -17,6 +17,7 @@ from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_gu
 from scripts.benchmarks.fetch import measure_fetch
 from scripts.benchmarks.header import measure_header
 from scripts.benchmarks.pressure import measure_pressure
+from scripts.benchmarks.render import measure_render
 from scripts.benchmarks.resume import measure_resume
 from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
@@ -35,6 +36,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "pressure": measure_pressure,
     "choose": measure_choose,
     "fetch": measure_fetch,
+    "render": measure_render,
     "resume": measure_resume,
 }
 

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from llmrun.chat.view.inline import closed, is_closed, spans_of
 from llmrun.chat.view.text import DIM, PLAIN, Row, Span, Style, joined, row_width, stripped, text_width, wrap
 
-_LONGEST = 2000  # characters of a paragraph that are parsed again with every redraw, at most
+_LONGEST = 500  # characters of a paragraph that are parsed again with every redraw, at most
 
 
 @dataclass(frozen=True, slots=True)

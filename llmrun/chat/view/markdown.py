@@ -206,7 +206,7 @@ class MarkdownView:
         frame = self._frame()
         settled = _ended(self._blocks.line(self._partial), frame) if self._partial else []
         self._paint(settled + _ended(self._blocks.end(), frame), [])
-        self._partial, self._blocks = "", Blocks.after_rows()
+        self._partial, self._blocks = "", Blocks() if self._painter.is_untouched else Blocks.after_rows()
 
 
 def _ended(leaves: list[Leaf], frame: Frame) -> list[Row]:
