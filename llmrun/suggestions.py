@@ -27,16 +27,17 @@ HUB_SECONDS = 1.0  # that the Hub has to answer: longer is not waited where nobo
 def read_suggestions(*, offline: bool = False) -> tuple[Suggestion, ...]:
     """Return what would run well here, the best first; only what is here where the Hub does not answer at once.
 
-    Takes as long as an engine takes to start, and HUB_SECONDS at most where there is nothing to suggest.
+    Where there is something to suggest it takes as long as an engine takes to start, for the devices that it sees;
+    where there is nothing, HUB_SECONDS at most.
     """
-    with Standby() as standby:  # starts while the rest is looked at
-        presence = None if offline else Presence(HUB_SECONDS)
-        here = models_here()
-        threads = usual_threads()
-        speeds = open_speeds(threads.decode)
+    presence = None if offline else Presence(HUB_SECONDS)  # asks while the rest is looked at
+    here = models_here()
+    threads = usual_threads()
+    speeds = open_speeds(threads.decode)
+    if not here and (presence is None or not presence.answers()):
+        return ()  # before an engine is started for nothing
+    with Standby() as standby:
         can_fetch = presence is not None and presence.answers()
-        if not can_fetch and not here:
-            return ()
         site = Site(read_host_memory(), threads, _devices(standby))
     return suggest(entries(), site, speeds, here, fetch=can_fetch)
 
