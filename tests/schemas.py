@@ -71,7 +71,7 @@ _LEAVES = st.one_of(_STRINGS, _numbers(), _ENUMS, _CONSTS, _SIMPLE.map(lambda na
 def _objects(draw: st.DrawFn, inner: st.SearchStrategy[Any]) -> dict[str, Any]:
     properties = draw(st.dictionaries(_KEYS, inner, max_size=3))
     found: dict[str, Any] = {"type": "object", "properties": properties}
-    if properties and draw(st.booleans()):
+    if draw(st.booleans()) and properties:
         found["required"] = draw(st.lists(st.sampled_from(sorted(properties)), unique=True))
     if draw(st.booleans()):
         others: st.SearchStrategy[Any] = st.booleans()
