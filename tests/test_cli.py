@@ -96,7 +96,7 @@ def test_a_message_of_many_lines_stands_between_triple_quotes(llmrun: Run, tiny_
 def test_chat_as_json_is_one_object_an_answer_and_counts_what_was_cached(llmrun: Run) -> None:
     done = llmrun("chat", "guide", "--json", stdin="what is a kv cache\nwhat is vram\n")
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert set(first) == {"answer", "finish_reason", "usage"}
+    assert set(first) == {"answer", "thoughts", "finish_reason", "usage"}
     assert set(first["usage"]) == USAGE_KEYS
     before = first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"]
     assert (first["usage"]["cached_tokens"], second["usage"]["cached_tokens"]) == (0, before)

@@ -42,6 +42,16 @@ def stream_answer(engine: Engine, request: Generate, console: Console, *, show: 
     return answered
 
 
+def show_answer(text: str, console: Console) -> None:
+    """Print an answer of another time as it was shown then; nothing when quiet."""
+    if console.quiet:
+        return
+    with _shown(console) as view:
+        if view is not None:
+            view.answer(text)
+    console.end_answer()
+
+
 def _collect(events: Iterable[PrefillProgress | Chunk], console: Console, view: View | None) -> Answered:
     text: list[str] = []
     thoughts: list[str] = []

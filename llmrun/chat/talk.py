@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from llmrun.chat.answering import Answered, stream_answer
+from llmrun.chat.answering import Answered, show_answer, stream_answer
 from llmrun.chat.beside import Beside
 from llmrun.chat.commands.command import LeaveChat
 from llmrun.chat.commands.table import run_command
@@ -119,10 +119,12 @@ class Talk:
         self.conversation = self.keeper.take_up(saved)
         self.last, self._told_full, self.draft = None, False, ""
         self.keeper.restore_state(self.engine)
-        answer = self.conversation.last_answer or ""
-        messages = len(saved.turns)
-        self.console.say(f"going on with {saved.name or saved.id}, {messages} messages; the last answer was:")
-        self.console.say(answer)
+        told = f"going on with {saved.name or saved.id}, {len(saved.turns)} messages"
+        if self.forgiving:  # somebody is there to be reminded
+            self.console.say(f"{told}; the last answer was:")
+            show_answer(self.conversation.last_answer or "", self.console)
+        else:
+            self.console.say(told)
 
     def begin_anew(self) -> None:
         """Forget what belongs to the conversation that is over."""

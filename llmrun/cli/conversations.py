@@ -17,6 +17,7 @@ from llmrun.history.export import figures, format_markdown, parse_conversation
 from llmrun.history.exported_file import exported, parse_form, write_export
 from llmrun.history.record import Hit, Saved, Summary
 from llmrun.history.store import Store, read_store
+from llmrun.states import Vault
 
 _WIDTH = 80
 _ID, _WHEN, _MODEL, _TURNS = 11, 11, 17, 5  # columns; the words have the rest
@@ -114,6 +115,8 @@ def run_remove(wish: RemoveWish) -> None:
         if meant:
             _confirm(len(meant), wish)
         store.delete(*(summary.id for summary in meant))
+    for summary in meant:
+        Vault().forget(summary.id)  # what the model had in memory of it is its words too
     if wish.json:
         console.data({"removed": [summary.id for summary in meant]})
     else:
