@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,6 +114,15 @@ class RunningModel:
 
     def _story_of(self, name: str) -> Story:
         return Story(self._console, name, self._wish.constraints, whole=self._whole_story)
+
+    def way_back(self) -> Callable[[], None]:
+        """Return what makes it mean again what it means now, a plan that was given included."""
+        before = self.name, self._reference, self._wish, self._story
+
+        def go_back() -> None:
+            self.name, self._reference, self._wish, self._story = before
+
+        return go_back
 
     def start(self) -> Engine:
         """Plan and load it, telling about it; the engine is the caller's to close."""
