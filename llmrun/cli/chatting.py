@@ -80,28 +80,34 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
             console.say(LEAVING)
         if kept.saved is not None:
             talk.take_up(kept.saved)
+            if talk.first_system is not None:  # what is said now holds
+                talk.conversation.system = talk.first_system
+                talk.was_rewritten()
         talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
         if talk.last is not None:
             tell_times(talk.engine, talk.last.usage, console)
     finally:
-        console.end_answer()
-        keeper.keep_state(talk.engine)
-        talk.engine.close()
+        try:
+            console.end_answer()
+            keeper.keep_state(talk.engine)
+        finally:
+            talk.engine.close()
 
 
 def _hands(model: RunningModel, console: Console) -> Hands:
     """What a person at a terminal can be asked and given."""
 
     def switch(name: str, engine: Engine) -> Engine:
-        before = model.name
+        go_back = model.way_back()
         model.become(name)
-        engine.close()  # first: the memory it holds is what the other is planned with
         try:
+            engine.close()  # first: the memory it holds is what the other is planned with
             return model.start()
-        except LLMRunError as error:
-            console.error(error)
-            console.notice(f"(going on with {before})")
-            model.become(before)
+        except (LLMRunError, KeyboardInterrupt) as error:  # a large model may take long to come
+            if isinstance(error, LLMRunError):
+                console.error(error)
+            go_back()
+            console.notice(f"(going on with {model.name})")
             return model.start()
 
     return Hands(
