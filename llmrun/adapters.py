@@ -61,7 +61,7 @@ def read_adapters(loras: Sequence[Lora]) -> tuple[Adapter, ...]:
 
 
 def _read(path: Path) -> Adapter:
-    if path.suffix in (".safetensors", ".bin") or any((path / name).is_file() for name in _PEFT):
+    if path.suffix in (".safetensors", ".bin") or _has_peft(path):
         folder = path if path.is_dir() else path.parent
         raise UsageError(
             f"{path.name} is an adapter as PyTorch keeps it, not a GGUF file",
@@ -69,6 +69,13 @@ def _read(path: Path) -> Adapter:
         )
     header = read_header(path)
     return _about(path, lambda: parse_adapter(header))
+
+
+def _has_peft(path: Path) -> bool:
+    try:
+        return any((path / name).is_file() for name in _PEFT)
+    except OSError:  # who reads the header says what is wrong with the path
+        return False
 
 
 def check_adapters(loras: Sequence[Lora], adapters: Sequence[Adapter], base: GGUFHeader) -> None:

@@ -141,7 +141,9 @@ def _given(path: str) -> ModelFile:
         absolute = Path(path).expanduser().absolute()
     except RuntimeError as error:
         raise UsageError(f"there is no home directory for {path}", "give the whole path") from error
-    size = absolute.stat().st_size if absolute.is_file() else 0  # who reads the header says what is wrong with it
+    size = 0
+    with contextlib.suppress(OSError):  # who reads the header says what is wrong with it
+        size = absolute.stat().st_size if absolute.is_file() else 0
     return ModelFile(absolute.name, size, absolute)
 
 

@@ -31,7 +31,7 @@ def recorded_session() -> str:
 
 
 def _record(home: str, command: Sequence[str], keys: Sequence[str]) -> str:
-    places = {name: home for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")}
+    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"), home)
     env = {**os.environ, **places, "TERM": "xterm-256color"}
     for name in ("COLUMNS", "LINES", "EDITOR", "VISUAL", "NO_COLOR"):
         env.pop(name, None)
@@ -49,5 +49,7 @@ def _record(home: str, command: Sequence[str], keys: Sequence[str]) -> str:
 
 def _same_everywhere(lines: Sequence[str]) -> str:
     """The lines without the story of the machine, without the empty ones of the screen, and without speeds."""
-    told = [line for line in lines if line.strip() and not re.match(r"(looking for|machine|model|runs|speed|  )\s", line)]
+    told = [
+        line for line in lines if line.strip() and not re.match(r"(looking for|machine|model|runs|speed|  )\s", line)
+    ]
     return "\n".join(re.sub(r"[\d,.]+ tok/s", "… tok/s", line) for line in told)

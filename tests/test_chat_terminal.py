@@ -151,6 +151,22 @@ def test_a_conversation_is_continued_where_it_was_left(open_chat: Open, tmp_path
     second.wait_for(r"cards: what is vram")
 
 
+def test_a_system_message_that_is_given_now_holds_for_what_is_continued(open_chat: Open) -> None:
+    first = open_chat("guide", "--temp", "0", "--system", "you are old")
+    first.send("what is vram" + ENTER)
+    first.wait_for(r"\d+ of 2,048 tokens \(")
+    first.send(CTRL_D)
+    assert first.wait_for_end() == 0
+    second = open_chat("--continue", "--temp", "0", "--system", "you are new")
+    second.send("/system" + ENTER)
+    second.wait_for("^you are new")
+    second.send(CTRL_D)
+    assert second.wait_for_end() == 0
+    third = open_chat("--continue", "--temp", "0")
+    third.send("/system" + ENTER)
+    third.wait_for("^you are new")
+
+
 def test_nothing_is_left_of_a_chat_without_history(open_chat: Open, tmp_path: Path) -> None:
     chat = open_chat("guide", "--no-history")
     chat.send("what is vram" + ENTER)

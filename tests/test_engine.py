@@ -370,3 +370,10 @@ def test_a_log_listener_that_fails_does_not_stop_the_engine(start_engine: StartE
 )
 def test_a_step_of_reading_takes_at_most_about_a_second(n_tokens: int, seconds: float, expected: int) -> None:
     assert next_step(n_tokens, seconds, 128) == expected
+
+
+def test_an_engine_that_was_closed_has_ended(start_engine: Callable[..., Engine], guide_file: Path) -> None:
+    engine = start_engine(guide_file, ONE_THREAD)
+    assert not engine.has_ended
+    engine.close()
+    assert engine.has_ended

@@ -6,6 +6,7 @@ image is noise; that it depends on the image, and on nothing else, is not.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
@@ -340,6 +341,26 @@ def test_images_count_for_the_context(folder: Path, start_engine: Callable[..., 
     engine = start_engine(folder / "seer-F16.gguf", settings)
     with pytest.raises(ContextOverflowError):
         answered(engine, user("what?", *[folder / "a.png"] * 20))
+
+
+def test_a_context_is_full_when_its_cells_are(tmp_path: Path, start_engine: Callable[..., Engine]) -> None:
+    """An image may take more of them than positions."""
+    model = write_qwen2vl(tmp_path / "qwen-F16.gguf")
+    path = write_projector(tmp_path / "mmproj-F16.gguf", Eye("qwen2vl_merger", n_text=320, image_size=560))
+    (tmp_path / "wide.png").write_bytes(png(560, 280))
+    engine = start_engine(model, replace(SEEING, n_ctx=512, projector=str(path)))
+    messages = (user("what is this?", tmp_path / "wide.png"),)
+    last = [part for part in engine.answer(Generate(messages, GREEDY)) if isinstance(part, Chunk)][-1]
+    assert last.finish_reason == "context"
+    assert last.usage is not None
+    assert last.usage.prompt_tokens + last.usage.completion_tokens <= 512 - (20 * 10 - 20) + 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has none")
+def test_a_pipe_is_no_image_and_is_not_waited_for(seer: Engine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(NotFoundError, match=r"pipe\.png is no ordinary file"):
+        answered(seer, user("what?", tmp_path / "pipe.png"))
 
 
 def test_images_are_refused_where_nothing_sees(guide: Engine, folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +183,47 @@ def test_nothing_can_be_named_where_nothing_is_kept(open_talk: Callable[[], Talk
     talk.run(["what is vram", "/save x", "/load x", "/sessions", f"/export json {tmp_path / 'x.json'}"])
     assert printed(talk).count("nothing is kept of this chat") == 3
     assert (tmp_path / "x.json").exists()
+
+
+def test_a_summary_goes_with_what_it_tells_of() -> None:
+    conversation = Conversation()
+    for question in ("a", "b"):
+        conversation.ask(question)
+        conversation.reply(f"to {question}")
+    conversation.summarize_oldest(1, "a was asked")
+    conversation.undo()
+    told = conversation.messages()
+    assert "a was asked" in told[0].content
+    conversation.undo()
+    assert conversation.messages() == ()
+
+
+class DeadlyVault(Vault):
+    """One whose states are the death of the engine."""
+
+    def restore(self, engine: Engine, conversation: str, key: str | None) -> int:
+        os.kill(engine.pid, signal.SIGKILL)
+        return engine.restore_state(self.folder / "x.state", 0, 1, "")
+
+
+def test_a_state_that_kills_the_engine_is_not_the_end_of_the_chat(
+    open_talk: Callable[[], Talk], tmp_path: Path
+) -> None:
+    open_talk().run(["what is vram", "/save notes"])
+    talk = open_talk()
+    assert talk.keeper is not None
+    talk.keeper.vault = DeadlyVault(tmp_path / "states")
+    talk.take_up(talk.keeper.store.find("notes"))
+    assert "starting the engine again" in printed(talk)
+    talk.run(["what is a kv cache"])
+    assert len(talk.conversation.turns) == 4
+
+
+def test_no_state_is_kept_of_what_was_taken_back(open_talk: Callable[[], Talk], tmp_path: Path) -> None:
+    talk = open_talk()
+    talk.run(["what is vram", "/save notes"])
+    assert len(list((tmp_path / "states").iterdir())) == 1
+    talk.run(["/undo"])
+    assert talk.keeper is not None
+    talk.keeper.keep_state(talk.engine)
+    assert list((tmp_path / "states").iterdir()) == []

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import psutil
 import pytest
@@ -129,9 +129,16 @@ def test_a_conversation_can_be_kept_by_whoever_asks(chat: llmrun.Chat) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [{"role": "user"}, {"role": "tool", "content": "x"}, {"role": "user", "content": "x", "name": "y"}]
+    "message",
+    [
+        {"role": "user"},
+        {"role": "tool", "content": "x"},
+        {"role": "user", "content": "x", "name": "y"},
+        {"role": "user", "content": [{"type": "text", "text": "x"}]},
+        {"role": "assistant", "content": "x", "thoughts": None},
+    ],
 )
-def test_a_message_that_cannot_be_one_is_refused(chat: llmrun.Chat, message: dict[str, str]) -> None:
+def test_a_message_that_cannot_be_one_is_refused(chat: llmrun.Chat, message: dict[str, Any]) -> None:
     with pytest.raises(llmrun.UsageError, match="and must"):
         chat.generate([message])
 
@@ -342,3 +349,14 @@ def test_the_examples_in_the_readme_run() -> None:
         with contextlib.redirect_stdout(io.StringIO()) as said:
             exec(compile(block, str(README), "exec"), names)
         assert said.getvalue(), block
+
+
+def test_no_engine_is_left_where_who_is_told_of_a_note_raises() -> None:
+    before = {child.pid for child in psutil.Process().children()}
+
+    def raising(text: str) -> None:
+        raise ValueError(text)
+
+    with pytest.raises(ValueError, match="tokens is more than"):
+        llmrun.load("guide", ctx=4096, on_note=raising)
+    assert {child.pid for child in psutil.Process().children()} <= before

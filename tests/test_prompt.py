@@ -16,6 +16,7 @@ from llmrun.worker.template import load_template
 from llmrun.worker.vocabulary import Vocabulary
 from scripts.synthetic import CHATML, SPECIALS, write_model
 from tests.engine_source import extract_folder
+from tests.thinking_models import QWEN3
 
 IM_START, IM_END = SPECIALS.index("<|im_start|>"), SPECIALS.index("<|im_end|>")
 
@@ -128,3 +129,16 @@ def test_control_tokens_stand_for_no_text_in_an_answer(vocabulary: Vocabulary) -
     assert set(vocabulary.control_texts) == set(SPECIALS)
     assert vocabulary.is_end(IM_END)
     assert not vocabulary.is_end(IM_START)
+
+
+def test_a_thought_about_control_tokens_takes_no_part_of_the_next_prompt_away(vocabulary: Vocabulary) -> None:
+    """Within an answer their text may be only text: no place to go on from, where the template drops the thought."""
+    made = encoder(vocabulary, QWEN3)
+    thought = "A turn ends with <|im_end|>, the next begins with <|im_start|>."
+    written = f"<think>\n{thought}\n</think>\n\nSo it is."
+    question = Message("user", "What ends a turn?")
+    made.remember(encode(made, [question]), written, vocabulary.tokenize(written, parse_special=False))
+    conversation = [question, Message("assistant", "So it is.", thought), Message("user", "Sure?")]
+    prompt = encode(made, conversation)
+    assert text_of(vocabulary, prompt.tokens) == prompt.text
+    assert prompt == encode(encoder(vocabulary, QWEN3), conversation)

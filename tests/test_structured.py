@@ -172,3 +172,17 @@ def test_marks_of_thoughts_are_text_within_json(start_engine: Callable[..., Engi
     engine = start_engine(write_script(tmp_path / "thinks.gguf", QWEN3, ("hmm", "</think>")))
     schema = Grammar("json_schema", '{"const": "<think>a</think>b"}')
     assert ask(engine, "hi", grammar=schema) == '"<think>a</think>b"'
+
+
+@pytest.mark.parametrize(("variables", "wanted"), [({}, "Hm, so."), ({"enable_thinking": False}, "")])
+def test_json_is_thought_over_as_any_answer_is(
+    start_engine: Callable[..., Engine], tmp_path: Path, variables: dict[str, bool], wanted: str
+) -> None:
+    """A thought that the model begins itself is none of the JSON; one that the prompt has closed is not begun again."""
+    script = ("<think>", "Hm", ", so.", "</think>", "\n\n", "nonsense")
+    engine = start_engine(write_script(tmp_path / "thinks.gguf", QWEN3, script, ("<think>", "</think>")))
+    schema = Grammar("json_schema", '{"type": "boolean"}')
+    got = chunks(engine, request("does it fit?", grammar=schema, variables=variables, max_tokens=30))
+    thoughts = "".join(chunk.text for chunk in got if chunk.thought)
+    text = "".join(chunk.text for chunk in got if not chunk.thought)
+    assert (thoughts, text in ("true", "false"), got[-1].finish_reason) == (wanted, True, "stop")

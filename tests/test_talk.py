@@ -195,3 +195,23 @@ def test_a_full_context_can_be_left_as_it_is(guide_file: Path, start_engine: Cal
 def test_a_context_that_is_nearly_full_is_told_once(talk: Talk) -> None:
     talk.run([f"what is vram {'x1' * 780}", "what is a kv cache", "what is ram"])
     assert printed(talk).count("of the context is used") == 1
+
+
+def test_a_path_that_can_be_none_is_told_and_the_chat_goes_on(talk: Talk, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    talk.run(["what is vram", "/file ~nosuchuser/x", f"/file {'x' * 300}", "/file a\0b", f"/file {closed}/x"])
+    talk.run(["/export md ~nosuchuser/x", "/image ~nosuchuser/x"])
+    assert printed(talk).count("error: ") == 6
+    assert printed(talk).count("there is no home directory for ~nosuchuser/x") >= 1
+
+
+def test_the_model_is_told_where_none_is_named(talk: Talk) -> None:
+    talk.run(["/model"])
+    assert "the model is llmrun guide" in printed(talk).lower() or "the model is" in printed(talk)
+    assert "error" not in printed(talk)
+
+
+def test_nothing_is_said_to_be_in_a_clipboard_that_is_not_there(talk: Talk) -> None:
+    talk.run(["what is vram", "/copy"])
+    assert "error: there is no clipboard here" in printed(talk)

@@ -40,15 +40,31 @@ class Beside:
 def unquoted_path(text: str) -> Path:
     """Return the path that was typed, or dropped onto the terminal, which may put quotes or backslashes into it.
 
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, or it can be none.
     """
     stripped = text.strip()
     if not stripped:
         raise UsageError("there is no file named", "for example /file notes.txt")
-    typed = Path(stripped).expanduser()
-    if typed.exists():
+    typed = _at_home(stripped)
+    if _is_there(typed):
         return typed
     if stripped[:1] in "\"'" and stripped[-1:] == stripped[:1]:
-        return Path(stripped[1:-1]).expanduser()
-    unescaped = Path(stripped.replace("\\ ", " ")).expanduser()
-    return unescaped if unescaped.exists() else typed
+        return _at_home(stripped[1:-1])
+    unescaped = _at_home(stripped.replace("\\ ", " "))
+    return unescaped if _is_there(unescaped) else typed
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # who reads it says what is wrong with it
+        return False
+
+
+def _at_home(text: str) -> Path:
+    if "\0" in text:
+        raise UsageError("a path has no NUL in it", "for example /file notes.txt")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"there is no home directory for {text}", "give the whole path") from error

@@ -37,13 +37,17 @@ class Conversation:
             self._messages.pop()
 
     def undo(self) -> Message | None:
-        """Forget the last question with its answer, and return the question; None where there is none."""
+        """Forget the last question with its answer, and return the question; None where there is none.
+
+        Where that was not told any more, all that is left is told again: a summary would tell of it too.
+        """
         asked = [index for index, message in enumerate(self._messages) if message.role == "user"]
         if not asked:
             return None
         question = self._messages[asked[-1]]
         del self._messages[asked[-1] :]
-        self.n_dropped = min(self.n_dropped, len(self._messages))
+        if self.n_dropped > len(self._messages):
+            self.n_dropped, self.summary = 0, None
         return question
 
     def clear(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmrun.errors import UsageError
+
 if TYPE_CHECKING:
     from llmrun.engine.client import Engine
     from llmrun.history.record import Summary
@@ -23,7 +25,8 @@ def _unknown() -> None:
     return None
 
 
-def _no_clipboard(_: str) -> None: ...
+def _no_clipboard(_: str) -> None:
+    raise UsageError("there is no clipboard here", "/export md writes the conversation to a file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,11 @@ class Keeper:
 
     def keep_state(self, engine: Engine) -> None:
         """Keep what the engine has in memory of the conversation, if it is one that can be taken up again."""
-        if self.vault is not None and self.id is not None and self._turns and not engine.has_ended:
+        if self.vault is None or self.id is None:
+            return
+        if not self._turns:  # all of it was taken back
+            self.vault.forget(self.id)
+        elif not engine.has_ended:
             self.vault.keep(engine, self.id, self.model().state_key)
 
     def restore_state(self, engine: Engine) -> int:

@@ -130,9 +130,12 @@ class Talk:
         self.keeper.keep_state(self.engine)  # of the one that is left, before its memory is another's
         self.conversation = self.keeper.take_up(saved)
         self.last, self._told_full, self.draft = None, False, ""
-        self.keeper.restore_state(self.engine)
         told = f"going on with {saved.name or saved.id}, {len(saved.turns)} messages"
-        if self.forgiving:  # somebody is there to be reminded
+        try:
+            self.keeper.restore_state(self.engine)
+        except LLMRunError as error:  # the state is gone then, and what it held is read again
+            self._survive(error)
+        if self.forgiving and not self.as_json:  # somebody is there to be reminded
             self.console.say(f"{told}; the last answer was:")
             show_answer(self.conversation.last_answer or "", self.console)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -82,39 +83,42 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
             console.say(LEAVING)
         if kept.saved is not None:
             talk.take_up(kept.saved)
+            if talk.first_system is not None:  # what is said now holds
+                talk.conversation.system = talk.first_system
+                talk.was_rewritten()
         talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
         if talk.last is not None:
             tell_times(talk.engine, talk.last.usage, console)
     finally:
-        console.end_answer()
-        keeper.keep_state(talk.engine)
-        talk.engine.close()
+        try:
+            console.end_answer()
+            keeper.keep_state(talk.engine)
+        finally:
+            talk.engine.close()
 
 
 def _hands(model: RunningModel, console: Console) -> Hands:
     """What a person at a terminal can be asked and given."""
 
     def switch(name: str, engine: Engine) -> Engine:
-        before = model.name
+        go_back = model.way_back()
         model.become(name)
-        engine.close()  # first: the memory it holds is what the other is planned with
-        try:
-            return model.start()
-        except LLMRunError as error:
-            console.error(error)
-            console.notice(f"(going on with {before})")
-            model.become(before)
-            return model.start()
+        return restarted(engine, go_back)
 
     def see(engine: Engine) -> Engine:
+        go_back = model.way_back()
         model.look()
-        engine.close()
+        return restarted(engine, go_back)
+
+    def restarted(engine: Engine, go_back: Callable[[], None]) -> Engine:
         try:
+            engine.close()  # first: the memory it holds is what the other is planned with
             return model.start()
-        except LLMRunError as error:
-            console.error(error)
-            console.notice(f"(going on with {model.name} as it was)")
-            model.close_eyes()
+        except (LLMRunError, KeyboardInterrupt) as error:  # a large model may take long to come
+            if isinstance(error, LLMRunError):
+                console.error(error)
+            go_back()
+            console.notice(f"(going on with {model.name})")
             return model.start()
 
     return Hands(

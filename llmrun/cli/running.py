@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,6 +84,7 @@ class RunningModel:
     def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False) -> None:
         """Raises UsageError for wishes that exclude each other."""
         self._wish, self._console = wish, console
+        self._given = wish.constraints  # what the user fixed, for whichever model
         self.name, self._whole_story = wish.model, whole_story
         self._story = self._story_of(wish.model)
         self._reference = parse_reference(wish.model, pipeline.hub_address())
@@ -119,19 +121,25 @@ class RunningModel:
         """Be able to see from the next start on."""
         self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=AUTO))
 
-    def close_eyes(self) -> None:
-        """Be without a projector from the next start on."""
-        self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=None))
-
     def become(self, name: str) -> None:
         """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""
         reference = parse_reference(name, pipeline.hub_address())
         check_meant(reference)
-        self.name, self._reference, self._wish = name, reference, replace(self._wish, replay=None)
+        self.name, self._reference = name, reference
+        self._wish = replace(self._wish, replay=None, constraints=self._given)
         self._story = self._story_of(name)
 
     def _story_of(self, name: str) -> Story:
         return Story(self._console, name, self._wish.constraints, whole=self._whole_story)
+
+    def way_back(self) -> Callable[[], None]:
+        """Return what makes it mean again what it means now, a plan that was given included."""
+        before = self.name, self._reference, self._wish, self._story
+
+        def go_back() -> None:
+            self.name, self._reference, self._wish, self._story = before
+
+        return go_back
 
     def start(self) -> Engine:
         """Plan and load it, telling about it; the engine is the caller's to close."""

@@ -261,6 +261,9 @@ def _message(message: AnyMessage) -> Message:
         if not {"role", "content"} <= message.keys() <= {"role", "content", "thoughts"}:
             raise UsageError(f"a message has {', '.join(message) or 'nothing'}, and must have role and content")
         message = Message(message["role"], message["content"], message.get("thoughts", ""))
+    for name, text in (("content", message.content), ("thoughts", message.thoughts)):
+        if not isinstance(text, str):
+            raise UsageError(f"a message's {name} is of type {type(text).__name__}, and must be a text")
     if message.role not in _ROLES:
         raise UsageError(f"a message's role is {message.role!r}, and must be one of {', '.join(_ROLES)}")
     return message

@@ -87,15 +87,13 @@ def load(
         step=note,
     )
     started = pipeline.start(reference, constraints_of(options), plan_wish_of(options), listener, offline=offline)
-    if started.engine.info is not None and started.engine.info.notice is not None:
-        note(started.engine.info.notice)
     try:
         chat = Chat(name, started, wish, system)
+        for text in filter(None, (chat.info.notice, chat.notice)):
+            note(text)
     except BaseException:
         started.engine.close()
         raise
-    if chat.notice is not None:
-        note(chat.notice)
     return chat
 
 

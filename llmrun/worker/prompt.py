@@ -34,12 +34,13 @@ class Prompt:
     """A rendered conversation: `text` as rendered, marks included, and the tokens it became.
 
     A negative token stands for a position of an image. extra_cells: how many entries of the KV cache images take beyond
-    their positions.
+    their positions. written: how many characters and how many tokens at the end were written by the model.
     """
 
     text: str
     tokens: tuple[int, ...]
     extra_cells: int = 0
+    written: tuple[int, int] = (0, 0)
 
 
 class PromptEncoder:
@@ -109,12 +110,17 @@ class PromptEncoder:
         return None
 
     def _shared(self, text: str) -> Prompt:
-        """What is remembered, up to the last control token that both texts have in the same place."""
+        """What is remembered, up to the last control token before the answer that both texts have in the same place.
+
+        Not within the answer: there the text of a control token may be only text, which it never is in what was
+        rendered.
+        """
         known, vocabulary = self._remembered, self._vocabulary
         if self._shown or any(token < 0 for token in known.tokens):  # images have no text
             return Prompt("", ())
-        common, at = _common_length(known.text, text), len(known.text)
-        for index in reversed(range(len(known.tokens))):
+        n_characters, n_tokens = known.written
+        common, at = _common_length(known.text, text), len(known.text) - n_characters
+        for index in reversed(range(len(known.tokens) - n_tokens)):
             if vocabulary.piece(known.tokens[index]) != b"":
                 continue
             control = vocabulary.text(known.tokens[index])
@@ -130,7 +136,8 @@ class PromptEncoder:
 
         answer: all that was written, thoughts and the texts of control tokens included.
         """
-        self._remembered = Prompt(prompt.text + answer, prompt.tokens + tuple(answer_tokens), prompt.extra_cells)
+        text, tokens = prompt.text + answer, prompt.tokens + tuple(answer_tokens)
+        self._remembered = Prompt(text, tokens, prompt.extra_cells, (len(answer), len(answer_tokens)))
 
     @property
     def remembered(self) -> Prompt:

@@ -112,12 +112,15 @@ class Runner:
         path = _path(command.path)
         with engine_log().recording() as log:
             model = load_model(path, command.settings, self._tell_progress())
+            vision: Vision | None = None
             try:
                 model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
                 vision = _load_vision(model, command.settings)
                 context = Context(model, command.settings, self.cancel)
-            except LLMRunError:
-                model.close()  # so that other settings can be tried
+            except LLMRunError:  # so that other settings can be tried
+                if vision is not None:
+                    vision.close()  # first: it holds on to the model
+                model.close()
                 raise
         memory = _report(context, model, command.settings, log.lines())
         devices().keep(command.settings.devices or ())

@@ -57,10 +57,15 @@ _OK, _CANCELLED, _ALLOCATION_FAILED = 0, 2, -2
 
 @dataclass(slots=True)
 class _Answer:
-    """An answer while it is being written."""
+    """An answer while it is being written.
+
+    is_json: whether it is JSON as soon as a grammar holds it. n_positions: of the context, images' extra cells aside.
+    """
 
     text: StreamingText
     max_tokens: int | None
+    is_json: bool
+    n_positions: int
     tokens: list[int] = field(default_factory=list)
     thought_tokens: int = 0
     begun: bool = False
@@ -102,7 +107,7 @@ class Session:
         grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
         sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
-        answer = _Answer(self._streaming(request, prompt), request.max_tokens)
+        answer = self._begun(request, prompt)
         reason: FinishReason = "cancelled"
         try:
             cached = self._reuse(prompt.tokens, shift=request.shift)
@@ -127,11 +132,10 @@ class Session:
         self._show(answer, answer.text.finish(), emit)
         emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
 
-    def _streaming(self, request: Generate, prompt: Prompt) -> StreamingText:
-        """Return what parts thoughts from the answer; JSON that is written at once has none."""
-        splitter = self._encoder.splitter(prompt)
+    def _begun(self, request: Generate, prompt: Prompt) -> _Answer:
+        text = StreamingText(request.stop, self._encoder.splitter(prompt))
         is_json = request.grammar is not None and request.grammar.kind == "json_schema"
-        return StreamingText(request.stop, None if is_json and not splitter.is_thinking else splitter)
+        return _Answer(text, request.max_tokens, is_json, self._context.n_ctx - prompt.extra_cells)
 
     def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
         """Count a conversation's tokens; nothing of it is read."""
@@ -150,7 +154,7 @@ class Session:
         has_images = any(token < 0 for token in (*self._past, *known.tokens))  # which are numbered anew in each process
         if not self._past or self._context.move_pending or has_images:
             return StateSaved(0, "", 0)
-        record = state.Record(tuple(self._past), known.text, known.tokens)
+        record = state.Record(tuple(self._past), known.text, known.tokens, known.written)
         saved = state.save(path, offset, limit, record, self._context)
         return StateSaved(0, "", 0) if saved is None else StateSaved(*saved, len(self._past))
 
@@ -279,12 +283,15 @@ class Session:
 
     def _decode(self, answer: _Answer, sampler: Sampler, emit: Emit) -> FinishReason:
         closing: list[int] = []  # tokens that the model is made to write
-        sampler.passes = self._encoder.opening
+        if answer.text.is_answering:  # and the prompt did not close the thought already
+            sampler.passes = self._encoder.opening
         while True:
             if self._cancel.is_set():
                 return "cancelled"
             sampler.is_constrained = not answer.text.is_thinking
             token = closing.pop(0) if closing else sampler.draw(self._context)
+            if answer.is_json and sampler.is_constrained and not answer.tokens and token not in sampler.passes:
+                answer.text.split_no_more()  # JSON that is written at once has no thoughts, whatever is in its texts
             sampler.passes = frozenset()
             if self._vocabulary.is_end(token) and not self._ends_thought(answer, token):
                 if sampler.is_constrained or not sampler.has_grammar:
@@ -298,7 +305,7 @@ class Session:
                 return "stop"
             if answer.max_tokens is not None and len(answer.tokens) >= answer.max_tokens:
                 return "length"
-            if len(self._past) >= self._context.n_ctx:
+            if len(self._past) >= answer.n_positions:
                 return "context"
             if not self._read((token,), len(self._past), last=True):
                 return "cancelled"

@@ -44,16 +44,17 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a state stands for: the tokens in the memory, and the conversation that an encoder remembers."""
+    """What a state stands for: the tokens in the memory, and the conversation that an encoder remembers (`Prompt`)."""
 
     past: tuple[int, ...]
     text: str
     tokens: tuple[int, ...]
+    written: tuple[int, int] = (0, 0)
 
     @property
     def prompt(self) -> Prompt:
         """The conversation, for the encoder."""
-        return Prompt(self.text, self.tokens)
+        return Prompt(self.text, self.tokens, written=self.written)
 
 
 def save(path: Path, offset: int, limit: int, record: Record, memory: Memory) -> tuple[int, str] | None:
@@ -101,7 +102,9 @@ def _head(record: Record) -> bytes:
 
 def _parse_record(data: bytes) -> Record:
     found = json.loads(data)
-    return Record(tuple(map(int, found["past"])), str(found["text"]), tuple(map(int, found["tokens"])))
+    n_characters, n_tokens = map(int, found["written"])
+    past, tokens = tuple(map(int, found["past"])), tuple(map(int, found["tokens"]))
+    return Record(past, str(found["text"]), tokens, (n_characters, n_tokens))
 
 
 def _aligned(size: int) -> int:

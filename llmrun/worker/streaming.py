@@ -33,6 +33,10 @@ class StreamingText:
         """Whether a thought, or what leads from it to the answer, is being written."""
         return self._splitter is not None and self._splitter.is_thinking
 
+    def split_no_more(self) -> None:
+        """Take all that comes for the answer; only before anything came."""
+        self._splitter = None
+
     def push(self, piece: bytes) -> list[Span]:
         """Take the bytes of one token and return the text that can be shown now."""
         text = self._decoder.decode(piece)

@@ -192,6 +192,8 @@ def _no_video() -> Any:
 
 def _read(path: Path) -> bytes:
     try:
+        if not path.is_file():  # a pipe would be waited for without end
+            raise NotFoundError(f"the image {path} is no ordinary file", "give the path of an image")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmrun.chat.beside import unquoted_path
 from llmrun.chat.commands.command import Command
 from llmrun.errors import UsageError
 from llmrun.history.exported_file import parse_form, write_export
@@ -50,7 +50,7 @@ def _export(talk: Talk, text: str) -> None:
     form_text, _, path = text.partition(" ")
     form = parse_form(form_text or "md", "/export md, or /export json FILE")
     name = re.sub(r"[^\w.-]+", "-", saved.name or saved.id).strip(".-") or saved.id
-    file = Path(path.strip() or f"{name}.{form}").expanduser()
+    file = unquoted_path(path.strip() or f"{name}.{form}")
     write_export(saved, form, file)
     talk.console.say(f"the conversation is in {file}")
 

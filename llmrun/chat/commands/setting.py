@@ -34,7 +34,8 @@ def _changed(talk: Talk, name: str, value: str) -> AnswerSettings:
 
 def _model(talk: Talk, name: str) -> None:
     if not name:
-        raise UsageError(f"the model is {talk.model_info().name}", "/model NAME goes on with another")
+        talk.console.notice(f"the model is {talk.model_info().name}; /model NAME goes on with another")
+        return
     talk.go_on_with(name)
 
 
