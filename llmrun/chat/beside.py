@@ -7,7 +7,6 @@ from pathlib import Path
 
 from llmrun.attachment import Attachment, read_attachment
 from llmrun.errors import UsageError
-from llmrun.images import read_image
 
 
 @dataclass(slots=True)
@@ -23,13 +22,14 @@ class Beside:
         self._texts.append(attachment)
         return attachment
 
-    def show(self, path: Path) -> None:
-        """Let an image be seen; raises NotFoundError, or UsageError for what is none."""
-        self.images.append(read_image(path).path)
-
     def question(self, text: str) -> str:
         """Return a question with the texts that go with it."""
         return "\n\n".join([text, *(attachment.introduced() for attachment in self._texts)])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing."""
+        return not (self.images or self._texts)
 
     def clear(self) -> None:
         """Forget what was taken along."""

@@ -36,8 +36,9 @@ class Hands:
     edit: lets a text be changed in the user's editor, and returns None where it was left as it was; None where there is
     no editor. copy: puts a text into the clipboard. plan_lines: how the model runs, as lines to read. switch: loads
     another model by its name in the place of the one that an engine holds, and returns the engine that holds it; raises
-    UsageError or NotFoundError for a name that means none, with the old engine as it was. listing: kept conversations
-    as lines to read. speed: tokens a second that the model is predicted to write.
+    UsageError or NotFoundError for a name that means none, with the old engine as it was. see: loads the model of an
+    engine again so that it can see images, if there is what it needs, and returns the engine that holds it. listing:
+    kept conversations as lines to read. speed: tokens a second that the model is predicted to write.
     """
 
     choose: Callable[[str, Mapping[str, str]], str] | None = None
@@ -45,5 +46,6 @@ class Hands:
     copy: Callable[[str], None] = _no_clipboard
     plan_lines: Callable[[], list[str]] = _no_lines
     switch: Callable[[str, Engine], Engine] | None = None
+    see: Callable[[Engine], Engine] | None = None
     speed: Callable[[], float | None] = _unknown
     listing: Callable[[Sequence[Summary]], str] = _first_words

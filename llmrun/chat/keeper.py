@@ -12,18 +12,26 @@ from llmrun.engine.protocol import Message
 from llmrun.history.record import Role, Saved, Setting, Summary, Turn
 from llmrun.history.store import Store
 from llmrun.report import usage_figures
+from llmrun.settings import KV_TYPES, MAX_N_CTX
 from llmrun.states import Vault
 
-_N_DROPPED, _SUMMARY = "n_dropped", "summary"  # among the settings of a kept conversation
+# Among the settings of a kept conversation
+_N_DROPPED, _SUMMARY = "n_dropped", "summary"
+_N_CTX, _TYPE_KV = "n_ctx", "type_kv"
 
 
 @dataclass(frozen=True, slots=True)
 class KeptModel:
-    """The model that answers. name: as the user said it; resolved: what that was; state_key: see `states.state_key`."""
+    """The model that answers. name: as the user said it; resolved: what that was; state_key: see `states.state_key`.
+
+    n_ctx: tokens; type_kv: of the KV cache.
+    """
 
     name: str
-    resolved: str | None
-    state_key: str | None
+    resolved: str | None = None
+    state_key: str | None = None
+    n_ctx: int | None = None
+    type_kv: str | None = None
 
 
 @dataclass(slots=True)
@@ -125,13 +133,13 @@ class Keeper:
         if conversation.system != self._system:
             self._system = conversation.system
             self.store.set_system(self.id, self._system)
-        settings: dict[str, Setting] = {}
+        model = self.model()
+        settings: dict[str, Setting] = {_N_CTX: model.n_ctx, _TYPE_KV: model.type_kv}
         if conversation.n_dropped:
-            settings = {_N_DROPPED: conversation.n_dropped, _SUMMARY: conversation.summary}
+            settings |= {_N_DROPPED: conversation.n_dropped, _SUMMARY: conversation.summary}
         if settings != self._settings:
             self._settings = settings
             self.store.set_settings(self.id, settings)
-        model = self.model()
         if model.name != self._model:
             self._model = model.name
             self.store.set_model(self.id, model.name, model.resolved)
@@ -143,6 +151,13 @@ class Keeper:
             finish_reason=answered.finish_reason,
             usage=usage_figures(answered.usage),
         )
+
+
+def memory_of(saved: Saved) -> tuple[int | None, str | None]:
+    """Return the tokens of context and the KV type that a kept conversation was answered with, None where unknown."""
+    n_ctx, type_kv = saved.settings.get(_N_CTX), saved.settings.get(_TYPE_KV)
+    known = type_kv if isinstance(type_kv, str) and type_kv in KV_TYPES else None
+    return (n_ctx if isinstance(n_ctx, int) and 0 < n_ctx <= MAX_N_CTX else None), known
 
 
 def _turn(message: Message) -> Turn:

@@ -75,8 +75,14 @@ class Talk:
 
     def ask(self, text: str) -> None:
         """Answer a question; where that fails the question is taken back, and the error raised."""
-        self._ask(self.beside.question(text), self.beside.images)
-        self.beside.clear()
+        try:
+            self._ask(self.beside.question(text), self.beside.images)
+        except LLMRunError:
+            if not self.beside.is_empty:  # else a file that is too long would be in the way of every other question
+                self.console.notice("(the files are not attached any more)")
+            raise
+        finally:
+            self.beside.clear()
 
     def _ask(self, text: str, images: Sequence[str]) -> None:
         self.conversation.ask(text, images)
@@ -111,6 +117,12 @@ class Talk:
         if self.settings.thinking.notice:
             self.console.say(f"note: {self.settings.thinking.notice}")
         self.last, self._told_full = None, False
+
+    def can_see(self) -> bool:
+        """Whether the model sees images, after it was loaded with what it needs for that, where it was not."""
+        if not self.model_info().vision and self.hands.see is not None:
+            self.engine = self.hands.see(self.engine)
+        return self.model_info().vision
 
     def take_up(self, saved: Saved) -> None:
         """Go on with a conversation that was kept."""

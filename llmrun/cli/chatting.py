@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from llmrun.chat.completing import Names
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.editor import editor
 from llmrun.chat.hands import Hands
-from llmrun.chat.keeper import Keeper
+from llmrun.chat.keeper import Keeper, memory_of
 from llmrun.chat.lines import clean_text, read_piped
 from llmrun.chat.talk import Talk
 from llmrun.chat.typing_line import LineWish, read_typed
@@ -45,22 +46,24 @@ def run_chat(wish: Wish, keeping: Keeping, *, named: bool) -> None:
         if not named:
             chosen = with_a_model(wish) if saved is None else replace(wish, model=saved.model)
         if chosen is not None:
-            _chat(chosen, _Kept(store, saved, is_kept=is_kept), console, typed=typed)
+            as_before = (None, None) if saved is None or named else memory_of(saved)
+            _chat(chosen, _Kept(store, saved, as_before, is_kept=is_kept), console, typed=typed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Where the chat is kept, and the conversation it goes on with, if any."""
+    """Where the chat is kept, and the conversation it goes on with, if any; as_before: its context and KV type."""
 
     store: Store
     saved: Saved | None
+    as_before: tuple[int | None, str | None]
     is_kept: bool
 
 
 def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
     model = RunningModel(wish, console, whole_story=typed)
     keeper = Keeper(kept.store, Vault() if kept.is_kept else None, model.kept, is_kept=kept.is_kept)
-    engine = model.start()
+    engine = model.start_as(*kept.as_before)
     settings = settled(wish, model, engine, console)
     talk = Talk(
         engine,
@@ -100,6 +103,14 @@ def _hands(model: RunningModel, console: Console) -> Hands:
     def switch(name: str, engine: Engine) -> Engine:
         go_back = model.way_back()
         model.become(name)
+        return restarted(engine, go_back)
+
+    def see(engine: Engine) -> Engine:
+        go_back = model.way_back()
+        model.look()
+        return restarted(engine, go_back)
+
+    def restarted(engine: Engine, go_back: Callable[[], None]) -> Engine:
         try:
             engine.close()  # first: the memory it holds is what the other is planned with
             return model.start()
@@ -116,6 +127,7 @@ def _hands(model: RunningModel, console: Console) -> Hands:
         copy=lambda text: copy_text(text, console.control),
         plan_lines=model.plan_lines,
         switch=switch,
+        see=see,
         speed=model.speed,
         listing=lambda found: list_text(found, datetime.now(UTC)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,11 @@ from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, save
 from llmrun.console import AnswerStyle, Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
-from llmrun.errors import UsageError
+from llmrun.errors import InsufficientMemoryError, UsageError
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
+from llmrun.projectors import AUTO
 from llmrun.reference import parse_reference
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
@@ -82,12 +84,14 @@ class RunningModel:
     def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False) -> None:
         """Raises UsageError for wishes that exclude each other."""
         self._wish, self._console = wish, console
+        self._given = wish.constraints  # what the user fixed, for whichever model
         self.name, self._whole_story = wish.model, whole_story
         self._story = self._story_of(wish.model)
         self._reference = parse_reference(wish.model, pipeline.hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
         self._started: pipeline.Started | None = None
+        self._kept = KeptModel(wish.model)
         self._watch: MemoryWatch | None = None
 
     def plan_lines(self) -> list[str]:
@@ -98,18 +102,31 @@ class RunningModel:
 
     def kept(self) -> KeptModel:
         """Return what a kept conversation needs to know of it."""
-        started = self._started
-        if started is None:
-            return KeptModel(self.name, None, None)
-        files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
-        files += [Path(lora.path) for lora in started.plan.settings.loras]
-        return KeptModel(self.name, started.plan.quant, state_key(files, started.plan.settings))
+        return self._kept
+
+    def start_as(self, n_ctx: int | None, type_kv: str | None) -> Engine:
+        """Start it with this context and KV type where the user fixed no other, and they fit; else as `start` does.
+
+        So that what was kept of a conversation can be taken back, which another context could not hold.
+        """
+        given = self._wish.constraints
+        if self._wish.replay is None and given.n_ctx is None and given.type_kv is None:
+            self._wish = replace(self._wish, constraints=replace(given, n_ctx=n_ctx, type_kv=type_kv))
+            with contextlib.suppress(InsufficientMemoryError):
+                return self.start()
+            self._wish = replace(self._wish, constraints=given)
+        return self.start()
+
+    def look(self) -> None:
+        """Be able to see from the next start on."""
+        self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=AUTO))
 
     def become(self, name: str) -> None:
         """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""
         reference = parse_reference(name, pipeline.hub_address())
         check_meant(reference)
-        self.name, self._reference, self._wish = name, reference, replace(self._wish, replay=None)
+        self.name, self._reference = name, reference
+        self._wish = replace(self._wish, replay=None, constraints=self._given)
         self._story = self._story_of(name)
 
     def _story_of(self, name: str) -> Story:
@@ -144,6 +161,7 @@ class RunningModel:
         if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")
         self._started = started
+        self._kept = _kept_model(self.name, started)
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
 
@@ -158,6 +176,13 @@ class RunningModel:
         self._started.record(usage)
         if (note := self._watch.look()) is not None:
             self._console.say(f"note: {note}")
+
+
+def _kept_model(name: str, started: pipeline.Started) -> KeptModel:
+    settings = started.plan.settings
+    files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
+    files += [Path(lora.path) for lora in settings.loras]
+    return KeptModel(name, started.plan.quant, state_key(files, settings), settings.n_ctx, settings.type_k)
 
 
 def info_of(engine: Engine) -> ModelInfo:

@@ -144,13 +144,16 @@ class Session:
         return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
 
     def save(self, path: Path, offset: int, limit: int) -> StateSaved:
-        """Write the context's state into a file, see `worker.state`; nothing where there is none, or it is too large.
+        """Write the context's state into a file, see `worker.state`.
+
+        Nothing is written where there is none, it is too large, or images are in it.
 
         Raises EngineError where it cannot be written.
         """
-        if not self._past or self._context.move_pending:
-            return StateSaved(0, "", 0)
         known = self._encoder.remembered
+        has_images = any(token < 0 for token in (*self._past, *known.tokens))  # which are numbered anew in each process
+        if not self._past or self._context.move_pending or has_images:
+            return StateSaved(0, "", 0)
         record = state.Record(tuple(self._past), known.text, known.tokens, known.written)
         saved = state.save(path, offset, limit, record, self._context)
         return StateSaved(0, "", 0) if saved is None else StateSaved(*saved, len(self._past))

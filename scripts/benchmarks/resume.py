@@ -18,7 +18,7 @@ from llmrun.states import Vault, state_key
 from scripts.benchmarks.table import Row
 from scripts.synthetic import QWEN3_0_6B, write_model
 
-TURNS = 5  # a turn of reading again takes half a minute
+TURNS = 3  # on two cores, a turn of reading again takes three minutes
 N_TOKENS = 4000
 _MESSAGES = 15  # the last is a question
 _ID = "the conversation"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmrun.chat.beside import unquoted_path
 from llmrun.chat.commands.command import Command
 from llmrun.errors import UsageError
+from llmrun.images import read_image
 
 if TYPE_CHECKING:
     from llmrun.chat.talk import Talk
@@ -19,12 +20,11 @@ def _file(talk: Talk, text: str) -> None:
 
 
 def _image(talk: Talk, text: str) -> None:
-    info = talk.model_info()
-    if not info.vision:
-        hint = "begin the chat with --projector auto, for a model that has one; llmrun show MODEL tells"
-        raise UsageError(f"{info.name} cannot see images: it was loaded without a projector", hint)
     path = unquoted_path(text)
-    talk.beside.show(path)
+    image = read_image(path)
+    if not talk.can_see():
+        raise UsageError(f"{talk.model_info().name} cannot see images", "/model NAME goes on with one that can")
+    talk.beside.images.append(image.path)
     talk.console.say(f"{path.name}: it is shown with the next question")
 
 
