@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from llmrun.chat.lines import clean_text, read_piped
 from llmrun.chat.talk import Talk
 from llmrun.chat.typing_line import LineWish, read_typed
 from llmrun.cli.choosing import with_a_model
+from llmrun.cli.completing import complete_model
 from llmrun.cli.conversations import list_text
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.one_key import ask_one_key
@@ -139,13 +141,15 @@ def _line_wish(talk: Talk, keeper: Keeper) -> LineWish:
         return bottom_line(info.name, talk.last.usage if talk.last else None, info.n_ctx, width)
 
     def sessions() -> list[str]:
-        return [summary.name or summary.id for summary in keeper.kept(_COMPLETED)]
+        with contextlib.suppress(LLMRunError):  # not in the middle of a line
+            return [summary.name or summary.id for summary in keeper.kept(_COMPLETED)]
+        return []
 
     return LineWish(
         talk.was_stopped,
         talk.console.notice,
         talk.take_draft,
         below,
-        Names(sessions),
+        Names(sessions, lambda: complete_model("")),
         keeps_history=keeper.is_kept,
     )

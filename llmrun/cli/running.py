@@ -26,7 +26,7 @@ from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.projectors import AUTO
-from llmrun.reference import parse_reference
+from llmrun.reference import LocalRef, ModelRef, parse_reference
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.settings import Constraints
 from llmrun.states import state_key
@@ -161,7 +161,7 @@ class RunningModel:
         if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")
         self._started = started
-        self._kept = _kept_model(self.name, started)
+        self._kept = _kept_model(_lasting_name(self.name, self._reference), started)
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
 
@@ -176,6 +176,11 @@ class RunningModel:
         self._started.record(usage)
         if (note := self._watch.look()) is not None:
             self._console.say(f"note: {note}")
+
+
+def _lasting_name(name: str, reference: ModelRef) -> str:
+    """Return a name that means the same in another folder too."""
+    return str(reference.path.expanduser().absolute()) if isinstance(reference, LocalRef) else name
 
 
 def _kept_model(name: str, started: pipeline.Started) -> KeptModel:
