@@ -227,3 +227,21 @@ def test_no_state_is_kept_of_what_was_taken_back(open_talk: Callable[[], Talk], 
     assert talk.keeper is not None
     talk.keeper.keep_state(talk.engine)
     assert list((tmp_path / "states").iterdir()) == []
+
+
+def test_what_could_not_be_kept_can_be_exported(open_talk: Callable[[], Talk], tmp_path: Path) -> None:
+    talk = open_talk()
+    talk.run(["what is vram"])
+    assert talk.keeper is not None
+    assert talk.keeper.id is not None
+    talk.keeper.store.delete(talk.keeper.id)
+    talk.run([f"/export md {tmp_path / 'x.md'}"])
+    assert "VRAM is" in (tmp_path / "x.md").read_text("utf-8")
+
+
+def test_who_begins_anew_is_told_where_the_old_conversation_is(open_talk: Callable[[], Talk]) -> None:
+    talk = open_talk()
+    talk.run(["/clear", "what is vram"])
+    assert "is forgotten" in printed(talk)
+    talk.run(["/clear"])
+    assert "`llmrun history` has the old one" in printed(talk)

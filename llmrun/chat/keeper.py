@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from llmrun.chat.answering import Answered
 from llmrun.chat.conversation import Conversation
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Message
+from llmrun.errors import HistoryError, NotFoundError
 from llmrun.history.record import Role, Saved, Setting, Summary, Turn
 from llmrun.history.store import Store
 from llmrun.report import usage_figures
@@ -98,8 +100,15 @@ class Keeper:
         return conversation
 
     def saved(self) -> Saved | None:
-        """Return what is kept of the conversation, None where that is nothing yet."""
-        return self.store.find(self.id) if self.id is not None and self._turns else None
+        """Return the conversation as it is kept, or would be; None where there is nothing of it yet."""
+        if self.id is None or not self._turns:
+            return None
+        try:
+            return self.store.find(self.id)
+        except (HistoryError, NotFoundError):  # it could not be kept, or was removed: what was said is still here
+            now, model = datetime.now(UTC), self.model()
+            turns = tuple(replace(turn, at=turn.at or now) for turn in self._turns)
+            return Saved(self.id, None, model.name, model.resolved, self._system, self._settings, now, now, turns)
 
     def kept(self, limit: int) -> tuple[Summary, ...]:
         """Return the conversations that are kept, the last one first."""

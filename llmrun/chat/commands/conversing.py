@@ -14,9 +14,14 @@ _SHOWN = 50  # characters of a question that is told of
 
 
 def _clear(talk: Talk, _: str) -> None:
+    keeper = talk.keeper
+    is_kept = keeper is not None and keeper.is_kept and bool(talk.conversation.turns)
     talk.conversation.clear()
     talk.begin_anew()
-    talk.console.say("the conversation is forgotten; the system message stays")
+    if is_kept:
+        talk.console.say("a new conversation; the system message stays, `llmrun history` has the old one")
+    else:
+        talk.console.say("the conversation is forgotten; the system message stays")
 
 
 def _new(talk: Talk, _: str) -> None:
