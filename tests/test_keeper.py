@@ -245,3 +245,13 @@ def test_who_begins_anew_is_told_where_the_old_conversation_is(open_talk: Callab
     assert "is forgotten" in printed(talk)
     talk.run(["/clear"])
     assert "`llmrun history` has the old one" in printed(talk)
+
+
+def test_no_state_is_kept_of_what_was_removed_meanwhile(open_talk: Callable[[], Talk], tmp_path: Path) -> None:
+    talk = open_talk()
+    talk.run(["what is vram", "/save notes"])
+    assert talk.keeper is not None
+    assert talk.keeper.id is not None
+    talk.keeper.store.delete(talk.keeper.id)
+    talk.keeper.keep_state(talk.engine)
+    assert list((tmp_path / "states").iterdir()) == []

@@ -118,7 +118,7 @@ class Keeper:
         """Keep what the engine has in memory of the conversation, if it is one that can be taken up again."""
         if self.vault is None or self.id is None:
             return
-        if not self._turns:  # all of it was taken back
+        if not self._turns or not self._is_stored(self.id):  # all of it was taken back, or removed meanwhile
             self.vault.forget(self.id)
         elif not engine.has_ended:
             self.vault.keep(engine, self.id, self.model().state_key)
@@ -128,6 +128,12 @@ class Keeper:
         if self.vault is None or self.id is None:
             return 0
         return self.vault.restore(engine, self.id, self.model().state_key)
+
+    def _is_stored(self, key: str) -> bool:
+        try:
+            return self.store.find(key).id == key
+        except (HistoryError, NotFoundError):
+            return False
 
     def _begin(self, conversation: Conversation) -> None:
         if self.id is not None:
