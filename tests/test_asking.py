@@ -35,9 +35,9 @@ def test_every_answer_of_a_piped_chat_satisfies_the_schema(llmrun: Run) -> None:
     assert [json.loads(line) in ("yes", "no") for line in done.stdout.splitlines()] == [True, True]
 
 
-def test_an_answer_that_was_cut_off_before_it_satisfies_its_schema_exits_with_8(llmrun: Run) -> None:
+def test_an_answer_that_was_cut_off_before_it_satisfies_its_schema_exits_with_9(llmrun: Run) -> None:
     done = llmrun("run", "guide", "hi", "--schema", '{"type": "string", "minLength": 99}', "-n", "3", "--json")
-    assert (done.returncode, json.loads(done.stdout)["finish_reason"]) == (8, "length")
+    assert (done.returncode, json.loads(done.stdout)["finish_reason"]) == (9, "length")
     assert "error: the answer is not whole: --max-tokens ended it after 3 tokens" in done.stderr
 
 
@@ -94,6 +94,15 @@ def test_a_question_longer_than_the_context_tells_both(llmrun: Run, tmp_path: Pa
     done = llmrun("run", "guide", "summarise", "--file", str(tmp_path / "long.txt"))
     assert done.returncode == 7
     assert "tokens, and the context holds 2,048" in done.stderr
+
+
+def test_an_answer_that_fills_the_context_is_told_of_once(llmrun: Run) -> None:
+    grammar = ("--schema", '{"type": "string", "minLength": 999}')
+    done = llmrun("run", "guide", "hi", "--ctx", "256", *grammar)
+    assert done.returncode == 9
+    assert done.stderr.startswith("error: the answer is not whole: the context ended it")
+    free = llmrun("run", "guide", "hi " * 120, "--ctx", "256", "--temp", "0")
+    assert "(the context is full: the answer stops here; --ctx gives more room)" in free.stderr
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, Message
 from llmrun.models import check_meant
 from llmrun.reference import parse_reference
-from llmrun.report import ending_note, usage_figures
+from llmrun.report import usage_figures
 
 
 def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | None = None) -> None:
@@ -72,7 +72,6 @@ def _answer_once(engine: Engine, request: Generate, console: Console, *, as_json
             }
         )
     tell_times(engine, answered.usage, console)
-    note = ending_note(answered.finish_reason)
-    if note and answered.finish_reason == "context":
-        console.notice(f"({note})")
+    if answered.finish_reason == "context" and request.grammar is None:  # else an error says so
+        console.notice("(the context is full: the answer stops here; --ctx gives more room)")
     return answered
