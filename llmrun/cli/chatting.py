@@ -19,6 +19,7 @@ from llmrun.chat.lines import clean_text, read_piped
 from llmrun.chat.talk import Talk
 from llmrun.chat.typing_line import LineWish, read_typed
 from llmrun.cli.choosing import with_a_model
+from llmrun.cli.completing import complete_model
 from llmrun.cli.conversations import list_text
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.one_key import ask_one_key
@@ -146,6 +147,6 @@ def _line_wish(talk: Talk, keeper: Keeper) -> LineWish:
         talk.console.notice,
         talk.take_draft,
         below,
-        Names(sessions),
+        Names(sessions, lambda: complete_model("")),
         keeps_history=keeper.is_kept,
     )
