@@ -180,6 +180,12 @@ class Console:
                 stream.flush()
                 return
 
+    def break_off(self) -> None:
+        """Leave the line that Ctrl-C was typed in."""
+        self.clear_status()
+        if self._err.isatty():
+            self._line("")
+
     def clear_status(self) -> None:
         """Take the status line away."""
         if self._status:

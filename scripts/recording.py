@@ -19,7 +19,7 @@ _FIRST = (
     "/save first-steps",
     "/exit",
 )
-_SECOND = ("and on the CPU and the GPU together?", "/undo")
+_SECOND = ("and on the CPU and the GPU together?",)
 
 
 def recorded_session() -> str:

@@ -44,7 +44,7 @@ def test_an_answer_that_was_cut_off_before_it_satisfies_its_schema_exits_with_9(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--schema", '{"not": {}}'], 2, "the schema's not at # cannot be kept to"),
+        (["--schema", '{"not": {}}'], 2, 'the schema\'s "not" at its top cannot be kept to'),
         (["--schema", "{"], 2, "the schema is not JSON"),
         (["--schema", "nowhere.json"], 5, "there is no file nowhere.json"),
         (["--schema", "{}", "--grammar", "x"], 2, "cannot be given together"),

@@ -64,7 +64,7 @@ def test_answers_and_what_is_told_are_broken_between_words(open_chat: Open, colu
     chat.send("what is vram" + ENTER)
     chat.wait_for(r"at full speed\.")
     chat.send("/set think high" + ENTER)
-    shown = chat.wait_for("leave --think out")
+    shown = chat.wait_for("error: guide does not think[^>]*>>>")
     assert "graphics card's own" in " ".join(shown.split())
     words = set(shown.split())
     assert {"enable_thinking", "reasoning_effort", "placed", "template"} <= words
@@ -99,7 +99,7 @@ def test_tab_completes_commands_settings_and_files(open_chat: Open, tmp_path: Pa
     chat.wait_for("it goes with the next question")
     chat.send("what is vram" + ENTER)
     chat.wait_for(r"\d+ of 2,048 tokens")
-    chat.send("/undo" + ENTER)
+    chat.send("/edit" + ENTER)
     chat.wait_for("the card has 8 GiB")
 
 
@@ -123,11 +123,11 @@ def test_edit_opens_the_editor_with_the_last_question(open_chat: Open, tmp_path:
     chat.wait_for("keys and values")
 
 
-def test_a_question_taken_back_stands_on_the_line_again(open_chat: Open) -> None:
+def test_without_an_editor_the_last_question_stands_on_the_line_again(open_chat: Open) -> None:
     chat = open_chat("guide", "--temp", "0")
     chat.send("what is vram" + ENTER)
     chat.wait_for(r"at full speed\.")
-    chat.send("/undo" + ENTER)
+    chat.send("/edit" + ENTER)
     chat.wait_for(r"^>>> what is vram$\n\n?")
     chat.send(" and ram" + ENTER)
     chat.wait_for(r"^>>> what is vram and ram")

@@ -77,7 +77,7 @@ def test_conversations_are_listed_the_last_one_first(llmrun: Run, ids: list[str]
     done = llmrun("history")
     assert (done.returncode, done.stderr) == (0, "")
     head, *rows = done.stdout.splitlines()
-    assert head == "ID          WHEN         MODEL             TURNS  WORDS"
+    assert head == "ID          WHEN         MODEL              SAID  WORDS"
     assert [row.split()[0] for row in rows] == ids[::-1]
     assert rows[1] == f"{ids[1]} just now     Qwen3-32B-GGUF:Q…     2  trip: Plan a trip to Rome of…"
     assert all(cell_len(row) <= 80 for row in rows)

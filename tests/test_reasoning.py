@@ -62,7 +62,7 @@ def prompt_of(case: Case) -> tuple[Format, str]:
     return template.format, template.render((Message("user", "Hey there!"),), variables=variables)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['template'][:20]}-{hash(case['text']) % 997}")
+@pytest.mark.parametrize("case", CASES, ids=[f"{index}-{case['template'][:20]}" for index, case in enumerate(CASES)])
 def test_thoughts_and_answers_are_llama_cpps(case: Case) -> None:
     """All of the answer at once, one character after the other, and with the marks as control tokens."""
     found, prompt = prompt_of(case)

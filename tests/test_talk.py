@@ -100,11 +100,17 @@ def test_nothing_can_be_taken_back_or_asked_again_before_the_first_question(talk
     assert "nothing fills the context" in printed(talk)
 
 
-def test_a_question_taken_back_is_on_the_next_line(talk: Talk) -> None:
+def test_a_question_can_be_taken_back(talk: Talk) -> None:
     talk.run(["what is vram", "what is a kv cache", "/undo"])
     assert [m.content for m in talk.conversation.turns if m.role == "user"] == ["what is vram"]
-    assert talk.take_draft() == "what is a kv cache"
+    assert "taken back: what is a kv cache" in printed(talk)
+
+
+def test_without_an_editor_the_question_goes_back_to_the_line(talk: Talk) -> None:
+    talk.run(["what is vram", "/edit"])
+    assert talk.take_draft() == "what is vram"
     assert talk.take_draft() == ""
+    assert talk.conversation.turns == ()
 
 
 def test_a_failed_second_try_leaves_the_first_answer(talk: Talk) -> None:
@@ -182,6 +188,17 @@ def test_a_full_context_can_be_summarised(guide_file: Path, start_engine: Callab
     assert "are now a summary" in printed(talk)
     assert talk.conversation.summary in talk.conversation.messages()[0].content
     assert len(talk.conversation.turns) == 8
+
+
+def test_a_question_that_is_too_long_by_itself_asks_nothing(
+    guide_file: Path, start_engine: Callable[..., Engine]
+) -> None:
+    talk = new_talk(guide_file, start_engine)
+    asked = chosen(talk)
+    talk.run(["what is vram", "x1" * 3000])
+    assert asked == []
+    assert len(talk.conversation.messages()) == 2
+    assert "error: the conversation has" in printed(talk)
 
 
 def test_a_full_context_can_be_left_as_it_is(guide_file: Path, start_engine: Callable[..., Engine]) -> None:

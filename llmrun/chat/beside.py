@@ -37,14 +37,14 @@ class Beside:
         self._texts.clear()
 
 
-def unquoted_path(text: str) -> Path:
+def unquoted_path(text: str, example: str) -> Path:
     """Return the path that was typed, or dropped onto the terminal, which may put quotes or backslashes into it.
 
-    Raises UsageError where there is none, or it can be none.
+    example: for whoever names none. Raises UsageError where there is none, or it can be none.
     """
     stripped = text.strip()
     if not stripped:
-        raise UsageError("there is no file named", "for example /file notes.txt")
+        raise UsageError("there is no file named", f"for example {example}")
     typed = _at_home(stripped)
     if _is_there(typed):
         return typed
@@ -63,7 +63,7 @@ def _is_there(path: Path) -> bool:
 
 def _at_home(text: str) -> Path:
     if "\0" in text:
-        raise UsageError("a path has no NUL in it", "for example /file notes.txt")
+        raise UsageError("a path has no NUL in it", "type it, or drag the file here")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

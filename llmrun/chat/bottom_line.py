@@ -12,7 +12,7 @@ def bottom_line(name: str, usage: Usage | None, n_ctx: int, width: int) -> str:
 
     usage: of the last answer, None before the first.
     """
-    used = usage.prompt_tokens + usage.completion_tokens if usage else 0
+    used = min(usage.prompt_tokens + usage.completion_tokens, n_ctx) if usage else 0  # the last token is not read
     fill = f"{used:,} of {n_ctx:,} tokens ({used / n_ctx:.0%})" if used else f"context {n_ctx:,} tokens"
     parts = [fill]
     if usage and usage.completion_tokens and usage.completion_seconds > 0:

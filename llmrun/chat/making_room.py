@@ -33,8 +33,17 @@ class RoomMaker:
         self._console = console
         self._drops = False
 
-    def choose(self, overflow: ContextOverflowError, ask: Choose | None) -> str:
-        """Return how room is to be made for a question. ask: None where nobody is there: then the oldest turns go."""
+    def choose(
+        self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine, ask: Choose | None
+    ) -> str:
+        """Return how room is to be made for the open question; ask: None where nobody is there, then the oldest go.
+
+        Raises the overflow again where nothing that can go would help: the question is too long by itself.
+        """
+        alone = conversation.copy()
+        alone.drop_oldest(len(alone.turns))
+        if engine.info is not None and engine.count(alone.messages()).total >= engine.info.n_ctx:
+            raise overflow
         key = "d" if self._drops or ask is None else ask(f"{overflow.message}.", _CHOICES)
         self._drops = self._drops or key == "d"
         return key

@@ -117,7 +117,8 @@ def _parse_value(known: _Setting, name: str, text: str) -> Any:
         raise UsageError(f"{name} is {kind}, not {text}", f"for example {known.example}") from error
     low, high = RANGES.get(known.field, (value, value))
     if not low <= value <= high:
-        raise UsageError(f"{name} is {text}, and must lie between {low:g} and {high:g}")
+        limits = f"{low:,} and {high:,}" if known.whole else f"{low:g} and {high:g}"
+        raise UsageError(f"{name} is {text}, and must lie between {limits}")
     return value
 
 

@@ -206,7 +206,7 @@ class Talk:
             try:
                 answered = stream_answer(self.engine, self._request(kept, more), self.console, show=not self.as_json)
             except ContextOverflowError as overflow:
-                key = key or self._rooms.choose(overflow, self.hands.choose)
+                key = key or self._rooms.choose(kept, overflow, self.engine, self.hands.choose)
                 self._rooms.make_room(kept, overflow, self.engine, key)
                 self._told_full = False
             else:

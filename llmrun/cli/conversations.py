@@ -127,12 +127,12 @@ def run_remove(wish: RemoveWish) -> None:
 
 def list_text(found: Sequence[Summary], now: datetime) -> str:
     """Return a table of 80 columns; now: for how long ago it was."""
-    return "\n".join([_row("ID", "WHEN", "MODEL", "TURNS", "WORDS"), *(_line(summary, now) for summary in found)])
+    return "\n".join([_row("ID", "WHEN", "MODEL", "SAID", "WORDS"), *(_line(summary, now) for summary in found)])
 
 
 def search_text(hits: Sequence[Hit], now: datetime) -> str:
     """Return each conversation with the place that was found below it."""
-    lines = [_row("ID", "WHEN", "MODEL", "TURNS", "WORDS")]
+    lines = [_row("ID", "WHEN", "MODEL", "SAID", "WORDS")]
     for hit in hits:
         place = f"{hit.role}: {hit.snippet}" if hit.role else hit.snippet
         lines += [_line(hit.summary, now), *(f"  > {line}" for line in _wrapped(one_line(place), _WIDTH - 4))]

@@ -154,9 +154,13 @@ class RunningModel:
                 progress=self._story.loading,
                 step=console.say,
             )
-            started = pipeline.start(
-                self._reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
-            )
+            try:
+                started = pipeline.start(
+                    self._reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
+                )
+            except KeyboardInterrupt:
+                console.break_off()
+                raise
         console.clear_status()
         if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")

@@ -66,7 +66,7 @@ def _model_line(model: str, planned: Planned) -> str:
 def _runs_line(plan: Plan) -> str:
     pools = plan.forecast.pools
     taken = ", ".join(_taken(pool) if len(pools) == 1 else f"{_taken(pool)} {_place(pool)}" for pool in pools)
-    return f"{placement(plan)}, context {plan.forecast.n_ctx_each:,} tokens; {taken}"
+    return f"{placement(plan)}, context {plan.forecast.n_ctx_each:,}; takes {taken}"
 
 
 def _taken(pool: Pool) -> str:

@@ -21,7 +21,7 @@ from llmrun.structured.merge import Flat, item_at
 from llmrun.structured.numbers import Bounds, decimals, exact, integers
 from llmrun.structured.pattern import UnsupportedPatternError, pattern_rule
 from llmrun.structured.repetition import MOST, list_of, times
-from llmrun.structured.schema import Schemas, refuse
+from llmrun.structured.schema import Schemas, refuse, where
 from llmrun.structured.values import canonical, type_of
 
 _MAX_TEXT = 1 << 20  # characters of a schema
@@ -96,7 +96,7 @@ class _Converter:
             target = self._schemas.resolve(schema["$ref"], path)
             hint = path.rsplit("/", 1)[-1] or hint
             if target == schema:
-                raise UsageError(f"the schema at {path} refers to itself before it says anything")
+                raise UsageError(f"the schema {where(path)} refers to itself before it says anything")
             self._known[key] = self._name(hint)
             self._rules[self._known[key]] = self._rule(target, hint, path)
             return self._known[key]
@@ -105,7 +105,7 @@ class _Converter:
             self._known[key] = name = self._name(hint)
             options = self._options(schema, name, path)
             if not options:
-                raise UsageError(f"nothing satisfies the schema at {path}")
+                raise UsageError(f"nothing satisfies the schema {where(path)}")
             self._rules[name] = " | ".join(dict.fromkeys(options))
         return self._known[key]
 

@@ -46,9 +46,14 @@ _REFUSED = {
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
+def where(path: str) -> str:
+    """Return where in a schema something is, in words; path: a JSON pointer behind "#"."""
+    return "at its top" if path == "#" else f"at {path}"
+
+
 def refuse(keyword: str, path: str, why: str = "cannot be kept to", hint: str | None = None) -> UsageError:
     """Return the error for a keyword that an answer cannot be held to."""
-    return UsageError(f"the schema's {keyword} at {path} {why}", hint)
+    return UsageError(f'the schema\'s "{keyword}" {where(path)} {why}', hint)
 
 
 class Schemas:
@@ -62,9 +67,9 @@ class Schemas:
         if isinstance(schema, bool):
             return [{}] if schema else []
         if not isinstance(schema, Mapping):
-            raise UsageError(f"the schema at {path} is neither an object nor true nor false")
+            raise UsageError(f"the schema {where(path)} is neither an object nor true nor false")
         if depth > _MAX_DEPTH:
-            raise UsageError(f"the schema at {path} refers to itself before it says anything")
+            raise UsageError(f"the schema {where(path)} refers to itself before it says anything")
         found: list[Flat] = [_own_part(schema, path, is_root=schema is self._root)]
         for keyword in _COMBINING:
             if keyword in schema:
@@ -143,17 +148,17 @@ def _check_types(own: Flat, path: str) -> None:
     }
     for key, value in own.items():
         if key in wanted and not isinstance(value, wanted[key]):
-            raise UsageError(f"the schema's {key} at {path} is not what it must be: {json.dumps(value)[:60]}")
+            raise UsageError(f"the schema's {key} {where(path)} is not what it must be: {json.dumps(value)[:60]}")
         is_count = key.startswith(("min", "max")) and key not in ("minimum", "maximum")
         if is_count and (type_of(value) != "integer" or value < 0):
-            raise UsageError(f"the schema's {key} at {path} must be a whole number, not {json.dumps(value)[:60]}")
+            raise UsageError(f"the schema's {key} {where(path)} must be a whole number, not {json.dumps(value)[:60]}")
         if is_count:
             own[key] = int(value)
     types = own.get("type", [])
     for name in types if isinstance(types, list) else [types]:
         if name not in _TYPES:
             raise UsageError(
-                f"the schema's type at {path} is none: {json.dumps(name)[:60]}", f"one of {', '.join(_TYPES)}"
+                f"the schema's type {where(path)} is no type: {json.dumps(name)[:60]}", f"one of {', '.join(_TYPES)}"
             )
     if "type" in own:
         own["type"] = tuple(types) if isinstance(types, list) else (types,)
@@ -185,7 +190,7 @@ def _take_whole_steps(schema: Mapping[str, Any], own: Flat, path: str) -> None:
 
 def _both(left: list[Flat], right: list[Flat], path: str) -> list[Flat]:
     if len(left) * len(right) > _MAX_ALTERNATIVES:
-        raise UsageError(f"the schema at {path} has more than {_MAX_ALTERNATIVES} alternatives, all combined")
+        raise UsageError(f"the schema {where(path)} has more than {_MAX_ALTERNATIVES} alternatives, all combined")
     try:
         merged = (merge(a, b) for a in left for b in right)
         return [flat for flat in merged if flat is not None]

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def _file(talk: Talk, text: str) -> None:
-    attachment = talk.beside.attach(unquoted_path(text))
+    attachment = talk.beside.attach(unquoted_path(text, "/file notes.txt"))
     size = f"{len(attachment.text):,} characters"
     talk.console.say(f"{attachment.name}, {size}: it goes with the next question")
 
 
 def _image(talk: Talk, text: str) -> None:
-    path = unquoted_path(text)
+    path = unquoted_path(text, "/image photo.jpg")
     image = read_image(path)
     if not talk.can_see():
         raise UsageError(f"{talk.model_info().name} cannot see images", "/model NAME goes on with one that can")

@@ -51,7 +51,6 @@ def _undo(talk: Talk, _: str) -> None:
     question = talk.conversation.undo()
     assert question is not None
     talk.was_rewritten()
-    talk.draft = question.content
     talk.console.say(f"taken back: {_shortened(question.content)}")
 
 
@@ -59,7 +58,9 @@ def _edit(talk: Talk, _: str) -> None:
     last = talk.conversation.copy().undo()
     asked = last.content if last else ""
     if talk.hands.edit is None:  # no editor: the question goes back to the line it was typed in
-        _undo(talk, "")
+        if last is not None:
+            _undo(talk, "")
+            talk.draft = last.content
         return
     text = (talk.hands.edit(asked) or "").strip()
     if not text or text == asked.strip():

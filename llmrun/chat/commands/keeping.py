@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmrun.chat.beside import unquoted_path
 from llmrun.chat.commands.command import Command
-from llmrun.errors import UsageError
+from llmrun.errors import NotFoundError, UsageError
 from llmrun.history.exported_file import parse_form, write_export
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ def _load(talk: Talk, name: str) -> None:
     keeper = _kept(talk)
     if not name:
         raise UsageError("/load lacks a name", "/sessions lists them")
-    talk.take_up(keeper.store.find(name))
+    try:
+        saved = keeper.store.find(name)
+    except NotFoundError as error:
+        close = error.hint if error.hint and "did you mean" in error.hint else "/sessions lists them"
+        raise NotFoundError(error.message, close) from error
+    talk.take_up(saved)
 
 
 def _sessions(talk: Talk, _: str) -> None:
@@ -50,7 +55,7 @@ def _export(talk: Talk, text: str) -> None:
     form_text, _, path = text.partition(" ")
     form = parse_form(form_text or "md", "/export md, or /export json FILE")
     name = re.sub(r"[^\w.-]+", "-", saved.name or saved.id).strip(".-") or saved.id
-    file = unquoted_path(path.strip() or f"{name}.{form}")
+    file = unquoted_path(path.strip() or f"{name}.{form}", "/export md FILE")
     write_export(saved, form, file)
     talk.console.say(f"the conversation is in {file}")
 

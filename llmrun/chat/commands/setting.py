@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmrun.chat.commands.command import Command
-from llmrun.chat.settings import SETTINGS, THINK, AnswerSettings, parse_setting, setting_lines
+from llmrun.chat.settings import SETTING_NAMES, THINK, AnswerSettings, parse_setting, setting_lines
 from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,17 +18,21 @@ def _set(talk: Talk, text: str) -> None:
         for row in setting_lines(talk.settings):
             talk.console.notice(row)
         return
-    if not value.strip():
-        raise UsageError(
-            f"/set {name} lacks a value", f"for example {SETTINGS[name].example}" if name in SETTINGS else None
-        )
+    if not value.strip() and name in SETTING_NAMES:
+        talk.console.notice(next(row for row in setting_lines(talk.settings) if row.split()[0] == name))
+        return
     talk.settings = _changed(talk, name, value.strip())
     talk.console.say(f"{name} is {value.strip()} from here on")
 
 
 def _changed(talk: Talk, name: str, value: str) -> AnswerSettings:
     if name.lower() == THINK:
-        return talk.settings.with_thinking(value.lower(), talk.model_info(), talk.hands.speed())
+        info = talk.model_info()
+        try:
+            return talk.settings.with_thinking(value.lower(), info, talk.hands.speed())
+        except UsageError as error:
+            words = ", ".join(info.thinking.words)
+            raise UsageError(error.message, f"/set think knows {words} here" if words else None) from error
     return parse_setting(talk.settings, name, value)
 
 
