@@ -26,6 +26,10 @@ _INSTRUCTION = (
 _MAX_SUMMARY = 400  # tokens
 
 
+class QuestionWithdrawn(Exception):  # noqa: N818 (no error: a wish)
+    """The user would rather take the question back."""
+
+
 class RoomMaker:
     """Makes room, and remembers what was chosen from here on."""
 
@@ -51,7 +55,7 @@ class RoomMaker:
     def make_room(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine, key: str) -> None:
         """Shorten a conversation whose last message is the open question, as was chosen.
 
-        Raises the overflow again where nothing but the question is left, or the user wants nothing gone.
+        Raises the overflow again where nothing but the question is left, QuestionWithdrawn where nothing is to go.
         """
         if not conversation.copy().drop_oldest():
             raise overflow
@@ -62,7 +66,7 @@ class RoomMaker:
             case "s":
                 self._summarize(conversation, overflow, engine)
             case _:
-                raise ContextOverflowError(overflow.message, "/new begins anew, /context shows what fills it")
+                raise QuestionWithdrawn
 
     def _summarize(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine) -> None:
         """Let the model summarise the older half; raises the overflow where it is stopped, or cannot."""

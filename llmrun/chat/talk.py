@@ -13,7 +13,7 @@ from llmrun.chat.context_view import is_nearly_full
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.hands import Hands
 from llmrun.chat.keeper import Keeper
-from llmrun.chat.making_room import RoomMaker
+from llmrun.chat.making_room import QuestionWithdrawn, RoomMaker
 from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.client import Engine
@@ -68,6 +68,9 @@ class Talk:
                     self.ask(text)
             except LeaveChat:
                 return
+            except QuestionWithdrawn:
+                self.draft = "" if text.startswith("/") else text
+                self.console.notice("(taken back: /new begins anew, /context shows what fills the context)")
             except LLMRunError as error:
                 if not self.forgiving:
                     raise

@@ -184,9 +184,10 @@ class Session:
         if n_prompt == 0:  # there would be no logits to draw the first token from
             raise EngineError("the conversation is empty once the model's chat template has rendered it")
         if n_prompt + room > n_ctx:
+            left = n_ctx - n_prompt
+            holds = f"which leaves {left:,} of {n_ctx:,} for" if left > 0 else f"and the context holds {n_ctx:,} with"
             raise ContextOverflowError(
-                f"the conversation has {n_prompt:,} tokens, and the context holds {n_ctx:,} with the answer",
-                self._what_helps(n_prompt + room),
+                f"the conversation has {n_prompt:,} tokens, {holds} the answer", self._what_helps(n_prompt + room)
             )
 
     def _what_helps(self, n_tokens: int) -> str:
