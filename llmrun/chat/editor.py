@@ -23,5 +23,5 @@ def _edit(text: str, command: str) -> str | None:
 
     try:
         return click.edit(text, editor=command, extension=".md")
-    except click.ClickException as error:
+    except (click.ClickException, UnicodeError, OSError) as error:
         raise UsageError(f"the editor {command} does not work", "$EDITOR names it") from error

@@ -121,6 +121,11 @@ class Talk:
             self.console.say(f"note: {self.settings.thinking.notice}")
         self.last, self._told_full = None, False
 
+    def check_typed(self, command: str, instead: str) -> None:
+        """Raise UsageError for a command that no pipe may give: what comes through one need not be its user's own."""
+        if not self.forgiving:
+            raise UsageError(f"{command} is for a person at a terminal", instead)
+
     def can_see(self) -> bool:
         """Whether the model sees images, after it was loaded with what it needs for that, where it was not."""
         if not self.model_info().vision and self.hands.see is not None:
@@ -146,6 +151,7 @@ class Talk:
 
     def begin_anew(self) -> None:
         """Forget what belongs to the conversation that is over."""
+        self._rooms = RoomMaker(self.console)
         if self.keeper is not None:
             self.keeper.begin_anew()
         self.last, self._told_full, self.draft = None, False, ""

@@ -66,7 +66,7 @@ def read_typed(wish: LineWish) -> Iterator[str]:
             yield clean_text(unquote(text))
 
 
-def history_file() -> Path:
+def typed_lines_file() -> Path:
     """Return the file that keeps what was typed, made so that only its owner can read it."""
     import platformdirs
 
@@ -109,7 +109,7 @@ def _history(kept: bool) -> History:
 
     with contextlib.suppress(OSError):  # a home that cannot be written to is no reason not to chat
         if kept:
-            return FileHistory(str(history_file()))
+            return FileHistory(str(typed_lines_file()))
     return InMemoryHistory()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def _file(talk: Talk, text: str) -> None:
+    talk.check_typed("/file", "llmrun run --file attaches files")
     attachment = talk.beside.attach(unquoted_path(text, "/file notes.txt"))
     size = f"{len(attachment.text):,} characters"
     talk.console.say(f"{attachment.name}, {size}: it goes with the next question")

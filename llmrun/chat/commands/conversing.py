@@ -50,6 +50,7 @@ def _undo(talk: Talk, _: str) -> None:
     _check_asked(talk)
     question = talk.conversation.undo()
     assert question is not None
+    talk.last = None
     talk.was_rewritten()
     talk.console.say(f"taken back: {_shortened(question.content)}")
 

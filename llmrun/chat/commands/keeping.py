@@ -49,6 +49,7 @@ def _sessions(talk: Talk, _: str) -> None:
 
 
 def _export(talk: Talk, text: str) -> None:
+    talk.check_typed("/export", "llmrun history export writes what is kept")
     saved = _keeper(talk).saved()
     if saved is None:
         raise UsageError("there is nothing to export yet")
