@@ -172,13 +172,18 @@ def _names() -> str:
 
 
 def _exit_codes() -> str:
-    rows = ["| exit code | what | HTTP status |", "|---|---|---|", "| 0 | all well | 200 |"]
+    rows = [
+        "| exit code | what | HTTP status |",
+        "|---|---|---|",
+        "| 0 | all well | 200 |",
+        "| 1 | The output cannot be written | |",
+    ]
     for _, cls in inspect.getmembers(errors, inspect.isclass):
         if issubclass(cls, errors.LLMRunError) and cls is not errors.LLMRunError:
             what = (cls.__doc__ or "").splitlines()[0].split(";")[0].rstrip(".")
             rows.append(f"| {cls.exit_code} | {what} | {cls.http_status} |")
-    codes = sorted(rows[3:], key=lambda row: int(row.split("|")[1]))
-    return "\n".join([*rows[:3], *codes, "| 130 | Ctrl-C | |"])
+    codes = sorted(rows[4:], key=lambda row: int(row.split("|")[1]))
+    return "\n".join([*rows[:4], *codes, "| 130 | Ctrl-C | |"])
 
 
 def _fenced(text: str) -> str:

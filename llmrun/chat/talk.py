@@ -198,7 +198,7 @@ class Talk:
 
     def _tell_how_full(self) -> None:
         used, n_ctx = self.used_tokens(), self.model_info().n_ctx
-        if is_nearly_full(used, n_ctx) and not self._told_full:
+        if self.forgiving and is_nearly_full(used, n_ctx) and not self._told_full:
             self._told_full = True
             self.console.notice(
                 f"({used / n_ctx:.0%} of the context is used: /context shows by what, /new begins anew)"
