@@ -72,6 +72,12 @@ def test_prompt_pipe_and_files_are_one_question_in_this_order(llmrun: Run, tiny_
     assert counts[0] == counts[1] > len(whole) // 2
 
 
+def test_what_is_piped_in_must_be_text(llmrun: Run) -> None:
+    done = llmrun("run", "guide", "what is this?", stdin="ELF\0\1")
+    assert done.returncode == 2
+    assert "what is piped in is no text" in done.stderr
+
+
 def test_many_answers_have_seeds_in_a_row_and_read_the_prompt_once(llmrun: Run, tiny_model: Path) -> None:
     done = llmrun("run", str(tiny_model), "hi", "--answers", "3", "--json", "-n", "4", "--temp", "1", "--seed", "7")
     lines = [json.loads(line) for line in done.stdout.splitlines()]

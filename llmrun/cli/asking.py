@@ -59,13 +59,25 @@ def read_question(prompt: str | None, files: list[Path] | None, chosen: Chosen |
     from llmrun.errors import UsageError
 
     attached = [attachment.introduced() for attachment in read_attachments(files or [])]
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8", "replace")
+    piped = _piped()
     parts = [part for part in (prompt, piped.rstrip("\r\n"), *attached) if part and part.strip()]
     if chosen is not None:
         return clean_text(chosen.question("\n\n".join(parts)))
     if not parts:
         raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
     return clean_text("\n\n".join(parts))
+
+
+def _piped() -> str:
+    """What is piped in; bytes that are no UTF-8 in a text are replaced, what is no text at all is refused."""
+    from llmrun.errors import UsageError
+
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    data = sys.stdin.buffer.read()
+    if b"\0" in data:
+        raise UsageError("what is piped in is no text", "pipe text, or name the file with --image if it is one")
+    return data.decode("utf-8", "replace")
 
 
 def seeded(sampling: Sampling, n_answers: int, last: Callable[[], Usage]) -> Iterator[Sampling]:
