@@ -321,6 +321,13 @@ def test_type_checkers_see_what_there_is(chat: llmrun.Chat) -> None:
     assert_type(chat.messages, tuple[llmrun.Message, ...])
 
 
+@pytest.mark.parametrize("text", [3, None, b"hi", ["hi"]])
+def test_a_question_that_is_no_text_is_refused_and_the_chat_goes_on(chat: llmrun.Chat, text: Any) -> None:
+    with pytest.raises(llmrun.UsageError, match="must be a text"):
+        chat.ask(text)
+    assert chat.ask("hello", max_tokens=2).text
+
+
 def test_importing_the_package_takes_no_time() -> None:
     """Of the processor: what a busy machine adds is not the package's."""
     code = "import time; t = time.process_time(); import llmrun; print(time.process_time() - t)"

@@ -49,7 +49,7 @@ def run_chat(wish: Wish, keeping: Keeping, *, named: bool) -> None:
             chosen = with_a_model(wish) if saved is None else replace(wish, model=saved.model)
         if chosen is not None:
             as_before = (None, None) if saved is None or named else memory_of(saved)
-            _chat(chosen, _Kept(store, saved, as_before, is_kept=is_kept), console, typed=typed)
+            _chat(chosen, _Kept(store, saved, as_before, is_kept=is_kept and store.leaves_trace), console, typed=typed)
 
 
 @dataclass(frozen=True, slots=True)

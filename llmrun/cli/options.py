@@ -58,6 +58,7 @@ ChatModel = Annotated[
         help="guide (embedded), a short name (qwen3:8b), owner/repo[:quant] of the Hub, or the path of a GGUF file. "
         "(default: a choice of what runs well here, or guide)",
         show_default=False,
+        autocompletion=_model,
     ),
 ]
 Words = Annotated[list[str], typer.Argument(help="What the repository's name has in it.", show_default=False)]

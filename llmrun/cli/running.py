@@ -21,7 +21,7 @@ from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, save
 from llmrun.console import AnswerStyle, Console
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
-from llmrun.errors import InsufficientMemoryError, UsageError
+from llmrun.errors import InsufficientMemoryError, LLMRunError, UsageError
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan
@@ -160,6 +160,9 @@ class RunningModel:
                 )
             except KeyboardInterrupt:
                 console.break_off()
+                raise
+            except LLMRunError:
+                console.clear_status()  # whoever tells of it knows nothing of the line it would stand in
                 raise
         console.clear_status()
         if notice := info_of(started.engine).notice:

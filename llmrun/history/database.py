@@ -65,6 +65,11 @@ class Database:
         self._file: tuple[int, int] | None = None
         self._connection = self._open()
 
+    @property
+    def leaves_trace(self) -> bool:
+        """Whether any of it is there afterwards."""
+        return self._path is not None
+
     def read(self, action: Action[T]) -> T:
         """Return what an action reads, all of it as it was at one moment. Raises HistoryError."""
         return self._run("BEGIN", action)

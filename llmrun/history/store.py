@@ -41,6 +41,11 @@ class Store:
         self._waiting: dict[str, tuple[Turn, ...]] = {}  # what was said and not yet kept, until it is answered
         self._behind: dict[str, tuple[Turn, ...]] = {}  # all that was said, where what is kept could not be replaced
 
+    @property
+    def leaves_trace(self) -> bool:
+        """Whether what is kept is there afterwards."""
+        return self._database.leaves_trace
+
     def begin(
         self,
         model: str,

@@ -198,6 +198,8 @@ class Chat:
         """Return the conversation with the question, nothing where it is kept elsewhere."""
         if turn.question is None:
             return ()
+        if self.system is not None:
+            _check_text("the system message", self.system)
         first = (Message("system", self.system),) if self.system else ()
         return (*first, *self._messages, turn.question)
 
@@ -252,7 +254,13 @@ def _text(chunks: Iterable[Chunk], *, thought: bool = False) -> str:
 def _question(text: str, images: Iterable[AnyPath]) -> Message:
     from llmrun.images import read_images
 
+    _check_text("a question", text)
     return Message("user", text, images=tuple(image.path for image in read_images([Path(path) for path in images])))
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise UsageError(f"{what} is of type {type(text).__name__}, and must be a text")
 
 
 def _message(message: AnyMessage) -> Message:
