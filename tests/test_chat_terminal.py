@@ -222,8 +222,8 @@ def test_a_full_context_asks_what_is_to_go(open_chat: Open) -> None:
     shown = chat.wait_for(r"^n  neither")
     assert "s  summarise the older half" in shown
     chat.send("n")
-    chat.wait_for("/new begins anew")
-    chat.send(filler + ENTER)
+    chat.wait_for("taken back: /new begins anew")
+    chat.send(ENTER)  # it stands on the line again
     chat.wait_for(r"^n  neither[\s\S]*^n  neither")
     chat.send("d")
     chat.wait_for("going on without the oldest question")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_what_is_known_is_not_measured_again(measured_home: Path, llmrun: Progra
     assert json.loads(llmrun("hardware", "--measure", "--json").stdout)["bandwidth"] == pytest.approx(1e10)
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """One core for what is started: how many threads are useful would else change with how busy the others are."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_core")
 def test_on_request_this_machine_is_really_measured(llmrun: Program) -> None:
     done = llmrun("hardware", "--measure", "--json", timeout=300)
     assert done.returncode == 0, done.stderr
