@@ -21,6 +21,7 @@ import llmrun
 from llmrun.library import chat as library_chat
 from llmrun.library import entry
 from scripts.readme import README
+from tests.environments import clean_environment
 from tests.hub_server.server import HubServer
 from tests.thinking_models import QWEN3, write_script
 
@@ -292,17 +293,26 @@ def test_an_engine_that_dies_is_an_error_and_the_conversation_can_be_taken_on() 
         assert len(chat.messages) == 2
 
 
-def test_a_model_is_fetched_with_its_progress_told_and_offline_it_is_not(
-    hub: HubServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    heard: list[llmrun.Progress] = []
-    with pytest.raises(llmrun.HubError):
-        llmrun.load("guide/guide-GGUF:Q8_0", offline=True)
-    assert hub.log == []
-    with llmrun.load("guide/guide-GGUF:Q8_0", threads=1, on_progress=heard.append) as chat:
-        assert chat.ask("hello", max_tokens=2).text
-    fetched = [step.part for step in heard if step.stage == "fetch"]
+FETCHING = """
+import json, llmrun
+heard = []
+try:
+    llmrun.load("guide/guide-GGUF:Q8_0", offline=True)
+except llmrun.HubError as error:
+    print(json.dumps(error.message))
+with llmrun.load("guide/guide-GGUF:Q8_0", threads=1, on_progress=heard.append) as chat:
+    print(json.dumps(chat.ask("hello", max_tokens=2).text))
+print(json.dumps([step.part for step in heard if step.stage == "fetch"]))
+"""
+
+
+def test_a_model_is_fetched_with_its_progress_told_and_offline_it_is_not(hub: HubServer, tmp_path: Path) -> None:
+    """In a process of its own: the Hub's client reads its address once, when it is imported."""
+    env = clean_environment(tmp_path) | {"HF_ENDPOINT": hub.url}
+    done = subprocess.run([sys.executable, "-P", "-c", FETCHING], env=env, capture_output=True, text=True, check=True)
+    refused, answer, fetched = map(json.loads, done.stdout.splitlines())
+    assert refused
+    assert answer
     assert fetched == sorted(fetched)
     assert fetched[-1] == 1.0
 
