@@ -86,11 +86,6 @@ class Conversation:
         return tuple(self._messages)
 
     @property
-    def n_told(self) -> int:
-        """Questions that the model is told, the open one included."""
-        return sum(message.role == "user" for message in self._messages[self.n_dropped :])
-
-    @property
     def last_answer(self) -> str | None:
         """The last answer, None before the first."""
         return next((m.content for m in reversed(self._messages) if m.role == "assistant"), None)
