@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmrun.engine.client import Answer, Engine
-    from llmrun.engine.protocol import Chunk, Generate, Message, ModelInfo, PrefillProgress, Usage
+    from llmrun.engine.protocol import Chunk, Generate, ModelInfo, PrefillProgress, Usage
     from llmrun.errors import (
         ContextOverflowError,
         EngineError,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llmrun.library.entry import Progress, hardware, load, plan
     from llmrun.library.model_plan import ModelPlan
     from llmrun.library.options import AnswerOptions, LoadOptions, RunOptions
+    from llmrun.message import Message
     from llmrun.pipeline import start
     from llmrun.reference import parse_reference
     from llmrun.sampling import Sampling

@@ -16,7 +16,8 @@ import pytest
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message
+from llmrun.engine.protocol import Chunk, Generate
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from scripts.synthetic import FIRST_FILLER, TINY, write_model

@@ -13,8 +13,9 @@ from llmrun.chat.commands.table import COMMANDS, help_text
 from llmrun.chat.completing import Names, argument_of, completions
 from llmrun.chat.context_view import context_lines, is_nearly_full
 from llmrun.chat.settings import SETTING_NAMES, AnswerSettings, parse_setting, setting_lines
-from llmrun.engine.protocol import Message, ModelInfo, TokenCounts, Usage
+from llmrun.engine.protocol import ModelInfo, TokenCounts, Usage
 from llmrun.errors import UsageError
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 
 INFO = ModelInfo(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message, Usage
+from llmrun.engine.protocol import Chunk, Generate, Usage
 from llmrun.errors import ContextOverflowError, EngineError, GGUFError, NotFoundError, UsageError
 from llmrun.gguf.encode import encode_header, without_arrays
 from llmrun.gguf.projector import Projector, check_projector, parse_projector
@@ -30,6 +30,7 @@ from llmrun.memory.projector import (
     with_largest_image,
     with_projector,
 )
+from llmrun.message import Message
 from llmrun.projectors import choose_projector, projectors_beside
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings

@@ -18,6 +18,7 @@ FLOORS = (
     (
         "quant",
         "reference",
+        "message",
         "repo_path",
         "sampling",
         "settings",
@@ -98,7 +99,7 @@ FLOORS = (
         "suggesting",
         "suggestions",
     ),
-    ("console", "chat", "cli", "library"),
+    ("console", "server", "chat", "cli", "library"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
@@ -112,7 +113,7 @@ OWNERS = {
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "numpy": ("worker",),
-    "msgspec": ("engine.wire", "hardware.profile"),
+    "msgspec": ("engine.wire", "hardware.profile", "server"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
@@ -120,8 +121,10 @@ OWNERS = {
     "pyperclip": ("chat",),
     "rich": ("cli",),
     "sqlite3": ("history",),
+    "starlette": ("server",),
     "tomli_w": ("prompts",),
     "typer": ("cli",),
+    "uvicorn": ("server.serving",),
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmrun.chat.conversation import Conversation
 from llmrun.chat.lines import is_complete, join_quoted, unquote
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 from llmrun.worker.chat_format import apply_builtin
 from llmrun.worker.llama import load_vocabulary
 from llmrun.worker.prompt import Prompt, PromptEncoder

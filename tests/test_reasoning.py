@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 from llmrun.worker.reasoning import CONTROL, Channels, Format, Span, Splitter, Tags, mark_controls
 from llmrun.worker.template_thinking import HARMONY, KIMI_K3, MUSE, SOLAR, USUAL
 from tests.test_template_golden import load_recorded

@@ -16,8 +16,9 @@ from llmrun.chat.settings import AnswerSettings
 from llmrun.chat.talk import Talk
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Message, Usage
+from llmrun.engine.protocol import Usage
 from llmrun.errors import ContextOverflowError
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from tests.conftest import GREEDY, ONE_THREAD
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrun.engine.protocol import Message
 from llmrun.errors import GGUFError
+from llmrun.message import Message
 from llmrun.worker.chat_format import apply_builtin
 from llmrun.worker.template import (
     BUILTIN_BY_ARCHITECTURE,

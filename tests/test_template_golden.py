@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from llmrun.engine.protocol import Message
 from llmrun.errors import GGUFError
+from llmrun.message import Message
 from llmrun.worker.template import ChatTemplate, load_template
 from tests.engine_source import extract_folder
 

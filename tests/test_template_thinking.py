@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 from llmrun.thinking import Thinking
 from llmrun.worker.reasoning import Format
 from llmrun.worker.template_thinking import HARMONY, KIMI_K3, MUSE, SOLAR

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import llmrun
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Grammar, Message, Usage
+from llmrun.engine.protocol import Chunk, Generate, Grammar, Usage
 from llmrun.errors import UsageError
+from llmrun.message import Message
 from llmrun.thinking import ENOUGH_SPEED, PATIENCE, THOUGHT_TOKENS, WISHES, Thinking, choose_thinking
 from tests.conftest import GREEDY, chunks
 from tests.thinking_models import HARMONY, QWEN3, write_script

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message
+from llmrun.engine.protocol import Generate
 from llmrun.errors import NotFoundError
+from llmrun.message import Message
 from scripts.synthetic import write_model
 from tests.conftest import GREEDY, ONE_THREAD, chunks
 from tests.vision_files import Eye, png, write_projector, write_qwen2vl

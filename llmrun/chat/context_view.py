@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmrun.engine.protocol import Message, TokenCounts
+from llmrun.engine.protocol import TokenCounts
+from llmrun.message import Message
 
 NEARLY_FULL = 0.8  # of the context, from where on people are told
 

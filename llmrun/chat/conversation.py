@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 
 _SUMMARY_MARK = "What was said before, in short:"
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from llmrun.chat.answering import Answered
 from llmrun.chat.conversation import Conversation
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Message
 from llmrun.errors import HistoryError, NotFoundError
 from llmrun.history.record import Role, Saved, Setting, Summary, Turn
 from llmrun.history.store import Store
+from llmrun.message import Message
 from llmrun.report import usage_figures
 from llmrun.settings import KV_TYPES, MAX_N_CTX
 from llmrun.states import Vault

@@ -8,8 +8,9 @@ from llmrun.chat.answering import stream_answer
 from llmrun.chat.conversation import Conversation
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message
+from llmrun.engine.protocol import Generate
 from llmrun.errors import ContextOverflowError
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 
 Choose = Callable[[str, Mapping[str, str]], str]

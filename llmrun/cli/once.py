@@ -12,7 +12,8 @@ from llmrun.cli.prompting import Chosen
 from llmrun.cli.running import RunningModel, Wish, info_of, settled, tell_times
 from llmrun.console import Console
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Generate, Message
+from llmrun.engine.protocol import Generate
+from llmrun.message import Message
 from llmrun.models import check_meant
 from llmrun.reference import parse_reference
 from llmrun.report import usage_figures

@@ -18,11 +18,12 @@ from llmrun.doctor.libraries import read_missing_libraries
 from llmrun.doctor.toolchain import read_distribution, read_tools
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import DeviceList, Generate, Message
+from llmrun.engine.protocol import DeviceList, Generate
 from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.folders import answers_folder
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.detect import detect, usable
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 

@@ -30,7 +30,6 @@ from llmrun.engine.protocol import (
     Measure,
     Measured,
     MeasureProgress,
-    Message,
     ModelInfo,
     Phase,
     PrefillProgress,
@@ -46,6 +45,7 @@ from llmrun.engine.protocol import (
 from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
+from llmrun.message import Message
 from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
 

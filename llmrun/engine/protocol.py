@@ -7,26 +7,13 @@ from typing import Literal
 
 from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
+from llmrun.message import Message, RawPrompt, Tool, ToolCall
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.thinking import Thinking, Variables
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation; role is "system", "user" or "assistant".
-
-    thoughts: the reasoning that came before an answer; the template decides whether the model is shown it again.
-    images: paths of the files of images that come before the text.
-    """
-
-    role: str
-    content: str
-    thoughts: str = ""
-    images: tuple[str, ...] = ()
 
 
 # ---- to the worker
@@ -60,7 +47,9 @@ class Generate:
     room: tokens of the context that the prompt must leave for the answer. shift: what the context holds of later turns
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
     answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
-    if it ends with finish reason "stop"; every other one may have cut it off.
+    if it ends with finish reason "stop"; every other one may have cut it off. raw: in the place of the messages. tools:
+    what the model may ask for. logprobs: of how many tokens beside the drawn one the log probability is wanted, 0 is of
+    that alone, None of none.
     """
 
     messages: tuple[Message, ...]
@@ -71,6 +60,9 @@ class Generate:
     shift: bool = False
     grammar: Grammar | None = None
     variables: Variables = field(default_factory=dict)
+    raw: RawPrompt | None = None
+    tools: tuple[Tool, ...] = ()
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +176,8 @@ class ModelInfo:
     n_ctx: tokens, as allocated for a sequence. sampling: the file's own recommendations by GGUF key.
     template: what conversations are rendered with; notice: what a user should know about that, if anything.
     memory: the buffers as they were really allocated, None where the engine could not be read. thinking: what it can do
-    about reasoning, as its template shows. vision: whether it can be shown images.
+    about reasoning, as its template shows. vision: whether it can be shown images. n_slots: conversations at once.
+    tools: the format in which it asks for tools, None where we know of none. infill: whether it can fill a gap.
     """
 
     name: str
@@ -201,6 +194,9 @@ class ModelInfo:
     memory: EngineMemory | None
     thinking: Thinking = field(default_factory=Thinking)
     vision: bool = False
+    n_slots: int = 1
+    tools: str | None = None
+    infill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,16 +235,36 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenProb:
+    """A token that was drawn, or could have been, and its log probability before any sampling; piece: its bytes."""
+
+    token: int
+    piece: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A token of the answer with its log probability, and the most probable ones in its place, the best first."""
+
+    chosen: TokenProb
+    top: tuple[TokenProb, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
 
-    thought: the text is reasoning, without the marks around it.
+    thought: the text is reasoning, without the marks around it. calls: tools that the model asked for, whole. drawn:
+    the tokens since the last chunk, where their probabilities were asked for.
     """
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     thought: bool = False
+    calls: tuple[ToolCall, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from llmrun.engine.protocol import Chunk, FinishReason, Generate, Message, ModelInfo, PrefillProgress, Usage
+from llmrun.engine.protocol import Chunk, FinishReason, Generate, ModelInfo, PrefillProgress, Usage
 from llmrun.errors import EngineError, UsageError
 from llmrun.library.model_plan import ModelPlan
 from llmrun.library.options import AnswerOptions, AnswerWish, check_names
+from llmrun.message import Message
 from llmrun.report import usage_figures
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from llama_cpp import llama_cpp as lib
 
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 from llmrun.worker.llama import Model
 from llmrun.worker.template import ChatTemplate, load_template
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from llmrun.engine.protocol import Message
 from llmrun.errors import UsageError
+from llmrun.message import Message
 from llmrun.thinking import Variables
 from llmrun.worker.reasoning import CONTROL, Splitter
 from llmrun.worker.spans import Pieces, Span

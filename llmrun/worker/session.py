@@ -14,7 +14,6 @@ from llmrun.engine.protocol import (
     Event,
     FinishReason,
     Generate,
-    Message,
     Phase,
     PrefillProgress,
     StateRestored,
@@ -23,6 +22,7 @@ from llmrun.engine.protocol import (
     Usage,
 )
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
+from llmrun.message import Message
 from llmrun.settings import MAX_N_CTX
 from llmrun.thinking import Variables
 from llmrun.worker import state

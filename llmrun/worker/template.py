@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from llmrun.engine.protocol import Message
 from llmrun.errors import GGUFError
+from llmrun.message import Message
 from llmrun.thinking import Thinking, Variables
 from llmrun.worker import template_jinja, template_quirks
 from llmrun.worker.reasoning import Format

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llmrun.engine.protocol import Message
+from llmrun.message import Message
 
 Fields = dict[str, object]
 

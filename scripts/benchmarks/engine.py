@@ -10,8 +10,9 @@ from pathlib import Path
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message, PrefillProgress
+from llmrun.engine.protocol import Chunk, Generate, PrefillProgress
 from llmrun.hardware.threads import count_threads
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from scripts.benchmarks.bare import BareLoop

@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message, Usage
+from llmrun.engine.protocol import Chunk, Generate, Usage
 from llmrun.hardware.threads import count_threads
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.states import Vault, state_key

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message
+from llmrun.engine.protocol import Chunk, Generate
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Chunk, Generate, Message
+from llmrun.engine.protocol import Chunk, Generate
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.resident import Resident, read_resident
 from llmrun.hardware.threads import count_threads
 from llmrun.memory.footprint import MemoryBreakdown
+from llmrun.message import Message
 from llmrun.pipeline import open_footprints
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings

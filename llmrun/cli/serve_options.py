@@ -1,0 +1,57 @@
+"""The options of `serve`, in a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from llmrun.cli import options as o
+
+if TYPE_CHECKING:
+    from llmrun.planning.plan import PlanWish
+    from llmrun.settings import Constraints
+
+Served = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to serve; guide if none.")]  # noqa: UP045 - typer
+Host = Annotated[str, typer.Option(help="The address to listen at.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 is any that is free.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where the server listens."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class ServedHow:
+    """What the command line said about how the models run."""
+
+    ctx: o.Ctx = None
+    gpu_layers: o.GpuLayers = None
+    kv_type: o.KVType = None
+    threads: o.Threads = None
+    parallel: o.Parallel = None
+    device: o.Devices = None
+    prefer: o.Prefer = None
+    reserve: o.Reserve = None
+    device_reserve: o.DeviceReserve = None
+    require_gpu: o.RequireGpu = False
+    offline: o.Offline = False
+
+    def constraints(self) -> Constraints:
+        """Return what the user fixed; raises UsageError for devices that cannot be meant."""
+        from llmrun.cli.wishes import constraints_of
+
+        return constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, self.parallel, self.device)
+
+    def plan_wish(self) -> PlanWish:
+        """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""
+        from llmrun.cli.wishes import plan_wish
+
+        return plan_wish(
+            self.prefer, reserve=self.reserve, device_reserve=self.device_reserve, require_gpu=self.require_gpu
+        )

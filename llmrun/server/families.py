@@ -1,0 +1,62 @@
+"""The families of APIs: each has paths of its own, and its own way to say that something went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llmrun.errors import LLMRunError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong, as an HTTP status and a message with its hint."""
+
+    status: int
+    message: str
+
+
+def problem_of(error: LLMRunError) -> Problem:
+    """Return an error of ours as clients get it."""
+    text = error.message if error.hint is None else f"{error.message} ({error.hint})"
+    return Problem(error.http_status, text)
+
+
+Shape = Callable[[Problem], dict[str, Any]]
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """Return it as OpenAI's API does."""
+    kind = _OPENAI_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
+    return {"error": {"message": problem.message, "type": kind, "param": None, "code": None}}
+
+
+def anthropic_error(problem: Problem) -> dict[str, Any]:
+    """Return it as Anthropic's API does."""
+    kind = _ANTHROPIC_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": problem.message}}
+
+
+def ollama_error(problem: Problem) -> dict[str, Any]:
+    """Return it as Ollama's API does."""
+    return {"error": problem.message}
+
+
+def shape_of(path: str) -> Shape:
+    """Return how the API that a path belongs to says what went wrong."""
+    if path.startswith("/v1/messages"):
+        return anthropic_error
+    if path.startswith("/api/"):
+        return ollama_error
+    return openai_error
