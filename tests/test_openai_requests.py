@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import UsageError
-from llmrun.message import Message, RawPrompt, Tool, ToolCall
+from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.sampling import MAX_SEED, Penalties, SamplingWish, choose_sampling
 from llmrun.server.ask import Ask
 from llmrun.server.openai.chat_request import ChatRequest, parse_chat
@@ -118,6 +118,15 @@ def test_a_conversation_with_a_tool_arrives_whole() -> None:
     assert chat(messages=messages, tools=[tool], tool_choice="none").tools == ()
 
 
+def test_a_tool_may_have_to_be_called() -> None:
+    tool = {"type": "function", "function": {"name": "add"}}
+    named = {"type": "function", "function": {"name": "add"}}
+    assert chat(tools=[tool]).tool_choice == ToolChoice()
+    assert chat(tools=[tool], tool_choice="required").tool_choice == ToolChoice(required=True)
+    assert chat(tools=[tool], tool_choice=named).tool_choice == ToolChoice(required=True, name="add")
+    assert chat(tools=[tool], parallel_tool_calls=False).tool_choice == ToolChoice(parallel=False)
+
+
 def test_images_come_only_inside_the_request() -> None:
     url = "data:image/png;base64," + base64.b64encode(b"pixels").decode()
     image = {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
@@ -169,7 +178,6 @@ def test_a_wish_for_reasoning_is_one_of_ours(body: dict[str, Any], think: str) -
         ({"typical_p": 0.5}, "typical_p is not supported"),
         ({"guided_json": {}}, "guided_json is not supported"),
         ({"web_search_options": {}}, "web"),
-        ({"tool_choice": "required"}, "auto or none"),
         ({"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "both"),
         ({"chat_template_kwargs": {"tools_in_user_message": True}}, "tools_in_user_message"),
         ({"chat_template_kwargs": {"enable_thinking": "yes"}}, "neither true nor false"),

@@ -15,10 +15,9 @@ from llmrun.server.openai.logprobs import drawn_of, format_chat_logprobs
 
 @dataclass(frozen=True, slots=True)
 class ChatShape:
-    """What of an answer was asked for. one_call: a single tool at most is called. usage: a stream ends with it."""
+    """What of an answer was asked for. usage: a stream ends with it."""
 
     logprobs: bool = False
-    one_call: bool = False
     usage: bool = False
 
 
@@ -31,7 +30,6 @@ def format_chat(head: Head, answers: Sequence[Whole], shape: ChatShape) -> dict[
 
 def _choice(index: int, whole: Whole, shape: ChatShape) -> dict[str, Any]:
     calls = [call for chunk in whole.chunks for call in chunk.calls]
-    calls = calls[:1] if shape.one_call else calls
     text, thoughts = whole.text(), whole.text(thought=True)
     message: dict[str, Any] = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
     if thoughts:
@@ -79,10 +77,9 @@ class ChatStream:
         if chunk.text:
             delta["reasoning_content" if chunk.thought else "content"] = chunk.text
         before = self._called.get(index, 0)
-        calls = chunk.calls[: max(0, 1 - before)] if self.shape.one_call else chunk.calls
-        if calls:
-            self._called[index] = before + len(calls)
-            delta["tool_calls"] = [_call(call) | {"index": at} for at, call in enumerate(calls, before)]
+        if chunk.calls:
+            self._called[index] = before + len(chunk.calls)
+            delta["tool_calls"] = [_call(call) | {"index": at} for at, call in enumerate(chunk.calls, before)]
         return delta
 
     def _last(self, index: int, chunk: Chunk) -> dict[str, Any]:

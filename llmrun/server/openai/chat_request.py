@@ -9,7 +9,7 @@ import msgspec
 
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import UsageError
-from llmrun.message import Message, Tool, ToolCall
+from llmrun.message import Message, Tool, ToolCall, ToolChoice
 from llmrun.server.ask import Ask
 from llmrun.server.image_folder import parse_data_url
 from llmrun.server.openai import parameters as p
@@ -163,6 +163,7 @@ def parse_chat(body: ChatRequest, keep_image: KeepImage) -> Ask:
         stop=p.parse_stop(body),
         grammar=_grammar(body),
         tools=_tools(body),
+        tool_choice=_tool_choice(body),
         think=_think(body),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         n=body.n or 1,
@@ -219,10 +220,16 @@ def _grammar(body: ChatRequest) -> Grammar | None:
     return Grammar("json_schema", _text({"type": "object"} if form.schema is None else form.schema))
 
 
+def _tool_choice(body: ChatRequest) -> ToolChoice:
+    """Return whether a tool must be called; without a word for it, any number of them may be."""
+    parallel = body.parallel_tool_calls is not False
+    if isinstance(body.tool_choice, NamedTool):
+        return ToolChoice(required=True, name=body.tool_choice.function.name, parallel=parallel)
+    return ToolChoice(required=body.tool_choice == "required", parallel=parallel)
+
+
 def _tools(body: ChatRequest) -> tuple[Tool, ...]:
-    """Return the tools that may be asked for; raises UsageError where one must be."""
-    if body.tool_choice == "required" or isinstance(body.tool_choice, NamedTool):
-        raise UsageError("no model is made to call a tool here: tool_choice can be auto or none", "use auto")
+    """Return the tools that may be asked for."""
     if body.tool_choice == "none":
         return ()
     functions = [tool.function for tool in body.tools or ()]
