@@ -42,6 +42,7 @@ from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
+from llmrun.worker.slot import Slot
 from llmrun.worker.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Runner:
         self._emit(Phase("template"))
         template = load_chat_template(model)
         encoder = PromptEncoder(model.vocabulary, template, vision)
-        self._session = Session(context, model.vocabulary, encoder, self.cancel, vision)
+        self._session = Session(context, Slot(context, 0), model.vocabulary, encoder, self.cancel, vision)
         info = _describe(path, model, context, template, memory, time.perf_counter() - started)
         self._emit(Loaded(replace(info, vision=vision is not None)))
 
