@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llmrun.engine.protocol import Generate, Phase
+from llmrun.engine.protocol import CountTokens, Generate, Phase, TokenCounts
 from llmrun.errors import ContextOverflowError, EngineError, UsageError
 from llmrun.message import Message, RawPrompt
 from llmrun.settings import MAX_N_CTX
@@ -37,6 +37,13 @@ def encode(request: Generate, encoder: PromptEncoder, tell: Tell) -> Prompt:
         tell(Phase("prefill"))
         return encode_raw(request.raw, encoder.vocabulary)
     return encoder.tokenize(render(request.messages, request.variables, encoder, tell))
+
+
+def count(question: CountTokens, encoder: PromptEncoder, tell: Tell, shown: Sequence[str] = ()) -> TokenCounts:
+    """Count a conversation's tokens; nothing of it is read. shown: as of `render`."""
+    whole = encoder.tokenize(render(question.messages, {}, encoder, tell, shown))
+    contents = [encoder.vocabulary.tokenize(message.content, parse_special=False) for message in question.messages]
+    return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
 
 
 def encode_raw(raw: RawPrompt, vocabulary: Vocabulary) -> Prompt:

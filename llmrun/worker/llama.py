@@ -239,7 +239,7 @@ class Context:
             and bool(lib.llama_memory_can_shift(self._memory))
         )
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
-        self.n_rows = min(max(self.n_step, self.n_seq_max), int(lib.llama_n_batch(self.pointer)))
+        self.n_rows = min(max(self.n_step, 2 * self.n_seq_max), int(lib.llama_n_batch(self.pointer)))
         self._batch = Batch(self.n_rows)
 
     def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool, seq: int = 0) -> int:

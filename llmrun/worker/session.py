@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import (
+    CountTokens,
     Event,
     Generate,
     Phase,
@@ -16,14 +17,13 @@ from llmrun.engine.protocol import (
     StateSaved,
     TokenCounts,
 )
-from llmrun.message import Message
 from llmrun.worker import state
-from llmrun.worker.encoding import check_room, encode, render
+from llmrun.worker.encoding import check_room, count, encode
 from llmrun.worker.llama import CancelFlag, Context
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import LAST
+from llmrun.worker.share import next_step
 from llmrun.worker.slot import CANCELLED, OK, Slot, failed_decode, text_before_image
-from llmrun.worker.vocabulary import Vocabulary
 from llmrun.worker.writing import Writing
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ Emit = Callable[[Event], None]
 
 _PROGRESS_INTERVAL = 0.2
 
-# A step of reading should not take longer than this, seconds, so that progress is seen. A large model begins with a few
+# A step of reading should not take longer than a second, so that progress is seen. A large model begins with a few
 # tokens, because nothing is known of its speed; a small one reads a whole step in no time.
-_STEP_SECONDS = 1.0
-_FIRST_STEP = 32
-_LARGE = 1 << 30
+FIRST_STEP = 32
+LARGE = 1 << 30
 
 
 class Session:
@@ -47,20 +46,18 @@ class Session:
         self,
         context: Context,
         slot: Slot,
-        vocabulary: Vocabulary,
         encoder: PromptEncoder,
         cancel: CancelFlag,
         vision: Vision | None = None,
     ) -> None:
         self._context = context
         self._vision = vision
-        self._vocabulary = vocabulary
         self._encoder = encoder
         self._cancel = cancel
         self._slot = slot
         self._n_read = 0  # tokens of the last prompt that were read
-        large = context.model.size >= _LARGE
-        self._n_step = min(_FIRST_STEP, context.n_step) if large else context.n_step
+        large = context.model.size >= LARGE
+        self._n_step = min(FIRST_STEP, context.n_step) if large else context.n_step
 
     def answer(self, request: Generate, emit: Emit) -> None:
         """Answer one request; `emit` gets progress, chunks, and a last chunk with the finish reason and usage.
@@ -73,6 +70,7 @@ class Session:
         started = time.perf_counter()
         writing = Writing(request, prompt, self._encoder, self._context.n_ctx, emit)
         try:
+            self._slot.claim(None)
             cached = self._slot.reuse(prompt.tokens, shift=request.shift)
             whole = self._prefill(prompt.tokens, cached, emit)
             read = time.perf_counter()
@@ -85,11 +83,9 @@ class Session:
             writing.close()
         writing.finish(cached, self._n_read, read - started, time.perf_counter() - read)
 
-    def count(self, messages: Sequence[Message], emit: Emit) -> TokenCounts:
+    def count(self, question: CountTokens, emit: Emit) -> TokenCounts:
         """Count a conversation's tokens; nothing of it is read."""
-        whole = self._encoder.tokenize(render(messages, {}, self._encoder, emit))
-        contents = [self._vocabulary.tokenize(message.content, parse_special=False) for message in messages]
-        return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
+        return count(question, self._encoder, emit)
 
     def save(self, path: Path, offset: int, limit: int) -> StateSaved:
         """Write the context's state into a file, see `worker.state`.
@@ -109,6 +105,7 @@ class Session:
 
     def restore(self, path: Path, offset: int, size: int, sha256: str) -> StateRestored:
         """Take back a state; where it is not what it should be, the session is as new."""
+        self._slot.claim(None)
         self._slot.forget()
         self._encoder.recall(Prompt("", ()))
         record = state.restore(path, offset, size, sha256, self._context)
@@ -176,14 +173,3 @@ class Session:
             token = writing.next_token(self._context, LAST, len(past))
             if token is None or not self._read((token,), len(past), last=True):
                 return
-
-
-def next_step(n_tokens: int, seconds: float, n_most: int) -> int:
-    """Return how many tokens to read next, after n_tokens took so long: n_most, halved until it takes a second.
-
-    Halved, because kernels work in blocks of 32 or 64 tokens: a step of 106 reads slower than one of 128 or of 64.
-    """
-    step = n_most
-    while step > _FIRST_STEP and step * seconds > n_tokens * _STEP_SECONDS:
-        step //= 2
-    return step

@@ -16,7 +16,8 @@ OK, NO_ROOM, CANCELLED, ALLOCATION_FAILED = 0, 1, 2, -2
 class Slot:
     """A sequence's memory. past: the tokens in it, which are this object's to know.
 
-    owner: whose they are, None is nobody's. remembered: the conversation whose tokens were taken over last.
+    owner: whose they are, None is nobody's. used: when it was taken last, counted. remembered: the conversation whose
+    tokens are taken over by one that goes on with it.
     """
 
     def __init__(self, context: Context, seq: int) -> None:
@@ -24,7 +25,15 @@ class Slot:
         self.seq = seq
         self.past: list[int] = []
         self.owner: str | None = None
+        self.used = 0
         self.remembered = Prompt("", ())
+
+    def claim(self, owner: str | None) -> None:
+        """Belong to an owner from here on; nothing is left of what was another's."""
+        if self.owner != owner:
+            self.forget()
+            self.owner = owner
+            self.remembered = Prompt("", ())
 
     def reuse(self, prompt: Sequence[int], *, shift: bool = False) -> int:
         """Keep the longest common prefix in memory; the last token is always read again, for its logits.
