@@ -14,9 +14,9 @@ from llmrun.errors import LLMRunError
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
-from llmrun.server.openai import chat
+from llmrun.server.openai import chat, completions, models, responses
 
-ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (*models.ENDPOINTS, *chat.ENDPOINTS, *completions.ENDPOINTS, *responses.ENDPOINTS)
 
 
 def make_app(service: Service) -> Starlette:

@@ -34,7 +34,7 @@ class Writing:
         self._vocabulary: Vocabulary = encoder.vocabulary
         grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
-        self._sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
+        self._sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar, request.penalties)
         is_raw = request.raw is not None  # then all of it is answer
         self._text = StreamingText(request.stop, None if is_raw else encoder.splitter(prompt))
         self._written = self._vocabulary.piece if is_raw else encoder.written
