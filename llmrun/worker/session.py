@@ -130,7 +130,8 @@ class Session:
             thought_tokens=answer.thought_tokens,
         )
         self._show(answer, answer.text.finish(), emit)
-        emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
+        stopped_by = answer.text.stopped_by
+        emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought, stopped_by=stopped_by))
 
     def _begun(self, request: Generate, prompt: Prompt) -> _Answer:
         text = StreamingText(request.stop, self._encoder.splitter(prompt))

@@ -1,0 +1,79 @@
+"""Anthropic's messages: asked, counted, and answered whole or as a stream."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmrun.errors import LLMRunError
+from llmrun.server.answering import answering
+from llmrun.server.anthropic.answer import Writer, message_of
+from llmrun.server.anthropic.asking import ask_of, messages_of
+from llmrun.server.anthropic.request import Conversation, MessageRequest
+from llmrun.server.bodies import json_response, read_body, sse
+from llmrun.server.endpoint import Endpoint, Service
+from llmrun.server.families import anthropic_error, problem_of
+from llmrun.server.pictures import Pictures
+from llmrun.server.streams import EVENTS, begin_stream, while_there
+
+
+async def create_message(request: Request, service: Service) -> Response:
+    """Answer a conversation."""
+    body = await read_body(request, MessageRequest)
+    owner = request.state.owner
+    if body.stream:
+        return await while_there(request, begin_stream(_events(body, service, owner), EVENTS))
+    return await while_there(request, _whole(body, service, owner))
+
+
+async def count_tokens(request: Request, service: Service) -> Response:
+    """Count the tokens of a conversation as the model reads it."""
+    body = await read_body(request, Conversation)
+    return await while_there(request, _counted(body, service))
+
+
+async def _whole(body: MessageRequest, service: Service, owner: str) -> Response:
+    with Pictures() as pictures:
+        async with answering(ask_of(body, pictures.keep), service.fleet, owner) as answers:
+            chunks = [piece.chunk async for piece in answers.pieces]
+    return json_response(message_of(_new_id(), body.model, chunks))
+
+
+async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGenerator[bytes, None]:
+    """Give the events of an answer; what goes wrong once it was begun is the last of them."""
+    begun = False
+    try:
+        with Pictures() as pictures:
+            async with answering(ask_of(body, pictures.keep), service.fleet, owner) as answers:
+                writer = Writer(_new_id(), body.model)
+                async for piece in answers.pieces:
+                    for event in writer.begin() if not begun else ():
+                        begun = True
+                        yield sse(event, event["type"])
+                    for event in writer.take(piece.chunk):
+                        yield sse(event, event["type"])
+    except LLMRunError as error:
+        if not begun:
+            raise
+        yield sse(anthropic_error(problem_of(error)), "error")
+
+
+async def _counted(body: Conversation, service: Service) -> Response:
+    with Pictures() as pictures:
+        messages = messages_of(body, pictures.keep)
+        async with service.fleet.borrow(body.model) as served:
+            counts = await served.engine.count(messages)
+    return json_response({"input_tokens": counts.total})
+
+
+def _new_id() -> str:
+    return f"msg_{uuid.uuid4().hex}"
+
+
+ENDPOINTS = (
+    Endpoint("POST", "/v1/messages", "Answer a conversation", create_message, MessageRequest, streams=True),
+    Endpoint("POST", "/v1/messages/count_tokens", "Count the tokens of a conversation", count_tokens, Conversation),
+)
