@@ -9,7 +9,7 @@ from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, RawPrompt, Tool, ToolCall
 from llmrun.planning.rates import Needs, Rates
-from llmrun.sampling import Sampling
+from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.settings import RunSettings
 from llmrun.thinking import Thinking, Variables
 
@@ -63,6 +63,7 @@ class Generate:
     raw: RawPrompt | None = None
     tools: tuple[Tool, ...] = ()
     logprobs: int | None = None
+    penalties: Penalties = NO_PENALTIES
 
 
 @dataclass(frozen=True, slots=True)

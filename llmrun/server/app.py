@@ -15,9 +15,14 @@ from llmrun.server.anthropic import messages
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
-from llmrun.server.openai import chat
+from llmrun.server.openai import chat, completions, models
 
-ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS, *messages.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *models.ENDPOINTS,
+    *chat.ENDPOINTS,
+    *completions.ENDPOINTS,
+    *messages.ENDPOINTS,
+)
 
 
 def make_app(service: Service) -> Starlette:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import UsageError
@@ -27,7 +27,9 @@ from llmrun.server.anthropic.request import (
     Turn,
 )
 from llmrun.server.ask import Ask
-from llmrun.server.pictures import Keep
+from llmrun.server.image_folder import parse_base64
+
+Keep = Callable[[bytes], str]  # puts an image into a file and returns its path
 
 _THINK = {"enabled": "on", "disabled": "off", "adaptive": None, "between_tools": None}
 
@@ -157,4 +159,4 @@ def _images(content: str | Sequence[Block], keep: Keep) -> tuple[str, ...]:
 def _image(block: ImageBlock, keep: Keep) -> str:
     if not isinstance(block.source, Base64Source):
         raise UsageError("an image is only named, and nothing is fetched here", "give its bytes: source {type: base64}")
-    return keep(block.source.data)
+    return keep(parse_base64(block.source.data))

@@ -16,8 +16,8 @@ from llmrun.server.anthropic.request import Conversation, MessageRequest
 from llmrun.server.bodies import json_response, read_body, sse
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import anthropic_error, problem_of
-from llmrun.server.pictures import Pictures
-from llmrun.server.streams import EVENTS, begin_stream, while_there
+from llmrun.server.image_folder import ImageFolder
+from llmrun.server.presence import respond, stream
 
 
 async def create_message(request: Request, service: Service) -> Response:
@@ -25,19 +25,19 @@ async def create_message(request: Request, service: Service) -> Response:
     body = await read_body(request, MessageRequest)
     owner = request.state.owner
     if body.stream:
-        return await while_there(request, begin_stream(_events(body, service, owner), EVENTS))
-    return await while_there(request, _whole(body, service, owner))
+        return await respond(request, stream(_events(body, service, owner)))
+    return await respond(request, _whole(body, service, owner))
 
 
 async def count_tokens(request: Request, service: Service) -> Response:
     """Count the tokens of a conversation as the model reads it."""
     body = await read_body(request, Conversation)
-    return await while_there(request, _counted(body, service))
+    return await respond(request, _counted(body, service))
 
 
 async def _whole(body: MessageRequest, service: Service, owner: str) -> Response:
-    with Pictures() as pictures:
-        async with answering(ask_of(body, pictures.keep), service.fleet, owner) as answers:
+    with ImageFolder() as folder:
+        async with answering(ask_of(body, folder.keep), service.fleet, owner) as answers:
             chunks = [piece.chunk async for piece in answers.pieces]
     return json_response(message_of(_new_id(), body.model, chunks))
 
@@ -46,8 +46,8 @@ async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGe
     """Give the events of an answer; what goes wrong once it was begun is the last of them."""
     begun = False
     try:
-        with Pictures() as pictures:
-            async with answering(ask_of(body, pictures.keep), service.fleet, owner) as answers:
+        with ImageFolder() as folder:
+            async with answering(ask_of(body, folder.keep), service.fleet, owner) as answers:
                 writer = Writer(_new_id(), body.model)
                 async for piece in answers.pieces:
                     for event in writer.begin() if not begun else ():
@@ -62,8 +62,8 @@ async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGe
 
 
 async def _counted(body: Conversation, service: Service) -> Response:
-    with Pictures() as pictures:
-        messages = messages_of(body, pictures.keep)
+    with ImageFolder() as folder:
+        messages = messages_of(body, folder.keep)
         async with service.fleet.borrow(body.model) as served:
             counts = await served.engine.count(messages)
     return json_response({"input_tokens": counts.total})
