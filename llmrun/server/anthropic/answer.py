@@ -70,15 +70,18 @@ class Writer:
 
     id: str
     model: str
+    begun: bool = False
     _blocks: _Blocks = field(default_factory=_Blocks)
 
-    def begin(self) -> Iterator[Event]:
-        """Give the events before anything of the answer; what the prompt took is told at the end, when it is known."""
-        yield {"type": "message_start", "message": _message(self.id, self.model, [], (None, None), _NOTHING)}
+    def wait(self) -> Iterator[Event]:
+        """Give the events that only say that an answer will come."""
+        yield from self._begin()
         yield {"type": "ping"}
 
     def take(self, chunk: Chunk) -> Iterator[Event]:
         """Give the events of a chunk."""
+        if not self.begun:
+            yield from self.wait()
         yield from self._blocks.take(chunk)
         if chunk.finish_reason is None:
             return
@@ -87,6 +90,13 @@ class Writer:
         delta = {"stop_reason": reason, "stop_sequence": text}
         yield {"type": "message_delta", "delta": delta, "usage": usage_of(chunk.usage or _NOTHING)}
         yield {"type": "message_stop"}
+
+    def _begin(self) -> Iterator[Event]:
+        """Give the beginning, once; what the prompt took is told at the end, when it is known."""
+        if not self.begun:
+            self.begun = True
+            message = _message(self.id, self.model, [], (None, None), _NOTHING)
+            yield {"type": "message_start", "message": message}
 
 
 def message_of(message_id: str, model: str, chunks: Iterable[Chunk]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,11 +14,16 @@ from llmrun.server.answering import answering
 from llmrun.server.anthropic.answer import Writer, message_of
 from llmrun.server.anthropic.asking import ask_of, messages_of
 from llmrun.server.anthropic.request import Conversation, MessageRequest
+from llmrun.server.anthropic.waiting import with_signs
 from llmrun.server.bodies import json_response, read_body, sse
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import anthropic_error, problem_of
 from llmrun.server.image_folder import ImageFolder
 from llmrun.server.presence import respond, stream
+
+# Seconds without a word before a ping: reading a long prompt takes minutes, and proxies give up after one. Until the
+# first, an error still has a status of its own.
+_SILENCE = 10.0
 
 
 async def create_message(request: Request, service: Service) -> Response:
@@ -44,19 +50,18 @@ async def _whole(body: MessageRequest, service: Service, owner: str) -> Response
 
 async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGenerator[bytes, None]:
     """Give the events of an answer; what goes wrong once it was begun is the last of them."""
-    begun = False
+    writer = Writer(_new_id(), body.model)
     try:
         with ImageFolder() as folder:
-            async with answering(ask_of(body, folder.keep), service.fleet, owner) as answers:
-                writer = Writer(_new_id(), body.model)
-                async for piece in answers.pieces:
-                    for event in writer.begin() if not begun else ():
-                        begun = True
-                        yield sse(event, event["type"])
-                    for event in writer.take(piece.chunk):
+            async with (
+                answering(ask_of(body, folder.keep), service.fleet, owner) as answers,
+                aclosing(with_signs(answers.pieces, _SILENCE)) as pieces,
+            ):
+                async for piece in pieces:
+                    for event in writer.wait() if piece is None else writer.take(piece.chunk):
                         yield sse(event, event["type"])
     except LLMRunError as error:
-        if not begun:
+        if not writer.begun:
             raise
         yield sse(anthropic_error(problem_of(error)), "error")
 
