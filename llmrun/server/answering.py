@@ -38,7 +38,7 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
 
     owner: whose key it came with. Raises LLMRunError here where nothing is begun, or while the pieces are read.
     """
-    async with fleet.borrow(ask.model, ask.keep_alive) as served:
+    async with fleet.borrow(ask.model, ask.keep_alive, ask.n) as served:
         request = request_of(ask, served)
         pieces = _merged([_seeded(request, index) for index in range(ask.n)], served, owner)
         async with aclosing(pieces):
@@ -85,6 +85,8 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
                 async for event in events:
                     if isinstance(event, Chunk):
                         queue.put_nowait(Piece(index, event))
+                        if event.usage is not None:
+                            served.record(event.usage)
         except LLMRunError as error:
             queue.put_nowait(error)
         queue.put_nowait(None)
