@@ -15,6 +15,8 @@ from llmrun.server.anthropic import messages
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
+from llmrun.server.ollama import chat as ollama_chat
+from llmrun.server.ollama import models as ollama_models
 from llmrun.server.openai import chat, completions, models
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -22,6 +24,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *chat.ENDPOINTS,
     *completions.ENDPOINTS,
     *messages.ENDPOINTS,
+    *ollama_chat.ENDPOINTS,
+    *ollama_models.ENDPOINTS,
 )
 
 
