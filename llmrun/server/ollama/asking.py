@@ -17,6 +17,7 @@ from llmrun.server.ollama.request import CallSpec, ChatRequest, Common, Generate
 Keep = Callable[[bytes], str]  # puts an image into a file and returns its path
 
 _ROLES = ("system", "user", "assistant", "tool")
+_WINDOW = 64  # tokens that a repeat penalty looks at, in Ollama unasked and here always
 _ANY_OBJECT = '{"type": "object"}'  # Ollama's "json", which its grammar holds to an object too (llm/server.go)
 
 
@@ -130,6 +131,11 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value not in (None, neutral):
             raise UsageError(f"the option {name} is {value}, and is not had here", "leave it out, or try min_p")
+    window = options.repeat_last_n
+    if options.repeat_penalty not in (None, 1) and window not in (None, _WINDOW):
+        raise UsageError(
+            f"the option repeat_last_n is {window}: repeat_penalty looks at {_WINDOW} tokens", "leave it out"
+        )
 
 
 def _sampling(options: Options) -> SamplingWish:

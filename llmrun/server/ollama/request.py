@@ -28,6 +28,7 @@ class Options(Struct, kw_only=True):
     num_predict: Number | None = None
     stop: str | list[str] | None = None
     repeat_penalty: float | None = None
+    repeat_last_n: Number | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     mirostat: Number | None = None
