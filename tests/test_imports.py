@@ -85,6 +85,7 @@ FLOORS = (
         "states",
         "local",
         "margins",
+        "neighbours",
         "site",
         "stock",
         "planner",

@@ -258,7 +258,8 @@ class Chunk:
     """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
 
     thought: the text is reasoning, without the marks around it. calls: tools that the model asked for, whole. drawn:
-    the tokens since the last chunk, where their probabilities were asked for.
+    the tokens since the last chunk, where their probabilities were asked for. stopped_by: in the last one, which of
+    Generate.stop ended the answer, None where none did.
     """
 
     text: str
@@ -267,6 +268,7 @@ class Chunk:
     thought: bool = False
     calls: tuple[ToolCall, ...] = ()
     drawn: tuple[Drawn, ...] = ()
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

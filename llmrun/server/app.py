@@ -11,12 +11,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmrun.errors import LLMRunError
+from llmrun.server.anthropic import messages
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
+from llmrun.server.ollama import chat as ollama_chat
+from llmrun.server.ollama import models as ollama_models
 from llmrun.server.openai import chat, completions, models, responses
 
-ENDPOINTS: tuple[Endpoint, ...] = (*models.ENDPOINTS, *chat.ENDPOINTS, *completions.ENDPOINTS, *responses.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *models.ENDPOINTS,
+    *chat.ENDPOINTS,
+    *completions.ENDPOINTS,
+    *responses.ENDPOINTS,
+    *messages.ENDPOINTS,
+    *ollama_chat.ENDPOINTS,
+    *ollama_models.ENDPOINTS,
+)
 
 
 def make_app(service: Service) -> Starlette:

@@ -12,8 +12,8 @@ class StreamingText:
     """Takes pieces as they are generated and gives out the text that is certain, thoughts apart from the answer.
 
     What could still become a stop string is held back. `stopped` turns True when one is complete in the answer; it and
-    everything after it is dropped. Thoughts are not looked through: nobody who asks for an answer of one line means
-    that its thoughts have only one. The work per piece does not grow with the answer.
+    everything after it is dropped, and `stopped_by` says which it was. Thoughts are not looked through: nobody who asks
+    for an answer of one line means that its thoughts have only one. The work per piece does not grow with the answer.
     """
 
     def __init__(self, stop: Sequence[str] = (), splitter: Splitter | None = None) -> None:
@@ -21,7 +21,12 @@ class StreamingText:
         self._stop = tuple(s for s in stop if s)
         self._splitter = splitter
         self._held = ""
-        self.stopped = False
+        self.stopped_by: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete in the answer."""
+        return self.stopped_by is not None
 
     @property
     def is_answering(self) -> bool:
@@ -75,10 +80,11 @@ class StreamingText:
 
     def _release(self, text: str) -> str:
         text = self._held + text
-        found = [at for at in (text.find(s) for s in self._stop) if at >= 0]
+        found = [(at, s) for s in self._stop if (at := text.find(s)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            at, self.stopped_by = min(found, key=lambda hit: hit[0])
+            self._held = ""
+            return text[:at]
         keep = max(held_length(text, s) for s in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -90,7 +90,16 @@ class Writing:
         )
         self._show(self._text.finish())
         text, drawn = "".join(self._pending), tuple(self._drawn)
-        self._emit(Chunk(text, self.reason or "cancelled", usage, self._pending_thought, drawn=drawn))
+        self._emit(
+            Chunk(
+                text,
+                self.reason or "cancelled",
+                usage,
+                self._pending_thought,
+                drawn=drawn,
+                stopped_by=self._text.stopped_by,
+            )
+        )
 
     def known(self) -> Prompt | None:
         """Return the conversation with the answer, for the next turn to take its tokens over.
