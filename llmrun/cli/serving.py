@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from llmrun import pipeline
+from llmrun.cli.serve_gate import Gate
 from llmrun.console import Console
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
@@ -13,10 +14,9 @@ from llmrun.reference import parse_reference
 from llmrun.server.app import make_app
 from llmrun.server.endpoint import Service
 from llmrun.server.fleet import Fleet
-from llmrun.server.serving import Address, address_of, bind, serve
+from llmrun.server.serving import Address, Life, address_of, bind, serve
+from llmrun.server.watch import Told
 from llmrun.settings import Constraints
-
-_PATIENCE = 30.0  # seconds that answers have to finish when the server is asked to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class ServeWish:
     offline: bool
     quiet: bool
     verbose: bool
+    gate: Gate
 
 
 def run_serve(wish: ServeWish) -> None:
@@ -42,12 +43,17 @@ def run_serve(wish: ServeWish) -> None:
 
 async def _serve(wish: ServeWish, console: Console) -> None:
     fleet = Fleet(wish.models, lambda name: _load(name, wish, console))
-    with bind(wish.address) as listener:
+    policy = wish.gate.policy(wish.address, console.notice)
+    with bind(wish.address, open_to_others=wish.gate.has_keys or wish.gate.insecure) as listener:
         try:
             async with fleet.borrow(wish.models[0]):
                 pass
             address = address_of(listener)
-            await serve(make_app(Service(fleet)), listener, lambda: console.say(f"serving at {address}"), _PATIENCE)
+            for warning in wish.gate.warnings(address):
+                console.notice(warning)
+            told = Told(console.log, console.notice, wish.gate.log_prompts)
+            life = Life(lambda: console.say(f"serving at {address}"), console.log, wish.gate.grace)
+            await serve(make_app(Service(fleet), policy, told), listener, life)
         finally:
             await fleet.close()
 

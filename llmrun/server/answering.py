@@ -12,6 +12,8 @@ from llmrun.errors import LLMRunError
 from llmrun.sampling import Sampling, choose_sampling
 from llmrun.server.ask import Ask
 from llmrun.server.fleet import Fleet, Served
+from llmrun.server.limits import check_ask, check_prompt
+from llmrun.server.tally import current_tally
 from llmrun.thinking import choose_thinking
 
 
@@ -38,7 +40,9 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
 
     owner: whose key it came with. Raises LLMRunError here where nothing is begun, or while the pieces are read.
     """
+    check_ask(ask)
     async with fleet.borrow(ask.model, ask.keep_alive) as served:
+        current_tally().begin(served.name, ask)
         request = request_of(ask, served)
         pieces = _merged([_seeded(request, index) for index in range(ask.n)], served, owner)
         async with aclosing(pieces):
@@ -48,6 +52,7 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
 def request_of(ask: Ask, served: Served) -> Generate:
     """Return what the engine is asked; raises UsageError for a wish that this model cannot fulfil."""
     info = served.engine.info
+    check_prompt(ask, info.n_ctx)
     sampling, _ = choose_sampling(ask.sampling, info.sampling)
     thinking = choose_thinking(ask.think, info.thinking, info.name, None)
     return Generate(
@@ -99,6 +104,7 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
                 case LLMRunError() as error:
                     raise error
                 case Piece() as piece:
+                    current_tally().add(piece.chunk)
                     yield piece
     finally:
         for task in tasks:
