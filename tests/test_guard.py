@@ -236,7 +236,10 @@ def test_what_is_no_http_is_refused_and_harms_nobody(server: Server, junk: bytes
 @pytest.mark.parametrize("size", [40_000, 300_000])
 def test_a_head_that_is_too_large_is_refused(server: Server, size: int) -> None:
     """Whether its end came with it or not."""
-    assert status_of(server, get("localhost", "X: " + "a" * size)) in (400, 431)
+    try:
+        assert status_of(server, get("localhost", "X: " + "a" * size)) in (400, 431)
+    except ConnectionResetError:  # it does not wait for the rest, and the system forgets what it answered
+        assert size > 100_000
 
 
 def test_junk_behind_a_request_is_no_second_one(server: Server) -> None:

@@ -42,6 +42,8 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
     """
     check_ask(ask)
     async with fleet.borrow(ask.model, ask.keep_alive) as served:
+        if ask.grammar is not None:
+            ask = replace(ask, grammar=await fleet.grammars.checked(ask.grammar, served.started.planned.variant.path))
         current_tally().begin(served.name, ask)
         request = request_of(ask, served)
         pieces = _merged([_seeded(request, index) for index in range(ask.n)], served, owner)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from llmrun.engine.shared import SharedEngine
 from llmrun.errors import NotFoundError
 from llmrun.pipeline import Started
+from llmrun.server.grammars import Grammars
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Fleet:
         self._load = load
         self._served: dict[str, Served] = {}
         self._loading = asyncio.Lock()
+        self.grammars = Grammars()
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the models that may be asked for."""

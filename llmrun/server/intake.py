@@ -54,8 +54,8 @@ class Intake:
         if message["type"] != "http.request":
             self.is_finished = True
             return message
-        self._count(len(message.get("body", b"")))
         self.is_finished = not message.get("more_body", False)
+        self._count(len(message.get("body", b"")))
         return message
 
     def _count(self, size: int) -> None:
