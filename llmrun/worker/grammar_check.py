@@ -24,7 +24,7 @@ from llmrun.worker.llama import load_vocabulary, start_backend
 from llmrun.worker.vocabulary import Vocabulary
 
 # Conversion, compilation and a first few tokens take 0.01 to 0.4 s for what people write, without end for what is hostile.
-_CPU_SECONDS = 5
+_CPU_SECONDS = 3
 _MEMORY = 1 << 30  # bytes beside the vocabulary's
 _TRIAL_TOKENS = 64
 _TRIAL_SECONDS = 1.0
