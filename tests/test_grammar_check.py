@@ -12,7 +12,7 @@ import pytest
 from llmrun.embedded import embedded_file
 from llmrun.engine.grammar_check import compile_grammar
 from llmrun.engine.protocol import Grammar
-from llmrun.errors import LLMRunError, TooLargeError, UsageError
+from llmrun.errors import LLMRunError, UsageError
 from llmrun.server.grammars import Grammars, check_repetitions
 
 GUIDE = embedded_file("Q8_0")
@@ -104,7 +104,7 @@ def test_more_than_64_kib_are_not_looked_at() -> None:
     async def ask(grammar: Grammar) -> None:
         await Grammars().checked(grammar, GUIDE)
 
-    with pytest.raises(TooLargeError, match=r"64\.0 KiB"):
+    with pytest.raises(UsageError, match=r"64\.0 KiB"):
         asyncio.run(ask(Grammar("gbnf", 'root ::= "é" #' + "é" * 32768)))
     for text in ("[" * 60_000, "{", "\ud800"):
         with pytest.raises(LLMRunError):

@@ -17,10 +17,15 @@ from llmrun.server import health
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, refusal_of, response_of
 from llmrun.server.guard import Guard, Policy
-from llmrun.server.openai import chat
+from llmrun.server.openai import chat, completions, models
 from llmrun.server.watch import Told, Watch
 
-ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS, *health.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *models.ENDPOINTS,
+    *chat.ENDPOINTS,
+    *completions.ENDPOINTS,
+    *health.ENDPOINTS,
+)
 _PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
 _SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 

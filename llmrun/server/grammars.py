@@ -39,7 +39,7 @@ class Grammars:
     async def checked(self, grammar: Grammar, path: Path) -> Grammar:
         """Return a grammar that the worker can take without harm.
 
-        Raises TooLargeError or UsageError for one that is not, OverloadedError where too many are being compiled.
+        Raises UsageError for one that is not, OverloadedError where too many are being compiled.
         """
         check_grammar_size(grammar)
         check_repetitions(grammar)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from llmrun.engine.protocol import Grammar
-from llmrun.errors import ContextOverflowError, TooLargeError, UsageError
+from llmrun.errors import ContextOverflowError, UsageError
 from llmrun.server.ask import Ask
 from llmrun.units import format_bytes
 
@@ -24,7 +24,6 @@ MAX_DEPTH = 100  # of JSON in JSON: schemas of tools have a dozen
 MAX_MESSAGES = 4096
 MAX_STOPS = 32
 MAX_STOP = 1 << 10
-MAX_ANSWERS = 16
 MAX_TOOLS = 256
 MAX_GRAMMAR = 64 << 10
 MAX_REPETITIONS = 1000
@@ -49,12 +48,11 @@ def check_depth(body: bytes) -> None:
         raise UsageError(f"the body is nested more than {MAX_DEPTH} deep", "send flatter JSON")
 
 
-def check_ask(ask: Ask) -> None:
-    """Raise UsageError where there is more of something than is taken, TooLargeError for a schema or a grammar."""
+def check_limits(ask: Ask) -> None:
+    """Raise UsageError where there is more of something than is taken."""
     _check_count("messages", len(ask.messages), MAX_MESSAGES)
     _check_count("stop strings", len(ask.stop), MAX_STOPS)
     _check_count("tools", len(ask.tools), MAX_TOOLS)
-    _check_count("answers (n)", ask.n, MAX_ANSWERS)
     if any(len(text.encode("utf-8", "replace")) > MAX_STOP for text in ask.stop):
         raise UsageError(f"a stop string has more than {format_bytes(MAX_STOP)}", "shorten it")
     if ask.grammar is not None:
@@ -62,22 +60,21 @@ def check_ask(ask: Ask) -> None:
 
 
 def check_grammar_size(grammar: Grammar) -> None:
-    """Raise TooLargeError for a schema or a grammar with more bytes than are compiled."""
+    """Raise UsageError for a schema or a grammar with more bytes than are compiled."""
     size = len(grammar.text.encode("utf-8", "replace"))
     if size > MAX_GRAMMAR:
         what = "grammar" if grammar.kind == "gbnf" else "schema"
-        raise TooLargeError(f"the {what} has {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
+        raise UsageError(f"the {what} has {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
 
 
 def check_prompt(ask: Ask, n_ctx: int) -> None:
     """Raise ContextOverflowError for a prompt that is beyond any doubt longer than a context of so many tokens."""
     length = sum(len(message.content) + len(message.thoughts) for message in ask.messages)
-    if ask.raw is not None:
-        length += len(ask.raw.text) + len(ask.raw.suffix or "")
-    most = n_ctx * MAX_CHARACTERS_A_TOKEN
-    if length > most or (ask.raw is not None and len(ask.raw.tokens) > n_ctx):
+    length = max([length, *(len(raw.text) + len(raw.suffix or "") for raw in ask.raw)])
+    if length > n_ctx * MAX_CHARACTERS_A_TOKEN or any(len(raw.tokens) > n_ctx for raw in ask.raw):
         raise ContextOverflowError(
-            f"the prompt has {length:,} characters, and the context {n_ctx:,} tokens", "shorten it, or serve with --ctx"
+            f"the prompt has {length:,} characters, more than the context's {n_ctx:,} tokens hold",
+            "shorten it, or serve with --ctx",
         )
 
 

@@ -82,8 +82,8 @@ class Watch:
         if self.told.prompts and tally.ask is not None:
             for message in tally.ask.messages:
                 self.told.line(f"  {one_line(message.role)}: {one_line(message.content)}")
-            if tally.ask.raw is not None:
-                self.told.line(f"  prompt: {one_line(tally.ask.raw.text)}")
+            for raw in tally.ask.raw:
+                self.told.line(f"  prompt: {one_line(raw.text)}")
 
 
 def line_of(scope: Scope, status: int, tally: Tally) -> str:

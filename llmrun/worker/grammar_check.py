@@ -23,7 +23,8 @@ from llmrun.worker.grammar import CANDIDATE, AnswerGrammar
 from llmrun.worker.llama import load_vocabulary, start_backend
 from llmrun.worker.vocabulary import Vocabulary
 
-# Conversion, compilation and a first few tokens take 0.01 to 0.4 s for what people write, without end for what is hostile.
+# Conversion, compilation and a first few tokens take 0.01 to 0.4 s for what people write;
+# what is hostile takes for ever.
 _CPU_SECONDS = 3
 _MEMORY = 1 << 30  # bytes beside the vocabulary's
 _TRIAL_TOKENS = 64
