@@ -14,7 +14,9 @@
     ├── EngineError                7   500   the engine failed
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
-    │   └── WorkerDiedError        7   500   the engine's process is gone
+    │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   └── BusyError              7   503   the memory for it is in use just now
+    │       └── QueueFullError     7   429   as many wait for the model as may
     ├── HistoryError               8   500   conversations cannot be kept, or read
     ├── IncompleteAnswerError      9   500   an answer that was to have a structure was cut off
     └── RefusedError               2   403   a server does not answer such a request
@@ -165,6 +167,25 @@ class WorkerDiedError(EngineError):
         self.log = log
         self.signal = signal
         self.refusal = refusal
+
+
+class BusyError(EngineError):
+    """The memory that the model needs is in use by answers of others; it is worth asking again, retry_after says when.
+
+    retry_after: seconds.
+    """
+
+    http_status = 503
+
+    def __init__(self, message: str, hint: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class QueueFullError(BusyError):
+    """As many requests wait for the model as may."""
+
+    http_status = 429
 
 
 class HistoryError(LLMRunError):

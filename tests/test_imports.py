@@ -84,6 +84,7 @@ FLOORS = (
         "states",
         "local",
         "margins",
+        "neighbours",
         "site",
         "stock",
         "planner",

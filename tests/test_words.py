@@ -34,6 +34,8 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "ContextOverflowError": (7, 400),
         "QuestionTooLargeError": (7, 500),
         "WorkerDiedError": (7, 500),
+        "BusyError": (7, 503),
+        "QueueFullError": (7, 429),
         "IncompleteAnswerError": (9, 500),
         "HistoryError": (8, 500),
         "RefusedError": (2, 403),

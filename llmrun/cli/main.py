@@ -23,6 +23,7 @@ from llmrun.cli.keeping import Keeping
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
 from llmrun.cli.serve_gate import Gate
+from llmrun.cli.serve_models import Kept
 from llmrun.cli.serve_options import Served, ServedHow, Where
 from llmrun.errors import LLMRunError
 
@@ -101,6 +102,7 @@ def serve(
     where: Where,
     served: ServedHow,
     gate: Gate,
+    kept: Kept,
     models: Served = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -112,7 +114,7 @@ def serve(
     names = tuple(models or (_GUIDE,))
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
-    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, gate))
+    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate))
 
 
 @app.command()

@@ -45,7 +45,7 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
     here where nothing is begun, or while the pieces are read.
     """
     check_ask(ask)
-    async with fleet.borrow(ask.model, ask.keep_alive) as served:
+    async with fleet.borrow(ask.model, ask.keep_alive, ask.n * max(1, len(ask.raw))) as served:
         if ask.grammar is not None:
             ask = replace(ask, grammar=await fleet.grammars.checked(ask.grammar, served.started.planned.variant.path))
         current_tally().begin(served.name, ask)
@@ -139,6 +139,8 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
                 async for event in events:
                     if isinstance(event, Chunk):
                         queue.put_nowait(Piece(index, event))
+                        if event.usage is not None:
+                            served.record(event.usage)
         except LLMRunError as error:
             queue.put_nowait(error)
         finally:
