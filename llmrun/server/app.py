@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from llmrun.errors import LLMRunError
-from llmrun.server import health
+from llmrun.server import docs, health, plans
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, refusal_of, response_of
 from llmrun.server.guard import Guard, Policy
@@ -25,7 +25,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *chat.ENDPOINTS,
     *completions.ENDPOINTS,
     *health.ENDPOINTS,
+    *plans.ENDPOINTS,
 )
+ENDPOINTS = (*ENDPOINTS, *docs.endpoints(ENDPOINTS))
 _PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
 _SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 
