@@ -126,7 +126,9 @@ OWNERS = {
     "starlette": ("server",),
     "tomli_w": ("prompts",),
     "typer": ("cli",),
-    "uvicorn": ("server.serving",),
+    "prometheus_client": ("server.metrics",),
+    "uvicorn": ("server.serving", "server.connection"),
+    "h11": ("server.connection",),
 }
 
 

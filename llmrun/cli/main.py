@@ -22,6 +22,7 @@ from llmrun.cli.history import history_app
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
+from llmrun.cli.serve_gate import Gate
 from llmrun.cli.serve_models import Kept
 from llmrun.cli.serve_options import Served, ServedHow, Where
 from llmrun.errors import LLMRunError
@@ -100,6 +101,7 @@ def run(
 def serve(
     where: Where,
     served: ServedHow,
+    gate: Gate,
     kept: Kept,
     models: Served = None,
     quiet: o.Quiet = False,
@@ -112,7 +114,7 @@ def serve(
     names = tuple(models or (_GUIDE,))
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
-    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept))
+    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate))
 
 
 @app.command()
