@@ -14,7 +14,8 @@
     ├── EngineError                7   500   the engine failed
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
-    │   └── WorkerDiedError        7   500   the engine's process is gone
+    │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   └── ServerGoneError        7   502   the server that was to answer is gone
     ├── HistoryError               8   500   conversations cannot be kept, or read
     └── IncompleteAnswerError      9   500   an answer that was to have a structure was cut off
 
@@ -154,6 +155,12 @@ class WorkerDiedError(EngineError):
         self.log = log
         self.signal = signal
         self.refusal = refusal
+
+
+class ServerGoneError(EngineError):
+    """A server of llmrun does not answer, or went away in the middle of an answer."""
+
+    http_status = 502
 
 
 class HistoryError(LLMRunError):

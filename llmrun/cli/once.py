@@ -11,7 +11,7 @@ from llmrun.cli.asking import Asking, cut_off, read_question, seeded
 from llmrun.cli.prompting import Chosen
 from llmrun.cli.running import RunningModel, Wish, info_of, settled, tell_times
 from llmrun.console import Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate
 from llmrun.message import Message
 from llmrun.models import check_meant
@@ -55,7 +55,7 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
         raise error
 
 
-def _answer_once(engine: Engine, request: Generate, console: Console, *, as_json: bool) -> Answered:
+def _answer_once(engine: AnsweringEngine, request: Generate, console: Console, *, as_json: bool) -> Answered:
     """Answer, print what there is to print of it, and return it."""
     try:
         answered = stream_answer(engine, request, console, show=not as_json)

@@ -15,15 +15,17 @@ from llmrun.chat.settings import AnswerSettings
 from llmrun.cli.answering import Answering
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
+from llmrun.cli.names import lasting_reference
 from llmrun.cli.plan_text import plan_text
 from llmrun.cli.story import Story
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
 from llmrun.console import AnswerStyle, Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
 from llmrun.errors import InsufficientMemoryError, LLMRunError, UsageError
+from llmrun.gguf.summary import ModelSummary
 from llmrun.models import check_meant
-from llmrun.planning.plan import PlanWish
+from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.projectors import AUTO
 from llmrun.reference import LocalRef, ModelRef, parse_reference
@@ -43,6 +45,7 @@ class Wish:
     plan: PlanWish
     replay: SavedPlan | None
     offline: bool
+    no_server: bool
     sampling: SamplingWish
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -64,6 +67,7 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         running.plan_wish(),
         saved_plan(running.plan),
         running.offline,
+        running.no_server,
         answering.sampling(),
         answering.max_tokens,
         tuple(answering.stop or ()),
@@ -91,31 +95,32 @@ class RunningModel:
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
         self._started: pipeline.Started | None = None
+        self._shown: tuple[ModelSummary, Plan] | None = None  # of what answers now, wherever that is
         self._kept = KeptModel(wish.model)
         self._watch: MemoryWatch | None = None
 
     def plan_lines(self) -> list[str]:
         """Return how the model runs here and why so, as lines to read."""
-        if self._started is None:
-            return []
-        return plan_text(self.name, self._started.summary, self._started.plan).rstrip("\n").splitlines()
+        return plan_text(self.name, *self._shown).rstrip("\n").splitlines() if self._shown else []
 
     def kept(self) -> KeptModel:
         """Return what a kept conversation needs to know of it."""
         return self._kept
 
-    def start_as(self, n_ctx: int | None, type_kv: str | None) -> Engine:
+    def start_as(self, n_ctx: int | None, type_kv: str | None) -> AnsweringEngine:
         """Start it with this context and KV type where the user fixed no other, and they fit; else as `start` does.
 
         So that what was kept of a conversation can be taken back, which another context could not hold.
         """
+        if (attached := self._attach(n_ctx)) is not None:
+            return attached
         given = self._wish.constraints
         if self._wish.replay is None and given.n_ctx is None and given.type_kv is None:
             self._wish = replace(self._wish, constraints=replace(given, n_ctx=n_ctx, type_kv=type_kv))
             with contextlib.suppress(InsufficientMemoryError):
-                return self.start()
+                return self._load()
             self._wish = replace(self._wish, constraints=given)
-        return self.start()
+        return self._load()
 
     def look(self) -> None:
         """Be able to see from the next start on."""
@@ -141,8 +146,27 @@ class RunningModel:
 
         return go_back
 
-    def start(self) -> Engine:
-        """Plan and load it, telling about it; the engine is the caller's to close."""
+    def start(self) -> AnsweringEngine:
+        """Find it in a running server, else plan and load it, telling about it; the engine is the caller's to close."""
+        return self._attach() or self._load()
+
+    def _attach(self, enough: int | None = None) -> AnsweringEngine | None:
+        """Return it as a running server has it, if that is wished and as it is wished; enough: see `attach`."""
+        wish = self._wish
+        if wish.no_server or wish.replay is not None:
+            return None
+        from llmrun.cli.attaching import attach
+
+        engine = attach(lasting_reference(self._reference), wish.constraints, wish.plan, self._console, enough)
+        if engine is not None:
+            plan = engine.served.plan
+            self._started, self._shown = None, (engine.served.summary, plan)
+            name = _lasting_name(self.name, self._reference)
+            self._kept = KeptModel(name, plan.quant, None, plan.settings.n_ctx, plan.settings.type_k)
+        return engine
+
+    def _load(self) -> AnsweringEngine:
+        """Plan and load it here."""
         wish, console = self._wish, self._console
         self._story.begin()
         with FetchScreen(console).shown() as screen:
@@ -167,19 +191,19 @@ class RunningModel:
         console.clear_status()
         if notice := info_of(started.engine).notice:
             console.say(f"note: {notice}")
-        self._started = started
+        self._started, self._shown = started, (started.summary, started.plan)
         self._kept = _kept_model(_lasting_name(self.name, self._reference), started)
         self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
         return started.engine
 
     def speed(self) -> float | None:
         """Return the tokens a second that it is predicted to write, None where nothing is known."""
-        return self._started.plan.decode if self._started else None
+        return self._shown[1].decode if self._shown else None
 
     def answered(self, usage: Usage) -> None:
-        """Remember how fast an answer was, and say so, once, where memory is short."""
-        assert self._started is not None
-        assert self._watch is not None
+        """Remember how fast an answer was, and say so, once, where memory is short; of a server's both are its own."""
+        if self._started is None or self._watch is None:
+            return
         self._started.record(usage)
         if (note := self._watch.look()) is not None:
             self._console.say(f"note: {note}")
@@ -187,7 +211,7 @@ class RunningModel:
 
 def _lasting_name(name: str, reference: ModelRef) -> str:
     """Return a name that means the same in another folder too."""
-    return str(reference.path.expanduser().absolute()) if isinstance(reference, LocalRef) else name
+    return lasting_reference(reference) if isinstance(reference, LocalRef) else name
 
 
 def _kept_model(name: str, started: pipeline.Started) -> KeptModel:
@@ -197,13 +221,13 @@ def _kept_model(name: str, started: pipeline.Started) -> KeptModel:
     return KeptModel(name, started.plan.quant, state_key(files, settings), settings.n_ctx, settings.type_k)
 
 
-def info_of(engine: Engine) -> ModelInfo:
+def info_of(engine: AnsweringEngine) -> ModelInfo:
     """Return what is known of a loaded model."""
     assert engine.info is not None  # pipeline.start returns loaded engines
     return engine.info
 
 
-def settled(wish: Wish, model: RunningModel, engine: Engine, console: Console) -> AnswerSettings:
+def settled(wish: Wish, model: RunningModel, engine: AnsweringEngine, console: Console) -> AnswerSettings:
     """Return how a started model is to answer, and say what nobody asked for.
 
     Raises UsageError, with the engine closed, for a wish about thinking that the model's template cannot fulfil.
@@ -225,7 +249,7 @@ def _answer_settings(wish: Wish, info: ModelInfo, speed: float | None) -> Answer
     return AnswerSettings(sampling, origin, wish.max_tokens, stop, wish.grammar, wish.think, thinking)
 
 
-def tell_times(engine: Engine, usage: Usage, console: Console) -> None:
+def tell_times(engine: AnsweringEngine, usage: Usage, console: Console) -> None:
     """Say where the time went, when verbose."""
     times = engine.times
     if times is None:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from llmrun import pipeline
+from llmrun.cli.names import lasting_reference
 from llmrun.console import Console
 from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
@@ -14,6 +15,7 @@ from llmrun.server.app import make_app
 from llmrun.server.endpoint import Service
 from llmrun.server.fleet import Fleet
 from llmrun.server.serving import Address, address_of, bind, serve
+from llmrun.servers.note import ServedName, new_key, note_left, reachable
 from llmrun.settings import Constraints
 
 _PATIENCE = 30.0  # seconds that answers have to finish when the server is asked to end
@@ -46,10 +48,17 @@ async def _serve(wish: ServeWish, console: Console) -> None:
         try:
             async with fleet.borrow(wish.models[0]):
                 pass
-            address = address_of(listener)
-            await serve(make_app(Service(fleet)), listener, lambda: console.say(f"serving at {address}"), _PATIENCE)
+            address, key = address_of(listener), new_key()
+            with note_left(reachable(address.host, address.port), key, _served_names(wish.models), console.say):
+                app = make_app(Service(fleet, key))
+                await serve(app, listener, lambda: console.say(f"serving at {address}"), _PATIENCE)
         finally:
             await fleet.close()
+
+
+def _served_names(names: tuple[str, ...]) -> tuple[ServedName, ...]:
+    """Return how the models are asked for, and found by llmruns in other folders."""
+    return tuple(ServedName(name, lasting_reference(parse_reference(name, pipeline.hub_address()))) for name in names)
 
 
 def _load(name: str, wish: ServeWish, console: Console) -> pipeline.Started:

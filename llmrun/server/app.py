@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmrun.errors import LLMRunError
+from llmrun.server import control
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
@@ -22,6 +23,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS,)
 def make_app(service: Service) -> Starlette:
     """Return the application that answers from a service."""
     routes = [Route(endpoint.path, _bound(endpoint, service), methods=[endpoint.method]) for endpoint in ENDPOINTS]
+    routes += [Route(point.path, _bound(point, service), methods=[point.method]) for point in control.ENDPOINTS]
     routes.append(Route("/health", _health))
     handlers = {LLMRunError: _refuse, HTTPException: _refuse_http}
     return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]

@@ -14,9 +14,10 @@ from llmrun.server.fleet import Fleet
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the answers come from."""
+    """What the answers come from. control_key: that of llmrun's own commands, see server.control; None is nobody's."""
 
     fleet: Fleet
+    control_key: str | None = None
 
 
 Handler = Callable[[Request, Service], Awaitable[Response]]

@@ -21,6 +21,19 @@ class Served:
     engine: SharedEngine
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedNow:
+    """A model in memory: bytes of all pools as planned; tokens of each conversation; seconds until it is unloaded."""
+
+    name: str
+    quant: str
+    bytes: int
+    n_ctx: int
+    n_slots: int
+    busy: int
+    expires_in: float | None
+
+
 class Fleet:
     """Models by name, loaded when they are asked for.
 
@@ -52,6 +65,27 @@ class Fleet:
                 started = await asyncio.get_running_loop().run_in_executor(None, self._load, name)
                 self._served[name] = Served(name, started, SharedEngine(started.engine))
         yield self._served[name]
+
+    def loaded(self) -> tuple[LoadedNow, ...]:
+        """Return what is in memory now."""
+        return tuple(
+            LoadedNow(
+                served.name,
+                served.started.plan.quant,
+                sum(pool.needed for pool in served.started.plan.forecast.pools),
+                served.engine.info.n_ctx,
+                served.engine.info.n_slots,
+                0,
+                None,
+            )
+            for served in self._served.values()
+        )
+
+    async def release(self, name: str) -> None:
+        """Unload a model; raises NotFoundError where it is not loaded."""
+        if name not in self._served:
+            raise NotFoundError(f"{name} is not loaded", "`llmrun ps` shows what is")
+        await self._served.pop(name).engine.close()
 
     async def close(self) -> None:
         """End all of them."""
