@@ -5,35 +5,36 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmrun import pipeline
 from llmrun.chat.keeper import KeptModel
 from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.settings import AnswerSettings
 from llmrun.cli.answering import Answering
-from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.names import lasting_reference
-from llmrun.cli.plan_text import plan_text
-from llmrun.cli.story import Story
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
 from llmrun.console import AnswerStyle, Console
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
-from llmrun.errors import InsufficientMemoryError, LLMRunError, UsageError
-from llmrun.gguf.summary import ModelSummary
-from llmrun.models import check_meant
+from llmrun.errors import InsufficientMemoryError, UsageError
+from llmrun.hub.settings import hub_address
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
-from llmrun.projectors import AUTO
 from llmrun.reference import LocalRef, ModelRef, parse_reference
 from llmrun.sampling import SamplingWish, choose_sampling
+from llmrun.servers.finding import is_noted
 from llmrun.settings import Constraints
-from llmrun.states import state_key
 from llmrun.thinking import choose_thinking
 from llmrun.units import format_seconds
+
+if TYPE_CHECKING:
+    from llmrun.cli.story import Story
+    from llmrun.gguf.summary import ModelSummary
+    from llmrun.pipeline import Started
+
+_ITS_OWN = "auto"  # Constraints.projector
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +91,26 @@ class RunningModel:
         self._wish, self._console = wish, console
         self._given = wish.constraints  # what the user fixed, for whichever model
         self.name, self._whole_story = wish.model, whole_story
-        self._story = self._story_of(wish.model)
-        self._reference = parse_reference(wish.model, pipeline.hub_address())
+        self._story: Story | None = None
+        self._reference = parse_reference(wish.model, hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
-        self._started: pipeline.Started | None = None
+        self._started: Started | None = None
         self._shown: tuple[ModelSummary, Plan] | None = None  # of what answers now, wherever that is
         self._kept = KeptModel(wish.model)
         self._watch: MemoryWatch | None = None
 
+    def check(self) -> None:
+        """Raise NotFoundError or GGUFError where it is known without a request that no model is meant."""
+        if self._wish.no_server or not is_noted(lasting_reference(self._reference)):
+            from llmrun.models import check_meant
+
+            check_meant(self._reference)
+
     def plan_lines(self) -> list[str]:
         """Return how the model runs here and why so, as lines to read."""
+        from llmrun.cli.plan_text import plan_text
+
         return plan_text(self.name, *self._shown).rstrip("\n").splitlines() if self._shown else []
 
     def kept(self) -> KeptModel:
@@ -124,18 +134,17 @@ class RunningModel:
 
     def look(self) -> None:
         """Be able to see from the next start on."""
-        self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=AUTO))
+        self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=_ITS_OWN))
 
     def become(self, name: str) -> None:
         """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""
-        reference = parse_reference(name, pipeline.hub_address())
+        from llmrun.models import check_meant
+
+        reference = parse_reference(name, hub_address())
         check_meant(reference)
         self.name, self._reference = name, reference
         self._wish = replace(self._wish, replay=None, constraints=self._given)
-        self._story = self._story_of(name)
-
-    def _story_of(self, name: str) -> Story:
-        return Story(self._console, name, self._wish.constraints, whole=self._whole_story)
+        self._story = None
 
     def way_back(self) -> Callable[[], None]:
         """Return what makes it mean again what it means now, a plan that was given included."""
@@ -167,33 +176,15 @@ class RunningModel:
 
     def _load(self) -> AnsweringEngine:
         """Plan and load it here."""
-        wish, console = self._wish, self._console
-        self._story.begin()
-        with FetchScreen(console).shown() as screen:
-            listener = replace(
-                listener_of(console),
-                log=console.log if wish.verbose else None,
-                planned=self._story.planned,
-                fetch=screen,
-                progress=self._story.loading,
-                step=console.say,
-            )
-            try:
-                started = pipeline.start(
-                    self._reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
-                )
-            except KeyboardInterrupt:
-                console.break_off()
-                raise
-            except LLMRunError:
-                console.clear_status()  # whoever tells of it knows nothing of the line it would stand in
-                raise
-        console.clear_status()
-        if notice := info_of(started.engine).notice:
-            console.say(f"note: {notice}")
+        from llmrun.cli import starting
+        from llmrun.cli.story import Story
+
+        wish = self._wish
+        self._story = self._story or Story(self._console, self.name, wish.constraints, whole=self._whole_story)
+        started = starting.start_here(self._reference, wish, self._console, self._story)
         self._started, self._shown = started, (started.summary, started.plan)
-        self._kept = _kept_model(_lasting_name(self.name, self._reference), started)
-        self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
+        self._kept = starting.kept_model(_lasting_name(self.name, self._reference), started)
+        self._watch = self._watch or starting.memory_watch(started)
         return started.engine
 
     def speed(self) -> float | None:
@@ -212,13 +203,6 @@ class RunningModel:
 def _lasting_name(name: str, reference: ModelRef) -> str:
     """Return a name that means the same in another folder too."""
     return lasting_reference(reference) if isinstance(reference, LocalRef) else name
-
-
-def _kept_model(name: str, started: pipeline.Started) -> KeptModel:
-    settings = started.plan.settings
-    files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
-    files += [Path(lora.path) for lora in settings.loras]
-    return KeptModel(name, started.plan.quant, state_key(files, settings), settings.n_ctx, settings.type_k)
 
 
 def info_of(engine: AnsweringEngine) -> ModelInfo:

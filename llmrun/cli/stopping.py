@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from llmrun import pipeline
 from llmrun.cli.names import lasting_reference
 from llmrun.console import Console
 from llmrun.errors import EngineError, NotFoundError, UsageError
+from llmrun.hub.settings import hub_address
 from llmrun.reference import parse_reference
 from llmrun.servers.client import ServerClient
 from llmrun.servers.control import RELEASE, STOP, Done, ModelWish
@@ -57,7 +57,7 @@ def _port(note: Note) -> int:
 
 def _unload(name: str, servers: list[Seen], console: Console) -> None:
     """Take a model out of every server that has it loaded."""
-    lasting = lasting_reference(parse_reference(name, pipeline.hub_address()))
+    lasting = lasting_reference(parse_reference(name, hub_address()))
     found = False
     for seen in servers:
         names = {name, lasting} | {served.name for served in seen.note.models if served.lasting == lasting}

@@ -40,6 +40,11 @@ def list_servers() -> Iterator[Seen]:
             yield Seen(note, trouble=error.message)
 
 
+def is_noted(lasting: str) -> bool:
+    """Whether a server that runs began with a model, without asking it; lasting: what the model's name means."""
+    return any(served.lasting == lasting for note in read_notes() for served in note.models)
+
+
 def find_model(lasting: str) -> Found | None:
     """Return the server that has a model, one that has it loaded before one that would load it; None where none does.
 
