@@ -77,11 +77,11 @@ def note_left(address: str, key: str, models: tuple[ServedName, ...], tell: Call
 
 
 def _leave(address: str, key: str, models: tuple[ServedName, ...]) -> Path | None:
-    folder, pid = servers_folder(), os.getpid()
+    folder, pid = _folder(make=True), os.getpid()
+    if folder is None:
+        return None
     note = Note(pid, read_identity(pid) or "", address, key, time.time(), models)
     path = folder / f"{pid}-{secrets.token_hex(8)}{_SUFFIX}"
-    if not _enter(folder, make=True):
-        return None
     try:
         write_private(path, msgspec.json.encode(note))
     except OSError:
@@ -91,8 +91,8 @@ def _leave(address: str, key: str, models: tuple[ServedName, ...]) -> Path | Non
 
 def read_notes() -> tuple[Note, ...]:
     """Return the notes of servers that run, the youngest first; notes of those that are gone are removed."""
-    folder = servers_folder()
-    if not _enter(folder):
+    folder = _folder()
+    if folder is None:
         return ()
     notes = []
     for path in folder.glob(f"*{_SUFFIX}"):
@@ -112,19 +112,19 @@ def is_running(note: Note) -> bool:
     return read_identity(note.pid) == note.identity
 
 
-def _enter(folder: Path, *, make: bool = False) -> bool:
-    """Whether notes may lie there: what is above the folder is this user's too, as the folder for all is not."""
-    above = folder.parent
-    if make:
-        with contextlib.suppress(OSError):
-            above.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _folder(*, make: bool = False) -> Path | None:
+    """Return where notes lie, if nobody but this user could have put them there; made where it can be."""
     try:
-        found = above.parent.lstat()
-        if not stat.S_ISDIR(found.st_mode) or not is_ours(found):
-            return False
+        folder = servers_folder()
+        above = folder.parent
+        if make:
+            above.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = above.parent.lstat()  # where there is no runtime directory it lies in a folder for everybody
     except OSError:
-        return False
-    return enter_private(above, make=make) and enter_private(folder, make=make)
+        return None
+    if not stat.S_ISDIR(found.st_mode) or not is_ours(found):
+        return None
+    return folder if enter_private(above, make=make) and enter_private(folder, make=make) else None
 
 
 def _read(path: Path) -> Note | None:
