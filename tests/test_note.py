@@ -190,7 +190,7 @@ def test_without_a_runtime_directory_there_is_one_and_nothing_is_said(monkeypatc
     ("host", "address"),
     [
         ("127.0.0.1", "http://127.0.0.1:80"),
-        ("0.0.0.0", "http://127.0.0.1:80"),  # noqa: S104 - a text
+        ("0.0.0.0", "http://127.0.0.1:80"),
         ("::", "http://[::1]:80"),
         ("192.168.1.7", "http://192.168.1.7:80"),
     ],
@@ -207,5 +207,5 @@ def test_the_name_of_a_process_cannot_lie_about_its_start(name: str, ticks: int,
 
 @pytest.mark.parametrize("text", ["", "7", "7 (x) R 1 2", "7 (x) R " + "x " * 30])
 def test_what_is_no_stat_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"stat|invalid literal"):
         parse_stat(text)

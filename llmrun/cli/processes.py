@@ -12,7 +12,7 @@ from llmrun.servers.finding import Seen, list_servers
 from llmrun.units import format_bytes, format_seconds
 
 _MODEL, _QUANT, _MEMORY, _CONTEXT, _BUSY = 25, 10, 10, 9, 5  # columns
-_FOREVER = "until the end"
+_WHILE_IT_FITS = "while it fits"
 NO_SERVER = "no server is running: `llmrun serve` starts one"
 
 
@@ -52,19 +52,27 @@ def _server_lines(seen: Seen, now: float) -> Iterator[str]:
     if seen.trouble is not None:
         yield f"  > {one_line(seen.trouble)}"
         return
-    yield _row("MODEL", "QUANT", "MEMORY", "CONTEXT", "BUSY", "LOADED FOR")
+    yield _row("MODEL", "QUANT", "MEMORY", "CONTEXT", "BUSY", "STAYS")
     for model in seen.loaded:
         yield from _model_lines(model)
-    loaded = {model.name for model in seen.loaded}
+    loaded = {name for model in seen.loaded for name in (model.name, *model.names)}
     for served in note.models:
         if served.name not in loaded:
             yield from _named(served.name, "", "", "", "", "not loaded")
 
 
 def _model_lines(model: LoadedModel) -> Iterator[str]:
-    left = _FOREVER if model.expires_in is None else format_seconds(max(0.0, model.expires_in))
+    left = _WHILE_IT_FITS if model.expires_in is None else format_seconds(max(0.0, model.expires_in))
+    stays = "pinned" if model.pinned else left
     busy = f"{model.busy}/{model.n_slots}"
-    return _named(model.name, one_line(model.quant), format_bytes(model.memory), f"{model.n_ctx:,}", busy, left)
+    return _named(
+        model.name,
+        one_line(model.quant),
+        format_bytes(model.memory),
+        f"{model.n_ctx:,}",
+        busy,
+        "pinned" if model.pinned else left,
+    )
 
 
 def _named(name: str, *cells: str) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _unload(name: str, servers: list[Seen], console: Console) -> None:
     for seen in servers:
         names = {name, lasting} | {served.name for served in seen.note.models if served.lasting == lasting}
         for model in seen.loaded:
-            if model.name in names:
+            if names & {model.name, *model.names}:
                 client = ServerClient(seen.note)
                 client.ask(RELEASE, Done, ModelWish(model.name))
                 console.say(f"{model.name} is unloaded from {client.where}")

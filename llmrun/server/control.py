@@ -17,6 +17,7 @@ from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
 from llmrun.server.bodies import read_body
 from llmrun.server.endpoint import Endpoint, Handler, Service
+from llmrun.server.loaded import LoadedNow
 from llmrun.servers import control
 from llmrun.servers.control import (
     AnswerWish,
@@ -44,10 +45,22 @@ def is_control(request: Request, key: str | None) -> bool:
 
 async def show_status(_: Request, service: Service) -> Response:
     """Tell what is loaded."""
-    loaded = (
-        LoadedModel(m.name, m.quant, m.bytes, m.n_ctx, m.n_slots, m.busy, m.expires_in) for m in service.fleet.loaded()
+    return _response(Status(tuple(map(_told, service.fleet.loaded()))))
+
+
+def _told(model: LoadedNow) -> LoadedModel:
+    return LoadedModel(
+        model.name,
+        model.names,
+        model.quant,
+        model.bytes,
+        model.n_ctx,
+        model.n_slots,
+        model.busy,
+        model.waiting,
+        model.expires_in,
+        model.pinned,
     )
-    return _response(Status(tuple(loaded)))
 
 
 async def show_model(request: Request, service: Service) -> Response:

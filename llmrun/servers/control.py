@@ -29,17 +29,21 @@ _LINES: dict[str, type[Line]] = {kind.__name__: kind for kind in (Chunk, Prefill
 class LoadedModel:
     """A model that a server holds in memory.
 
-    memory: bytes of all pools, as planned. n_ctx: tokens of each conversation. busy: of n_slots
-    conversations, how many are being answered. expires_in: seconds until it is unloaded, None is never.
+    name: what it was loaded as; names: all it is known by meanwhile. memory: bytes of all pools, as planned. n_ctx:
+    tokens of each conversation. busy: of n_slots conversations, how many are being answered; waiting: more that will
+    be. expires_in: seconds until it is unloaded if nobody asks, None is until the memory is needed.
     """
 
     name: str
+    names: tuple[str, ...]
     quant: str
     memory: int
     n_ctx: int
     n_slots: int
     busy: int
+    waiting: int
     expires_in: float | None
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)

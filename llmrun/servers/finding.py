@@ -57,7 +57,7 @@ def find_model(lasting: str) -> Found | None:
 def _in_it(seen: Seen, lasting: str) -> Found | None:
     if seen.trouble is not None:
         return None
-    loaded = {model.name for model in seen.loaded}
+    loaded = {name for model in seen.loaded for name in (model.name, *model.names)}
     names = [served.name for served in seen.note.models if served.lasting == lasting]
     names += [lasting] if lasting in loaded else []
     names.sort(key=lambda name: name not in loaded)
