@@ -62,7 +62,7 @@ class Machine:
 
     room: int = 9
     loads: list[str] = field(default_factory=list)
-    before: Callable[[Meant], None] = lambda _: None
+    before: Callable[[Meant], object] = lambda _: None
 
     def load(self, meant: Meant, beside: Neighbourhood) -> Started:
         self.loads.append(meant.name)
@@ -330,7 +330,7 @@ def test_more_than_may_wait_are_told_when_to_come_again() -> None:
 def test_while_it_is_loaded_no_more_wait_than_may() -> None:
     async def test() -> None:
         go_on = threading.Event()
-        machine = Machine(before=lambda _: go_on.wait() and None)
+        machine = Machine(before=lambda _: go_on.wait())
         async with fleet_of(machine, keeping=Keeping(queue=2)) as fleet:
             asked = [asyncio.create_task(ask(fleet)) for _ in range(5)]
             await until(lambda: sum(task.done() for task in asked) == 2)
@@ -344,7 +344,7 @@ def test_while_it_is_loaded_no_more_wait_than_may() -> None:
 def test_who_goes_away_while_it_is_loaded_leaves_no_trace() -> None:
     async def test() -> None:
         go_on = threading.Event()
-        machine = Machine(before=lambda _: go_on.wait() and None)
+        machine = Machine(before=lambda _: go_on.wait())
         async with fleet_of(machine) as fleet:
             first, second = (asyncio.create_task(ask(fleet)) for _ in range(2))
             await until(lambda: machine.loads)
