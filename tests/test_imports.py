@@ -113,7 +113,7 @@ OWNERS = {
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "numpy": ("worker",),
-    "msgspec": ("engine.wire", "hardware.profile", "server"),
+    "msgspec": ("engine.wire", "hardware.profile", "server", "worker.tools.reading"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),

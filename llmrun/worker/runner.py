@@ -194,4 +194,5 @@ def _describe(
         load_seconds=seconds,
         memory=memory,
         thinking=template.thinking,
+        tools=template.tools.name if template.tools else None,
     )

@@ -22,7 +22,7 @@ from llmrun.engine.protocol import (
     Usage,
 )
 from llmrun.errors import ContextOverflowError, EngineError, InsufficientMemoryError
-from llmrun.message import Message
+from llmrun.message import Message, Tool
 from llmrun.settings import MAX_N_CTX
 from llmrun.thinking import Variables
 from llmrun.worker import state
@@ -100,7 +100,7 @@ class Session:
 
         Raises ContextOverflowError before anything is read if the prompt leaves no room for an answer.
         """
-        prompt = self._encode(request.messages, request.variables, emit)
+        prompt = self._encode(request.messages, request.variables, emit, request.tools)
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
@@ -133,7 +133,8 @@ class Session:
         emit(Chunk("".join(answer.pending), reason, usage, answer.pending_thought))
 
     def _begun(self, request: Generate, prompt: Prompt) -> _Answer:
-        text = StreamingText(request.stop, self._encoder.splitter(prompt))
+        finder = self._encoder.finder(request.tools, request.tool_choice)
+        text = StreamingText(request.stop, self._encoder.splitter(prompt), finder)
         is_json = request.grammar is not None and request.grammar.kind == "json_schema"
         return _Answer(text, request.max_tokens, is_json, self._context.n_ctx - prompt.extra_cells)
 
@@ -170,12 +171,14 @@ class Session:
         self._encoder.recall(record.prompt)
         return StateRestored(len(self._past))
 
-    def _encode(self, conversation: Sequence[Message], variables: Variables, emit: Emit) -> Prompt:
+    def _encode(
+        self, conversation: Sequence[Message], variables: Variables, emit: Emit, wanted: Sequence[Tool] = ()
+    ) -> Prompt:
         """Make the prompt; only the template itself runs in the phase of that name, which must not take long."""
         emit(Phase("prefill"))
-        messages = self._encoder.neutralize(conversation)
+        messages, tools = self._encoder.neutralize_all(conversation, wanted)
         emit(Phase("template"))
-        text = self._encoder.render(messages, variables)
+        text = self._encoder.render(messages, variables, tools)
         emit(Phase("prefill"))
         return self._encoder.tokenize(text)
 
@@ -322,7 +325,7 @@ class Session:
         """Add a token to the answer and send on what is to be shown; returns what it is of the answer's own text."""
         answer.tokens.append(token)
         was_thinking = answer.text.is_thinking
-        spans = answer.text.push(self._encoder.written(token))
+        spans = answer.text.push(self._encoder.written(token, with_tools=answer.text.finds_calls))
         if not answer.text.is_answering and not answer.begun:
             answer.thought_tokens = len(answer.tokens)  # the first marks among them, which were not known for that
         elif was_thinking or not answer.text.is_answering:
@@ -336,8 +339,12 @@ class Session:
     def _show(self, answer: _Answer, spans: Sequence[Span], emit: Emit) -> None:
         """Put text into the next chunk; a chunk holds either thoughts or answer."""
         for span in spans:
-            if answer.pending and span.thought != answer.pending_thought:
+            if answer.pending and (span.thought != answer.pending_thought or span.call):
                 self._send_pending(answer, emit)
+            if span.call:
+                emit(Chunk("", calls=(span.call,)))
+                answer.begun = True
+                continue
             answer.pending.append(span.text)
             answer.pending_thought = span.thought
             answer.begun = answer.begun or not span.thought
