@@ -14,14 +14,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from llmrun.engine.protocol import Generate, Grammar
 from llmrun.errors import UsageError
 from llmrun.message import Message, Tool, ToolCall, ToolChoice
+from llmrun.structured.characters import literal
+from llmrun.structured.convert import parse_schema
 from llmrun.thinking import Variables
 from llmrun.worker.reasoning import CONTROL, Splitter
 from llmrun.worker.spans import Pieces, Span
 from llmrun.worker.template import ChatTemplate
 from llmrun.worker.tools.fields import arguments_of, map_texts, schemas_of, tool_fields
 from llmrun.worker.tools.finder import CallFinder
+from llmrun.worker.tools.grammar import calls_grammar
 from llmrun.worker.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -186,6 +190,22 @@ class PromptEncoder:
             return None
         controls = [self._vocabulary.text(token) for token in self._tool_tokens]
         return CallFinder(self._template.tools, schemas_of(tools), controls, parallel=choice.parallel)
+
+    def grammar(self, request: Generate) -> Grammar | None:
+        """Return what the answer must look like: the request's own grammar, calls where they are required, or either.
+
+        Raises UsageError for a choice that is no tool, and for a schema that cannot be kept to.
+        """
+        wanted, choice, own = self._template.tools, request.tool_choice, request.grammar
+        is_required = choice.required or choice.name is not None
+        if not request.tools or wanted is None or (not is_required and (own is None or own.kind == "gbnf")):
+            return own
+        answer = None if is_required or own is None else parse_schema(own.text)
+        return Grammar("gbnf", calls_grammar(wanted, schemas_of(request.tools), choice, self._part_of_grammar, answer))
+
+    def _part_of_grammar(self, mark: str) -> str:
+        tokens = self._vocabulary.tokenize(mark, parse_special=True)
+        return f"<[{tokens[0]}]>" if self._tool_tokens.issuperset(tokens) and len(tokens) == 1 else literal(mark)
 
     def closing(self) -> list[int]:
         """Return the tokens that end a thought and begin the answer, for a model that writes none."""

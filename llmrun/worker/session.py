@@ -104,7 +104,8 @@ class Session:
         if not self._cancel.is_set():
             self._check_room(prompt, request.room)
         started = time.perf_counter()
-        grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
+        wanted = self._encoder.grammar(request)
+        grammar = None if wanted is None else AnswerGrammar(wanted, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
         sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
         answer = self._begun(request, prompt)

@@ -92,8 +92,9 @@ def _format_of(text: str, asked: str) -> ToolFormat | None:
     for found, pattern in _FORMATS:
         if re.search(pattern, text):
             return found
-    if text.startswith(asked):
-        return next((found for found, pattern in _BARE if re.match(pattern, text[len(asked) :])), None)
+    begun = asked.rstrip()  # a template may end its prompt with blanks that it does not put before an answer
+    if text.startswith(begun):
+        return next((found for found, pattern in _BARE if re.match(pattern, text[len(begun) :])), None)
     return None
 
 

@@ -7,6 +7,7 @@ Qwen3-Coder's qwen3coder_tool_parser.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,9 @@ from typing import Any
 
 import msgspec
 
+from llmrun.errors import UsageError
 from llmrun.message import ToolCall
+from llmrun.structured.schema import Schemas
 from llmrun.structured.values import type_of
 from llmrun.worker.reasoning import mark_controls
 from llmrun.worker.tools.source import BLANK, MalformedError, Reading, Source
@@ -28,6 +31,7 @@ _NAMES, _ARGUMENTS = ("name", "function"), ("arguments", "parameters")
 # The keys a call of Llama's may begin with, so that other JSON is let through as soon as it begins
 _FIRST_KEYS = frozenset((*_NAMES, *_ARGUMENTS, "type", "id"))
 _FIRST_KEY = re.compile(r'\{[ \t\r\n]{0,64}(?:"([a-z]{0,16})("?))?')
+_MAX_DEPTH = 10  # schemas in schemas that are looked through for their types
 _LITERALS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -144,7 +148,9 @@ def read_qwen_xml(source: Source, mark: str, context: Context) -> Iterator[ToolC
         key = yield from source.until([">"], 2 * MAX_NAME)
         source.take(1)
         value = yield from _parameter(source)
-        arguments[key] = _typed(value, properties.get(key) if isinstance(properties, Mapping) else None)
+        arguments[key] = _typed(
+            value, types_of(properties.get(key) if isinstance(properties, Mapping) else None, schema)
+        )
     yield ToolCall(context.make_id(), name, json.dumps(arguments, ensure_ascii=False))
     yield from source.skip()
     yield from source.mark([context.mark("</tool_call>")])
@@ -164,9 +170,8 @@ def _parameter(source: Source) -> Reading[str]:
         parts.append(end + blanks)
 
 
-def _typed(text: str, schema: Any) -> Any:
-    """Return a value that was written without quotation marks as its schema has it."""
-    types = _types(schema)
+def _typed(text: str, types: set[str]) -> Any:
+    """Return a value that was written without quotation marks as one of these types."""
     if not types or types == {"string"}:
         return text
     try:
@@ -178,16 +183,23 @@ def _typed(text: str, schema: Any) -> Any:
     return value if fits or "string" not in types else text
 
 
-def _types(schema: Any) -> set[str]:
-    if not isinstance(schema, Mapping):
+def types_of(schema: Any, root: Any, depth: int = 0) -> set[str]:
+    """Return the types that a schema allows, as far as it says; root: what its references lead into."""
+    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return set()
     said = schema.get("type", [])
-    types = {said} if isinstance(said, str) else {kind for kind in said if isinstance(kind, str)}
-    for keyword in ("anyOf", "oneOf"):
-        parts = schema.get(keyword, [])
-        types |= {kind for part in parts for kind in _types(part)} if isinstance(parts, list) else set()
-    values = schema.get("enum", [])
-    return types or {type_of(value) for value in values if isinstance(values, list)}
+    types = {said} if isinstance(said, str) else {kind for kind in _list(said) if isinstance(kind, str)}
+    parts = [part for keyword in ("anyOf", "oneOf", "allOf") for part in _list(schema.get(keyword))]
+    if "$ref" in schema:
+        with contextlib.suppress(UsageError):  # it leads nowhere
+            parts.append(Schemas(root).resolve(schema["$ref"], "#"))
+    types |= {kind for part in parts for kind in types_of(part, root, depth + 1)}
+    values = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+    return types or {type_of(value) for value in values}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _refuse_constant(name: str) -> None:
