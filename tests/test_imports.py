@@ -117,7 +117,7 @@ OWNERS = {
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "numpy": ("worker",),
-    "msgspec": ("engine.wire", "hardware.profile", "server", "servers"),
+    "msgspec": ("engine.wire", "hardware.profile", "server", "servers", "worker.tools.reading"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
