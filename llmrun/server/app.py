@@ -11,12 +11,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llmrun.errors import LLMRunError
+from llmrun.server import page
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
 from llmrun.server.openai import chat
 
-ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS, *page.ENDPOINTS)
 
 
 def make_app(service: Service) -> Starlette:
