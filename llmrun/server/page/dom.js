@@ -5,8 +5,9 @@ const SVG = "http://www.w3.org/2000/svg";
 /** Return an element with attributes and children; strings become text. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
+  for (const child of children) made.append(child);
+  // after them: with dir="auto" each child would have the browser look at all others
   for (const [name, value] of Object.entries(attributes)) if (value !== "" || name === "disabled") made.setAttribute(name, value);
-  made.append(...children);
   return made;
 }
 

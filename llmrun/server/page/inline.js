@@ -9,6 +9,7 @@ const BLANK = /^\s?$/u;
 const PUNCTUATION = /[\p{P}\p{S}]/u;
 const MAX_FRAMES = 32; // emphasis that is open at once; deeper is written by nobody who means it
 const MAX_RUN = 6; // delimiters side by side
+const MAX_FORMULA = 1000; // characters
 
 const DESTINATION = /\(\s*(?:<([^<>\n]*)>|((?:[^\s()\\<]|\\.|\([^\s()]*\))*))(?:\s+(?:"[^"\n]*"|'[^'\n]*'))?\s*\)/y;
 const AUTOLINK = /<((?:https?:\/\/|mailto:)[^\s<>]+)>/y;
@@ -87,9 +88,9 @@ function escaped(text, at) {
 /** A formula, as it is written: within it stars and underscores mean something else. */
 function math(text, at, opening, closing) {
   if (!text.startsWith(opening, at)) return null;
-  const end = text.indexOf(closing, at + opening.length);
-  if (end < 0 || end - at > 2000) return null;
-  return node({ type: "math", text: text.slice(at, end + closing.length) }, end + closing.length);
+  const near = text.slice(at, at + MAX_FORMULA);
+  const end = near.indexOf(closing, opening.length) + closing.length;
+  return end > opening.length ? node({ type: "math", text: near.slice(0, end) }, at + end) : null;
 }
 
 function backtickRuns(text) {
@@ -177,7 +178,7 @@ function bareAddress(text, at) {
     if (balanced) break;
     found = found.slice(0, -1);
   }
-  const href = safeAddress(found);
+  const href = found && safeAddress(found);
   return href ? node({ type: "link", href, children: [found] }, at + found.length) : null;
 }
 

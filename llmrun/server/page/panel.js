@@ -66,7 +66,7 @@ export class Sides {
 
   #begin() {
     const wide = this.#wide.matches;
-    this.#open = { sidebar: wide, panel: wide && (settings().panel ?? innerWidth >= 1200) };
+    this.#open = { sidebar: wide, panel: wide && Boolean(settings().panel) };
     this.#show();
   }
 
