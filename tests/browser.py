@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -109,9 +110,12 @@ class Browser:
             self.see(selector).send_keys(*([Keys.SHIFT, Keys.ENTER, Keys.NULL] if i else []), line)
 
     def send(self, text: str) -> None:
-        """Ask something."""
+        """Ask something; a phone's keyboard has a key for a new line there, so the button is pressed."""
         self.type(text)
-        self.see("#question").send_keys(Keys.ENTER)
+        if self.run("return matchMedia('(pointer: coarse)').matches"):
+            self.press("#send")
+        else:
+            self.see("#question").send_keys(Keys.ENTER)
 
     def ask(self, text: str) -> str:
         """Ask something, and return the whole answer."""
@@ -127,8 +131,12 @@ class Browser:
 
     def until(self, what: Callable[[], _T | None], of: str = "what was waited for") -> _T:
         """Wait until something is true, and return it."""
-        waiting = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.02)
-        return waiting.until(lambda _: what(), f"{of} did not come")  # type: ignore[return-value,arg-type]
+        try:
+            found = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.02).until(lambda _: what() or False)
+        except TimeoutException:
+            pytest.fail(f"{of} did not come; the page has: {self.text('body')[-400:]!r}")
+        assert found is not False
+        return found
 
     def cdp(self, command: str, **parameters: Any) -> Any:
         """Ask the browser's own protocol."""
@@ -138,6 +146,12 @@ class Browser:
         """Be as narrow as a small phone, with fingers."""
         self.cdp("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
         self.cdp("Emulation.setTouchEmulationEnabled", enabled=True)
+
+    def desktop(self) -> None:
+        """Be as wide as the window again, with a mouse, in light colours."""
+        self.cdp("Emulation.clearDeviceMetricsOverride")
+        self.cdp("Emulation.setTouchEmulationEnabled", enabled=False)
+        self.colours("light")
 
     def colours(self, scheme: str) -> None:
         """Prefer "light" or "dark"."""
