@@ -84,6 +84,7 @@ FLOORS = (
         "states",
         "local",
         "margins",
+        "neighbours",
         "site",
         "stock",
         "planner",
@@ -124,7 +125,9 @@ OWNERS = {
     "starlette": ("server",),
     "tomli_w": ("prompts",),
     "typer": ("cli",),
-    "uvicorn": ("server.serving",),
+    "prometheus_client": ("server.metrics",),
+    "uvicorn": ("server.serving", "server.connection"),
+    "h11": ("server.connection",),
 }
 
 

@@ -106,7 +106,7 @@ class Session:
         started = time.perf_counter()
         grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
-        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
+        sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar, request.penalties)
         answer = self._begun(request, prompt)
         reason: FinishReason = "cancelled"
         try:
