@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmrun.server import docs, health, plans
+from llmrun.server import docs, health, page, plans
 from llmrun.server.anthropic import messages
 from llmrun.server.endpoint import Endpoint
 from llmrun.server.ollama import chat as ollama_chat
@@ -19,5 +19,6 @@ _ASKED: tuple[Endpoint, ...] = (
     *ollama_models.ENDPOINTS,
     *health.ENDPOINTS,
     *plans.ENDPOINTS,
+    *page.ENDPOINTS,
 )
 ENDPOINTS: tuple[Endpoint, ...] = (*_ASKED, *docs.endpoints(_ASKED))
