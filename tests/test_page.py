@@ -109,7 +109,9 @@ def test_browsers_get_the_page_and_others_a_line(server: Server) -> None:
 def test_what_may_run_is_what_is_served(server: Server) -> None:
     for path in ("/", "/page/main.js"):
         policy = get(server, path, HTML)[1]["content-security-policy"].split("; ")
-        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(
+            policy
+        )
         assert not any("unsafe" in part or "http" in part or "*" in part for part in policy)
 
 
@@ -198,9 +200,28 @@ def test_nothing_that_a_model_writes_is_run_or_fetched(browser: Browser, models:
     assert "<img src=/pwned.png onerror='window.pwned = 2'>" in text
     assert "[press me](javascript:window.pwned=3)" in text
     assert "w" * 300 in text
-    made = browser.run("return [...new Set([...document.querySelectorAll('.answered .text *')].map((e) => e.localName))].sort()")
-    assert set(made) <= {"a", "br", "button", "code", "div", "p", "pre", "span", "table", "tbody", "td", "th", "thead", "tr"}
-    for link in browser.run("return [...document.querySelectorAll('.answered .text a')].map((e) => e.getAttributeNames())"):
+    made = browser.run(
+        "return [...new Set([...document.querySelectorAll('.answered .text *')].map((e) => e.localName))].sort()"
+    )
+    assert set(made) <= {
+        "a",
+        "br",
+        "button",
+        "code",
+        "div",
+        "p",
+        "pre",
+        "span",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+    }
+    for link in browser.run(
+        "return [...document.querySelectorAll('.answered .text a')].map((e) => e.getAttributeNames())"
+    ):
         assert sorted(link) == ["href", "rel", "target", "title"]
     fetched = browser.run("return performance.getEntriesByType('resource').map((e) => e.name)")
     assert not [name for name in fetched if "pwned" in name or "x.org" in name]
@@ -230,7 +251,9 @@ def test_nothing_moves_while_an_answer_comes(browser: Browser) -> None:
     browser.ask("What is quantization?")
     browser.run_async("await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));")
     assert browser.run("return window.shift") < 0.01
-    at = browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight")
+    at = browser.run(
+        "const s = document.querySelector('#scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight"
+    )
     assert at < 2
 
 
@@ -238,7 +261,9 @@ def test_nothing_moves_while_an_answer_comes(browser: Browser) -> None:
 def test_who_scrolls_up_stays_there(browser: Browser, models: Models) -> None:
     browser.choose("#model", models.endless)
     browser.send("go on")
-    browser.until(lambda: browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight > 3 * s.clientHeight"))
+    browser.until(
+        lambda: browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight > 3 * s.clientHeight")
+    )
     browser.run("document.querySelector('#scroll').scrollTop = 100")
     browser.see("#to-end")
     before = len(browser.text(".answered > .text"))
@@ -301,7 +326,9 @@ def test_a_reload_keeps_the_conversation(browser: Browser) -> None:
 
 
 @needs_browser
-def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(browser: Browser, models: Models, server: Server) -> None:
+def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(
+    browser: Browser, models: Models, server: Server
+) -> None:
     browser.choose("#model", models.endless)
     browser.send("go on")
     browser.until(
@@ -345,7 +372,9 @@ def test_an_export_can_be_read_by_the_program(browser: Browser, tmp_path: Path) 
     file = browser.until(lambda: next(tmp_path.glob("llmrun-*.json"), None))
     program = [sys.executable, "-P", "-m", "llmrun.cli.main", "history"]
     environment = clean_environment(tmp_path)
-    told = subprocess.run([*program, "import", str(file), "--json"], capture_output=True, text=True, env=environment, check=True)
+    told = subprocess.run(
+        [*program, "import", str(file), "--json"], capture_output=True, text=True, env=environment, check=True
+    )
     key = json.loads(told.stdout)["id"]
     assert file.stem == f"llmrun-{key}"
     shown = subprocess.run([*program, "show", key], capture_output=True, text=True, env=environment, check=True).stdout
@@ -363,7 +392,9 @@ def test_a_browser_that_is_full_says_so_and_goes_on(browser: Browser) -> None:
 
 @needs_browser
 def test_a_browser_that_keeps_nothing_says_so_and_works(opened: Browser, server: Server) -> None:
-    script = opened.cdp("Page.addScriptToEvaluateOnNewDocument", source="indexedDB.open = () => { throw new Error(); };")
+    script = opened.cdp(
+        "Page.addScriptToEvaluateOnNewDocument", source="indexedDB.open = () => { throw new Error(); };"
+    )
     try:
         opened.visit(server.url + "/")
         assert "keeps nothing" in opened.see("#unkept").text
@@ -382,7 +413,9 @@ def test_a_phone_scrolls_in_one_direction(browser: Browser, models: Models) -> N
     browser.choose("#model", models.attack)
     browser.ask("attack")
     for selector in ("html", "body", "#scroll"):
-        wide, room = browser.run(f"const e = document.querySelector('{selector}'); return [e.scrollWidth, e.clientWidth]")
+        wide, room = browser.run(
+            f"const e = document.querySelector('{selector}'); return [e.scrollWidth, e.clientWidth]"
+        )
         assert wide <= room, selector
     assert browser.run("return innerWidth") == 360
     browser.press('header [data-do="toggle-sidebar"]')

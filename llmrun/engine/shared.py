@@ -11,7 +11,7 @@ from functools import partial
 
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, CountTokens, Event, Failed, Generate, ModelInfo, PrefillProgress, TokenCounts
-from llmrun.engine.sharing import Count, Said, Shared, Submit, Withdraw
+from llmrun.engine.sharing import Count, Embed, Embedded, Said, Shared, Submit, Withdraw
 from llmrun.engine.wire import encode, error_of
 from llmrun.errors import EngineError, LLMRunError, WorkerDiedError
 from llmrun.message import Message
@@ -87,6 +87,17 @@ class SharedEngine:
         finally:
             self._leave(number)
 
+    async def embed(self, text: str, tokens: Sequence[int] = (), *, truncate: bool = False) -> Embedded:
+        """Turn a text into a vector, see Embed; raises ContextOverflowError, UsageError or EngineError."""
+        number = next(self._numbers)
+        events = self._begin(Embed(number, text, tuple(tokens), truncate))
+        try:
+            event = _event_of(await events.get())
+            assert isinstance(event, Embedded)
+            return event
+        finally:
+            self._leave(number)
+
     async def close(self) -> None:
         """End the worker, whatever it is doing; who still waits for it gets a WorkerDiedError."""
         loop = asyncio.get_running_loop()
@@ -94,7 +105,7 @@ class SharedEngine:
         self._sender.shutdown(wait=False)
         self._end(WorkerDiedError("the model was unloaded", "ask again"))
 
-    def _begin(self, command: Submit | Count) -> asyncio.Queue[Said | LLMRunError]:
+    def _begin(self, command: Submit | Count | Embed) -> asyncio.Queue[Said | LLMRunError]:
         if self._ended is not None:
             raise self._ended
         if self._loop is None:
@@ -142,7 +153,7 @@ class SharedEngine:
             waiting.put_nowait(self._ended)
 
 
-def _event_of(said: Said | LLMRunError) -> Chunk | PrefillProgress | TokenCounts:
+def _event_of(said: Said | LLMRunError) -> Chunk | PrefillProgress | TokenCounts | Embedded:
     if isinstance(said, LLMRunError):
         raise said
     if isinstance(said.event, Failed):

@@ -13,6 +13,7 @@ from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
 from llmrun.worker.batch import Part
 from llmrun.worker.choosing import choose_slot, find_source
+from llmrun.worker.embedding import Embedder
 from llmrun.worker.encoding import check_room, count, encode_raw, render
 from llmrun.worker.job import Begun, Job
 from llmrun.worker.llama import CancelFlag, Context
@@ -79,13 +80,14 @@ class Batcher:
         self._pace = Pace(context.n_rows, is_large=context.model.size >= LARGE)
         # keys that are copied lie in one stream, or a whole stream is
         self._least_copy = LEAST if context.is_unified else least_stretch(context.n_ctx)
+        self.embedder = Embedder(context, encoder.vocabulary, self._free)
         self.alone: int | None = None
         self.n_steps = 0
 
     @property
     def has_work(self) -> bool:
         """Whether there is a request that has not had its last word."""
-        return bool(self._waiting or self._active)
+        return bool(self._waiting or self._active or self.embedder.has_work)
 
     def submit(self, job: Job) -> None:
         """Take on a request; it begins when it has a slot."""
@@ -93,6 +95,7 @@ class Batcher:
 
     def withdraw(self, number: int) -> None:
         """End a request that nobody waits for any more; its slot is free from here on."""
+        self.embedder.withdraw(number)
         for job in [*self._waiting, *self._active]:
             if job.id == number:
                 self._end(job)
@@ -103,6 +106,7 @@ class Batcher:
 
     def fail_all(self, error: LLMRunError) -> None:
         """Give up all requests."""
+        self.embedder.fail_all(error)
         for job in [*self._waiting, *self._active]:
             self._fail(job, error)
 
@@ -121,7 +125,8 @@ class Batcher:
             self._tell(Phase("decode"))
             self._read(turns)
         self._read_an_image()
-        if not self._active and not self._waiting:
+        self.embedder.step()
+        if not self.has_work:
             self._tell(Phase("idle"))
 
     def _tell(self, phase: Phase) -> None:
@@ -144,7 +149,7 @@ class Batcher:
 
     def _free(self) -> list[Slot]:
         taken = {job.begun.slot.seq for job in self._active if job.begun is not None}
-        return [slot for slot in self._slots if slot.seq not in taken]
+        return [slot for slot in self._slots if slot.seq not in taken and slot is not self.embedder.slot]
 
     def _begin(self, job: Job, free: Sequence[Slot]) -> None:
         started = time.perf_counter()
