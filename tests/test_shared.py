@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ async def whole(shared: SharedEngine, wanted: Generate, owner: str = "") -> list
     return [event async for event in shared.answer(wanted, owner) if isinstance(event, Chunk)]
 
 
-async def begun(shared: SharedEngine, wanted: Generate = ENDLESS) -> AsyncIterator[Any]:
+async def begun(shared: SharedEngine, wanted: Generate = ENDLESS) -> AsyncGenerator[Any, None]:
     """An answer of which the first chunk was read."""
     answer = shared.answer(wanted)
     await anext(answer)
@@ -169,13 +169,13 @@ def test_the_death_of_the_worker_fails_all(start_engine: Callable[..., Engine], 
     async def use(shared: SharedEngine) -> None:
         await begun(shared)
         tasks = [asyncio.ensure_future(whole(shared, ENDLESS)) for _ in range(4)]
-        tasks.append(asyncio.ensure_future(shared.count([Message("user", "x")])))
+        counting = asyncio.ensure_future(shared.count([Message("user", "x")]))
         await asyncio.sleep(0)
         assert not shared.has_ended
         os.kill(engine.pid, signal.SIGKILL)
-        failures = await asyncio.gather(*tasks[:4], return_exceptions=True)
+        failures = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(failure) for failure in failures] == [WorkerDiedError] * 4
-        await asyncio.gather(tasks[4], return_exceptions=True)
+        await asyncio.gather(counting, return_exceptions=True)
         assert shared.has_ended
         with pytest.raises(WorkerDiedError, match="was killed"):
             await whole(shared, ENDLESS)
