@@ -34,6 +34,7 @@ FLOORS = (
         "memory.footprint",
         "memory.engine_memory",
         "engine.protocol",
+        "engine.sharing",
         "engine.wire",
         "engine.refusal",
         "history.record",

@@ -42,12 +42,17 @@ class Prompt:
     extra_cells: int = 0
     written: tuple[int, int] = (0, 0)
 
+    def with_answer(self, answer: str, tokens: Sequence[int]) -> Prompt:
+        """Return the conversation with its answer: thoughts and the texts of control tokens included."""
+        all_tokens = self.tokens + tuple(tokens)
+        return Prompt(self.text + answer, all_tokens, self.extra_cells, (len(answer), len(tokens)))
+
 
 class PromptEncoder:
     """Makes prompts, and remembers the last conversation so that its tokens are taken over as they were."""
 
     def __init__(self, vocabulary: Vocabulary, template: ChatTemplate, vision: Vision | None = None) -> None:
-        self._vocabulary = vocabulary
+        self._vocabulary = self.vocabulary = vocabulary
         self._vision = vision
         self._template = template
         self._remembered = Prompt("", ())
@@ -62,15 +67,17 @@ class PromptEncoder:
         """
         return self._template.render(messages, variables=variables)
 
-    def neutralize(self, messages: Sequence[Message]) -> list[Message]:
+    def neutralize(self, messages: Sequence[Message], shown: Sequence[str] = ()) -> list[Message]:
         """Put marks into what people wrote, wherever it would become a control token, and where its images are.
+
+        shown: images of other conversations, which are not to be forgotten for these.
 
         Raises UsageError for images where nothing sees, and for what is none; NotFoundError for one there is not.
         """
         self._mark, self._image_mark = _unused_marks(messages)
         self._shown.clear()
         if self._vision is not None:
-            self._vision.keep([path for message in messages for path in message.images])
+            self._vision.keep([*shown, *(path for message in messages for path in message.images)])
         return [self._with_images(self._neutralized(message), message.images) for message in messages]
 
     def _with_images(self, message: Message, paths: Sequence[str]) -> Message:
@@ -88,12 +95,14 @@ class PromptEncoder:
         content = message.content.replace(self._image_mark, "")  # only one that has every mark has this one
         return replace(message, content="\n".join(filter(None, (*marks, content))))
 
-    def tokenize(self, text: str) -> Prompt:
+    def tokenize(self, text: str, known: Prompt | None = None) -> Prompt:
         """Return the tokens of a rendered conversation; those of the last one are taken over as far as it is the same.
 
-        That may be up to its last answer only, where the template leaves out the thoughts before it.
+        That may be up to its last answer only, where the template leaves out the thoughts before it. known: what is
+        taken in the place of the last one.
         """
-        taken = self._gone_on_with(self._remembered, text) or self._gone_on_with(self._shared(text), text)
+        known = self._remembered if known is None else known
+        taken = self._gone_on_with(known, text) or self._gone_on_with(self._shared(known, text), text)
         if taken is not None:
             return taken
         tokens, extra = self._encoded(text)
@@ -109,17 +118,17 @@ class PromptEncoder:
             return Prompt(text, known.tokens + tuple(rest), known.extra_cells + extra)
         return None
 
-    def _shared(self, text: str) -> Prompt:
-        """What is remembered, up to the last control token before the answer that both texts have in the same place.
+    def _shared(self, known: Prompt, text: str) -> Prompt:
+        """What is known, up to the last control token before the answer that both texts have in the same place.
 
         Not within the answer: there the text of a control token may be only text, which it never is in what was
         rendered.
         """
-        known, vocabulary = self._remembered, self._vocabulary
+        vocabulary = self._vocabulary
         if self._shown or any(token < 0 for token in known.tokens):  # images have no text
             return Prompt("", ())
         n_characters, n_tokens = known.written
-        common, at = _common_length(known.text, text), len(known.text) - n_characters
+        common, at = common_length(known.text, text), len(known.text) - n_characters
         for index in reversed(range(len(known.tokens) - n_tokens)):
             if vocabulary.piece(known.tokens[index]) != b"":
                 continue
@@ -131,21 +140,13 @@ class PromptEncoder:
                 return Prompt(text[:at], known.tokens[:index])
         return Prompt("", ())
 
-    def remember(self, prompt: Prompt, answer: str, answer_tokens: Sequence[int]) -> None:
-        """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again.
-
-        answer: all that was written, thoughts and the texts of control tokens included.
-        """
-        text, tokens = prompt.text + answer, prompt.tokens + tuple(answer_tokens)
-        self._remembered = Prompt(text, tokens, prompt.extra_cells, (len(answer), len(answer_tokens)))
-
     @property
     def remembered(self) -> Prompt:
         """The conversation whose tokens will be taken over; empty at first."""
         return self._remembered
 
     def recall(self, prompt: Prompt) -> None:
-        """Remember a conversation of another time."""
+        """Remember a conversation: the same text need not become the same tokens again."""
         self._remembered = prompt
 
     def splitter(self, prompt: Prompt) -> Splitter:
@@ -230,9 +231,16 @@ class PromptEncoder:
         return tokens
 
 
-def _common_length(one: str, other: str) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def common_length(one: str, other: str) -> int:
+    """Return how many first characters two texts share; slices are compared, as a character each would take long."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
