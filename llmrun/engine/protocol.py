@@ -7,7 +7,7 @@ from typing import Literal
 
 from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
-from llmrun.message import Message, RawPrompt, Tool, ToolCall
+from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
 from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.settings import RunSettings
@@ -48,8 +48,8 @@ class Generate:
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
     answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
     if it ends with finish reason "stop"; every other one may have cut it off. raw: in the place of the messages. tools:
-    what the model may ask for. logprobs: of how many tokens beside the drawn one the log probability is wanted, 0 is of
-    that alone, None of none.
+    what the model may ask for, tool_choice: whether it must. logprobs: of how many tokens beside the drawn one the log
+    probability is wanted, 0 is of that alone, None of none.
     """
 
     messages: tuple[Message, ...]
@@ -62,6 +62,7 @@ class Generate:
     variables: Variables = field(default_factory=dict)
     raw: RawPrompt | None = None
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
     logprobs: int | None = None
     penalties: Penalties = NO_PENALTIES
 

@@ -60,6 +60,11 @@ def check_ask(ask: Ask) -> None:
     if ask.grammar is not None and (size := len(ask.grammar.text.encode())) > MAX_GRAMMAR:
         what = "schema" if ask.grammar.kind == "json_schema" else "grammar"
         raise UsageError(f"the {what} has {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
+    names, choice = [tool.name for tool in ask.tools], ask.tool_choice
+    if choice.name is not None and choice.name not in names:
+        raise UsageError(f"the tool {choice.name!r} is to be called and is none of those that were given")
+    if choice.required and not names:
+        raise UsageError("a tool is to be called and none was given")
     if not ask.raw and not ask.messages:
         raise UsageError("there is no message to answer")
 
@@ -76,6 +81,7 @@ def requests_of(ask: Ask, info: ModelInfo) -> list[Generate]:
         grammar=ask.grammar,
         variables=thinking_variables(ask.think, info.thinking, info.name),
         tools=ask.tools,
+        tool_choice=ask.tool_choice,
         logprobs=ask.logprobs,
         penalties=ask.penalties,
     )

@@ -17,12 +17,13 @@ from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import Problem, problem_of, shape_of
 from llmrun.server.ollama import chat as ollama_chat
 from llmrun.server.ollama import models as ollama_models
-from llmrun.server.openai import chat, completions, models
+from llmrun.server.openai import chat, completions, models, responses
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *models.ENDPOINTS,
     *chat.ENDPOINTS,
     *completions.ENDPOINTS,
+    *responses.ENDPOINTS,
     *messages.ENDPOINTS,
     *ollama_chat.ENDPOINTS,
     *ollama_models.ENDPOINTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmrun.engine.protocol import Grammar
-from llmrun.message import Message, RawPrompt, Tool
+from llmrun.message import Message, RawPrompt, Tool, ToolChoice
 from llmrun.sampling import NO_PENALTIES, Penalties, SamplingWish
 
 
@@ -27,6 +27,7 @@ class Ask:
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
     think: str | None = None
     logprobs: int | None = None
     n: int = 1

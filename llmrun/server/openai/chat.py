@@ -49,7 +49,7 @@ async def _events(body: ChatRequest, service: Service, owner: str) -> AsyncGener
 
 
 def _shape(body: ChatRequest) -> ChatShape:
-    return ChatShape(bool(body.logprobs), body.parallel_tool_calls is False, wants_usage(body))
+    return ChatShape(bool(body.logprobs), wants_usage(body))
 
 
 def _head(model: str) -> Head:

@@ -9,16 +9,16 @@ from typing import Any
 from llmrun.engine.protocol import Chunk, Usage
 from llmrun.message import ToolCall
 from llmrun.server.answering import Piece
-from llmrun.server.openai.answer import Head, Whole, format_finish, format_usage, with_figures
+from llmrun.server.families import Problem, openai_error
+from llmrun.server.openai.answer import DONE, Head, Whole, format_finish, format_usage, with_figures
 from llmrun.server.openai.logprobs import drawn_of, format_chat_logprobs
 
 
 @dataclass(frozen=True, slots=True)
 class ChatShape:
-    """What of an answer was asked for. one_call: a single tool at most is called. usage: a stream ends with it."""
+    """What of an answer was asked for. usage: a stream ends with it."""
 
     logprobs: bool = False
-    one_call: bool = False
     usage: bool = False
 
 
@@ -31,7 +31,6 @@ def format_chat(head: Head, answers: Sequence[Whole], shape: ChatShape) -> dict[
 
 def _choice(index: int, whole: Whole, shape: ChatShape) -> dict[str, Any]:
     calls = [call for chunk in whole.chunks for call in chunk.calls]
-    calls = calls[:1] if shape.one_call else calls
     text, thoughts = whole.text(), whole.text(thought=True)
     message: dict[str, Any] = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
     if thoughts:
@@ -49,6 +48,7 @@ class ChatStream:
     head: Head
     shape: ChatShape
     n: int
+    ends_with: bytes = DONE
     _begun: set[int] = field(default_factory=set)
     _called: dict[int, int] = field(default_factory=dict)
     _usages: dict[int, Usage] = field(default_factory=dict)
@@ -74,15 +74,18 @@ class ChatStream:
         usages = [self._usages[index] for index in sorted(self._usages)]
         return [self.head.of("chat.completion.chunk", []) | {"usage": format_usage(usages, self.n)}]
 
+    def fail(self, problem: Problem) -> dict[str, Any]:
+        """Return the chunk that comes where something went wrong."""
+        return openai_error(problem)
+
     def _delta(self, index: int, chunk: Chunk) -> dict[str, Any]:
         delta: dict[str, Any] = {}
         if chunk.text:
             delta["reasoning_content" if chunk.thought else "content"] = chunk.text
         before = self._called.get(index, 0)
-        calls = chunk.calls[: max(0, 1 - before)] if self.shape.one_call else chunk.calls
-        if calls:
-            self._called[index] = before + len(calls)
-            delta["tool_calls"] = [_call(call) | {"index": at} for at, call in enumerate(calls, before)]
+        if chunk.calls:
+            self._called[index] = before + len(chunk.calls)
+            delta["tool_calls"] = [_call(call) | {"index": at} for at, call in enumerate(chunk.calls, before)]
         return delta
 
     def _last(self, index: int, chunk: Chunk) -> dict[str, Any]:

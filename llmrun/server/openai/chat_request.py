@@ -9,14 +9,12 @@ import msgspec
 
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import UsageError
-from llmrun.message import Message, Tool, ToolCall
+from llmrun.message import Message, Tool, ToolCall, ToolChoice
 from llmrun.server.ask import Ask
 from llmrun.server.image_folder import parse_data_url
 from llmrun.server.openai import parameters as p
 
 KeepImage = Callable[[bytes], str]
-
-_EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):
@@ -136,7 +134,7 @@ class ChatRequest(p.Parameters, kw_only=True):
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
@@ -163,6 +161,7 @@ def parse_chat(body: ChatRequest, keep_image: KeepImage) -> Ask:
         stop=p.parse_stop(body),
         grammar=_grammar(body),
         tools=_tools(body),
+        tool_choice=_tool_choice(body),
         think=_think(body),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         n=body.n or 1,
@@ -215,19 +214,25 @@ def _grammar(body: ChatRequest) -> Grammar | None:
     if given is not None:
         raise UsageError("grammar and response_format are both there", "leave one of them out")
     if isinstance(form, SchemaFormat):
-        return Grammar("json_schema", _text(form.json_schema.schema))
-    return Grammar("json_schema", _text({"type": "object"} if form.schema is None else form.schema))
+        return p.schema_grammar(form.json_schema.schema)
+    return p.schema_grammar({"type": "object"} if form.schema is None else form.schema)
+
+
+def _tool_choice(body: ChatRequest) -> ToolChoice:
+    """Return whether a tool must be called; without a word for it, any number of them may be."""
+    parallel = body.parallel_tool_calls is not False
+    if isinstance(body.tool_choice, NamedTool):
+        return ToolChoice(required=True, name=body.tool_choice.function.name, parallel=parallel)
+    return ToolChoice(required=body.tool_choice == "required", parallel=parallel)
 
 
 def _tools(body: ChatRequest) -> tuple[Tool, ...]:
-    """Return the tools that may be asked for; raises UsageError where one must be."""
-    if body.tool_choice == "required" or isinstance(body.tool_choice, NamedTool):
-        raise UsageError("no model is made to call a tool here: tool_choice can be auto or none", "use auto")
+    """Return the tools that may be asked for."""
     if body.tool_choice == "none":
         return ()
     functions = [tool.function for tool in body.tools or ()]
     return tuple(
-        Tool(function.name, function.description or "", _text(function.parameters or {"type": "object"}))
+        Tool(function.name, function.description or "", p.as_text(function.parameters or {"type": "object"}))
         for function in functions
     )
 
@@ -244,15 +249,8 @@ def _think(body: ChatRequest) -> str | None:
         )
     if switch is not None and not isinstance(switch, bool):
         raise UsageError("enable_thinking is neither true nor false")
-    if effort is not None and effort not in _EFFORTS:
-        raise UsageError(f"reasoning_effort is {effort!r}", f"it can be {', '.join(_EFFORTS)}")
-    if switch is False:
-        return "off"
-    return _EFFORTS[effort] if effort is not None else "on" if switch else None
-
-
-def _text(schema: Any) -> str:
-    return msgspec.json.encode(schema).decode()
+    word = p.think_of(effort)
+    return "off" if switch is False else word or ("on" if switch else None)
 
 
 def _said(part: TextPart | RefusalPart) -> str:
