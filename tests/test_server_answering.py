@@ -11,8 +11,9 @@ from llmrun.engine.protocol import Grammar, ModelInfo
 from llmrun.errors import UsageError
 from llmrun.message import Message, RawPrompt, Tool, ToolChoice
 from llmrun.sampling import MAX_SEED, SamplingWish
-from llmrun.server.answering import MAX_GRAMMAR, check_ask, requests_of, thinking_variables
+from llmrun.server.answering import check_ask, requests_of, thinking_variables
 from llmrun.server.ask import Ask
+from llmrun.server.limits import MAX_GRAMMAR
 from llmrun.thinking import Thinking
 
 HELLO = (Message("user", "hello"),)

@@ -91,9 +91,10 @@ class RestoreState:
 
 @dataclass(frozen=True, slots=True)
 class CountTokens:
-    """Tell how many tokens a conversation has, without reading it."""
+    """Tell how many tokens a conversation has, without reading it; tools: as of Generate."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from llmrun.message import RawPrompt
 from llmrun.sampling import MAX_SEED, Sampling, choose_sampling
 from llmrun.server.ask import Ask
 from llmrun.server.fleet import Fleet, Served
+from llmrun.server.limits import check_limits, check_prompt
+from llmrun.server.tally import current_tally
 from llmrun.thinking import Thinking, Variables
-from llmrun.units import format_bytes
 
 MAX_ANSWERS = 128  # of one request
-MAX_GRAMMAR = 64 << 10  # bytes of a schema or grammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,11 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
     here where nothing is begun, or while the pieces are read.
     """
     check_ask(ask)
-    async with fleet.borrow(ask.model, ask.keep_alive, ask.n) as served:
+    async with fleet.borrow(ask.model, ask.keep_alive, ask.n * max(1, len(ask.raw))) as served:
+        if ask.grammar is not None:
+            ask = replace(ask, grammar=await fleet.grammars.checked(ask.grammar, served.started.planned.variant.path))
+        current_tally().begin(served.name, ask)
+        check_prompt(ask, served.engine.info.n_ctx)
         pieces = _merged(requests_of(ask, served.engine.info), served, owner)
         async with aclosing(pieces):
             yield Answers(served.name, served.engine.info, pieces)
@@ -53,13 +57,11 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
 
 def check_ask(ask: Ask) -> None:
     """Raise UsageError for what no model is to be loaded for."""
+    check_limits(ask)
     if ask.n < 1 or ask.n * max(1, len(ask.raw)) > MAX_ANSWERS:
         raise UsageError(f"{ask.n * max(1, len(ask.raw))} answers are wanted: 1 to {MAX_ANSWERS} are given at once")
     if ask.max_tokens is not None and ask.max_tokens < 1:
         raise UsageError(f"an answer of {ask.max_tokens} tokens is none: ask for at least 1")
-    if ask.grammar is not None and (size := len(ask.grammar.text.encode())) > MAX_GRAMMAR:
-        what = "schema" if ask.grammar.kind == "json_schema" else "grammar"
-        raise UsageError(f"the {what} has {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
     names, choice = [tool.name for tool in ask.tools], ask.tool_choice
     if choice.name is not None and choice.name not in names:
         raise UsageError(f"the tool {choice.name!r} is to be called and is none of those that were given")
@@ -154,6 +156,7 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
                 case LLMRunError() as error:
                     raise error
                 case Piece() as piece:
+                    current_tally().add(piece.chunk)
                     yield piece
         await asyncio.gather(*tasks)  # raises what went wrong otherwise
     finally:

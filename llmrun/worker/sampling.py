@@ -18,9 +18,9 @@ from llmrun.worker.llama import Context
 
 # How far back the repeat penalty looks, tokens: llama.cpp's own default (common/common.h, penalty_last_n)
 _PENALTY_WINDOW = 64
+LAST = -1  # the last row of a batch that has logits
 # How far back the penalties look that know only the answer, tokens: no answer is longer, and the memory is 4 bytes each
 _WHOLE_ANSWER = 1 << 17
-LAST = -1  # the last row of a batch that has logits
 
 
 class Sampler:
