@@ -91,7 +91,7 @@ def test_a_killed_worker_is_soon_there_again_and_the_others_never_notice(server:
     others = set(workers(server)) - {first}
     os.kill(first, signal.SIGKILL)
     begun = time.monotonic()
-    statuses = []
+    statuses: list[int] = []
     while not statuses or statuses[-1] != 200:
         statuses.append(ask(server, "guide")[0])
     assert time.monotonic() - begun < 15  # 3 s on a machine with nothing else to do
