@@ -15,6 +15,15 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether a tool must be called, and which: name is the only one that may be. parallel: more than one at once."""
+
+    required: bool = False
+    name: str | None = None
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call that the model asked for; arguments: a JSON object, as text. id: what its result refers to."""
 

@@ -38,6 +38,15 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "QueueFullError": (7, 429),
         "IncompleteAnswerError": (9, 500),
         "HistoryError": (8, 500),
+        "RefusedError": (2, 403),
+        "UnauthorizedError": (2, 401),
+        "TooSlowError": (2, 408),
+        "TooLargeError": (2, 413),
+        "HeadTooLargeError": (2, 431),
+        "MediaTypeError": (2, 415),
+        "MisdirectedError": (2, 421),
+        "RateError": (2, 429),
+        "OverloadedError": (2, 503),
     }
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
-from llmrun.message import Message, RawPrompt, Tool, ToolCall
+from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
-from llmrun.sampling import Sampling
+from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.settings import RunSettings
 from llmrun.thinking import Thinking, Variables
 
@@ -48,8 +48,8 @@ class Generate:
     may be moved to where the prompt has them now (worker.overlap): quick where oldest turns were dropped, but the
     answer then is not to the letter that of an engine which read the prompt anew. grammar: the answer is as it wants,
     if it ends with finish reason "stop"; every other one may have cut it off. raw: in the place of the messages. tools:
-    what the model may ask for. logprobs: of how many tokens beside the drawn one the log probability is wanted, 0 is of
-    that alone, None of none.
+    what the model may ask for, tool_choice: whether it must. logprobs: of how many tokens beside the drawn one the log
+    probability is wanted, 0 is of that alone, None of none.
     """
 
     messages: tuple[Message, ...]
@@ -62,7 +62,9 @@ class Generate:
     variables: Variables = field(default_factory=dict)
     raw: RawPrompt | None = None
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
     logprobs: int | None = None
+    penalties: Penalties = NO_PENALTIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,10 @@ class RestoreState:
 
 @dataclass(frozen=True, slots=True)
 class CountTokens:
-    """Tell how many tokens a conversation has, without reading it."""
+    """Tell how many tokens a conversation has, without reading it; tools: as of Generate."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,8 @@ class Chunk:
     """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
 
     thought: the text is reasoning, without the marks around it. calls: tools that the model asked for, whole. drawn:
-    the tokens since the last chunk, where their probabilities were asked for.
+    the tokens since the last chunk, where their probabilities were asked for. stopped_by: in the last one, which of
+    Generate.stop ended the answer, None where none did.
     """
 
     text: str
@@ -265,6 +269,7 @@ class Chunk:
     thought: bool = False
     calls: tuple[ToolCall, ...] = ()
     drawn: tuple[Drawn, ...] = ()
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from llmrun.engine.shared import SharedEngine
 from llmrun.errors import BusyError, LLMRunError, NotFoundError, QueueFullError
 from llmrun.pipeline import Started
 from llmrun.server.admission import Admission, Place, default_queue
+from llmrun.server.grammars import Grammars
 from llmrun.server.keeping import Keeping
 from llmrun.server.loaded import LoadedModel, LoadedNow
 from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread
@@ -76,6 +77,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[None]] = set()
         self._tending: list[asyncio.Task[None]] = []
         self._closed = False
+        self.grammars = Grammars()
 
     async def __aenter__(self) -> Fleet:
         self._tending.append(asyncio.create_task(self._look_after()))

@@ -169,7 +169,8 @@ class Batcher:
         request = job.request
         if request.raw is not None:
             return encode_raw(request.raw, self._encoder.vocabulary)
-        text = render(request.messages, request.variables, self._encoder, self._tell, self._shown())
+        shown, tools = self._shown(), request.tools
+        text = render(request.messages, request.variables, self._encoder, self._tell, shown, tools=tools)
         known = [slot.remembered for slot in self._slots if slot.owner == job.owner]
         best = max(known, key=lambda one: common_length(one.text, text), default=Prompt("", ()))
         return self._encoder.tokenize(text, best)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from llmrun.engine.protocol import CountTokens, Generate, Phase, TokenCounts
 from llmrun.errors import ContextOverflowError, EngineError, UsageError
-from llmrun.message import Message, RawPrompt
+from llmrun.message import Message, RawPrompt, Tool
 from llmrun.settings import MAX_N_CTX
 from llmrun.thinking import Variables
 from llmrun.worker.llama import Context
@@ -17,16 +17,22 @@ Tell = Callable[[Phase], None]
 
 
 def render(
-    messages: Sequence[Message], variables: Variables, encoder: PromptEncoder, tell: Tell, shown: Sequence[str] = ()
+    messages: Sequence[Message],
+    variables: Variables,
+    encoder: PromptEncoder,
+    tell: Tell,
+    shown: Sequence[str] = (),
+    *,
+    tools: Sequence[Tool] = (),
 ) -> str:
     """Return a conversation as its template has it; only the template runs in the phase of that name.
 
     shown: images of other conversations that are still to be read.
     """
     tell(Phase("prefill"))
-    harmless = encoder.neutralize(messages, shown)
+    harmless, fields = encoder.neutralize_all(messages, tools, shown)
     tell(Phase("template"))
-    text = encoder.render(harmless, variables)
+    text = encoder.render(harmless, variables, fields)
     tell(Phase("prefill"))
     return text
 
@@ -36,12 +42,12 @@ def encode(request: Generate, encoder: PromptEncoder, tell: Tell) -> Prompt:
     if request.raw is not None:
         tell(Phase("prefill"))
         return encode_raw(request.raw, encoder.vocabulary)
-    return encoder.tokenize(render(request.messages, request.variables, encoder, tell))
+    return encoder.tokenize(render(request.messages, request.variables, encoder, tell, tools=request.tools))
 
 
 def count(question: CountTokens, encoder: PromptEncoder, tell: Tell, shown: Sequence[str] = ()) -> TokenCounts:
     """Count a conversation's tokens; nothing of it is read. shown: as of `render`."""
-    whole = encoder.tokenize(render(question.messages, {}, encoder, tell, shown))
+    whole = encoder.tokenize(render(question.messages, {}, encoder, tell, shown, tools=question.tools))
     contents = [encoder.vocabulary.tokenize(message.content, parse_special=False) for message in question.messages]
     return TokenCounts(len(whole.tokens), tuple(map(len, contents)))
 

@@ -170,9 +170,9 @@ class Model:
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace").replace(" ?B", "").replace(" (guessed)", "")
 
-    def chat_template(self) -> str | None:
-        """Return the file's default chat template."""
-        source = lib.llama_model_chat_template(self.pointer, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return the file's default chat template, or one that it has by name."""
+        source = lib.llama_model_chat_template(self.pointer, None if name is None else name.encode())
         return None if source is None else source.decode("utf-8", "replace")
 
     def recommended_sampling(self) -> dict[str, float]:

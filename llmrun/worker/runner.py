@@ -221,6 +221,7 @@ def _describe(
         load_seconds=seconds,
         memory=memory,
         thinking=template.thinking,
+        tools=template.tools.name if template.tools else None,
         n_slots=context.n_seq_max,
         infill=model.vocabulary.infill is not None,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from llmrun.engine.protocol import Chunk, Drawn, FinishReason, Generate, Usage
 from llmrun.worker.grammar import AnswerGrammar
@@ -32,12 +34,15 @@ class Writing:
         """n_ctx: tokens that the sequence can hold. Raises UsageError for a grammar that cannot be had."""
         self._request, self._prompt, self._encoder, self._emit = request, prompt, encoder, emit
         self._vocabulary: Vocabulary = encoder.vocabulary
-        grammar = None if request.grammar is None else AnswerGrammar(request.grammar, self._vocabulary)
-        text_tokens = [token for token in prompt.tokens if token >= 0]
-        self._sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
         is_raw = request.raw is not None  # then all of it is answer
-        self._text = StreamingText(request.stop, None if is_raw else encoder.splitter(prompt))
-        self._written = self._vocabulary.piece if is_raw else encoder.written
+        wanted = request.grammar if is_raw else encoder.grammar(request)
+        grammar = None if wanted is None else AnswerGrammar(wanted, self._vocabulary)
+        text_tokens = [token for token in prompt.tokens if token >= 0]
+        self._sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar, request.penalties)
+        finder = None if is_raw else encoder.finder(request.tools, request.tool_choice)
+        self._text = StreamingText(request.stop, None if is_raw else encoder.splitter(prompt), finder)
+        with_tools = functools.partial(encoder.written, with_tools=finder is not None)
+        self._written = self._vocabulary.piece if is_raw else with_tools
         self._is_json = request.grammar is not None and request.grammar.kind == "json_schema"
         self._n_positions = n_ctx - prompt.extra_cells
         self._closing: list[int] = []  # tokens that the model is made to write
@@ -90,7 +95,16 @@ class Writing:
         )
         self._show(self._text.finish())
         text, drawn = "".join(self._pending), tuple(self._drawn)
-        self._emit(Chunk(text, self.reason or "cancelled", usage, self._pending_thought, drawn=drawn))
+        self._emit(
+            Chunk(
+                text,
+                self.reason or "cancelled",
+                usage,
+                self._pending_thought,
+                drawn=drawn,
+                stopped_by=self._text.stopped_by,
+            )
+        )
 
     def known(self) -> Prompt | None:
         """Return the conversation with the answer, for the next turn to take its tokens over.
@@ -148,16 +162,24 @@ class Writing:
         return "".join(span.text for span in spans if not span.thought)
 
     def _show(self, spans: Sequence[Span]) -> None:
-        """Put text into the next chunk; a chunk holds either thoughts or answer."""
+        """Put text into the next chunk; a chunk holds either thoughts or answer, or a call."""
         for span in spans:
-            if self._pending and span.thought != self._pending_thought:
+            if self._pending and (span.thought != self._pending_thought or span.call):
                 self._send_pending()
+            if span.call:
+                self._send(Chunk("", calls=(span.call,)))
+                self._begun = True
+                continue
             self._pending.append(span.text)
             self._pending_thought = span.thought
             self._begun = self._begun or not span.thought
 
     def _send_pending(self) -> None:
         self._last_emit = time.perf_counter()
-        self._emit(Chunk("".join(self._pending), thought=self._pending_thought, drawn=tuple(self._drawn)))
+        self._send(Chunk("".join(self._pending), thought=self._pending_thought))
         self._pending.clear()
+
+    def _send(self, chunk: Chunk) -> None:
+        """Send a chunk with the tokens that were drawn since the last one."""
+        self._emit(replace(chunk, drawn=tuple(self._drawn)))
         self._drawn.clear()
