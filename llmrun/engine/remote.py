@@ -24,11 +24,14 @@ from llmrun.engine.protocol import (
     Usage,
 )
 from llmrun.engine.wire import error_of
-from llmrun.errors import ServerGoneError
+from llmrun.errors import LLMRunError, ServerGoneError
 from llmrun.message import Message
 from llmrun.sampling import MAX_SEED
 from llmrun.servers.client import LineStream, ServerClient
 from llmrun.servers.control import ANSWER, COUNT, INFO, AnswerWish, CountWish, ModelWish, ServedModel
+
+_Size = Callable[[Sequence[Message]], TokenCounts | None]
+_PATIENCE = 3.0  # seconds for a figure
 
 
 class RemoteEngine:
@@ -70,7 +73,7 @@ class RemoteEngine:
         except ServerGoneError:
             self._is_gone = True
             raise
-        events = _Events(stream, request, self._lose)
+        events = _Events(stream, request, self._size, self._lose)
         self._last = Answer(events.next, events.cancel)
         return self._last
 
@@ -97,6 +100,13 @@ class RemoteEngine:
         """End an answer that is not over; the model stays where it is."""
         self._end_last_answer()
 
+    def _size(self, messages: Sequence[Message]) -> TokenCounts | None:
+        """Count what was read and written of an answer that was broken off; None where that takes too long."""
+        try:
+            return self._client.ask(COUNT, TokenCounts, CountWish(self._name, tuple(messages)), _PATIENCE)
+        except LLMRunError:
+            return None
+
     def _end_last_answer(self) -> None:
         if self._last is not None:
             self._last.abandon()
@@ -113,11 +123,12 @@ class _Events:
     would have said of the end is then said here, from what has come.
     """
 
-    def __init__(self, stream: LineStream, request: Generate, lose: Callable[[], None]) -> None:
-        self._stream, self._request, self._lose = stream, request, lose
+    def __init__(self, stream: LineStream, request: Generate, size: _Size, lose: Callable[[], None]) -> None:
+        self._stream, self._request, self._size, self._lose = stream, request, size, lose
         self._begun = time.perf_counter()
         self._prefill = PrefillProgress(0, 0, 0, 0.0)
-        self._n_pieces = self._n_thoughts = 0
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
         self._is_cancelled = False
         self._is_over = False
 
@@ -153,8 +164,7 @@ class _Events:
             case PrefillProgress():
                 self._prefill = event
             case Chunk():
-                self._n_pieces += bool(event.text)
-                self._n_thoughts += bool(event.text and event.thought)
+                (self._thoughts if event.thought else self._text).append(event.text)
         return event
 
     def _end(self) -> None:
@@ -162,19 +172,22 @@ class _Events:
         self._stream.close()
 
     def _usage(self) -> Usage:
-        """What it took so far; a piece of text is a token, seldom some more."""
-        seen = self._prefill
-        answering = max(0.0, time.perf_counter() - self._begun - seen.seconds)
-        seed = self._request.sampling.seed or 0
+        """What it took so far, counted where that can be, else what was seen of it: a piece of text is a token."""
+        seen, messages = self._prefill, self._request.messages
+        read, n_thought, n_said = seen.total, sum(map(bool, self._thoughts)), sum(map(bool, self._text))
+        prompt = self._size(messages)
+        answer = self._size((*messages, Message("assistant", "".join(self._text))))
+        if prompt is not None and answer is not None:
+            read, n_said = prompt.total, answer.messages[-1]
         return Usage(
-            seen.total,
-            seen.cached,
-            seen.done - seen.cached,
-            self._n_pieces,
-            seen.seconds,
-            answering,
-            seed,
-            self._n_thoughts,
+            prompt_tokens=read,
+            cached_tokens=seen.cached,
+            read_tokens=(seen.done if seen.total else read) - seen.cached,
+            completion_tokens=n_thought + n_said,
+            prompt_seconds=seen.seconds,
+            completion_seconds=max(0.0, time.perf_counter() - self._begun - seen.seconds),
+            seed=self._request.sampling.seed or 0,
+            thought_tokens=n_thought,
         )
 
 
