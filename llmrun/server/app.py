@@ -13,19 +13,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from llmrun.errors import LLMRunError
-from llmrun.server import control, health
+from llmrun.server import control
 from llmrun.server.endpoint import Endpoint, Service
+from llmrun.server.endpoints import ENDPOINTS
 from llmrun.server.families import Problem, refusal_of, response_of
 from llmrun.server.guard import Guard, Policy
-from llmrun.server.openai import chat, completions, models
 from llmrun.server.watch import Told, Watch
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    *models.ENDPOINTS,
-    *chat.ENDPOINTS,
-    *completions.ENDPOINTS,
-    *health.ENDPOINTS,
-)
 _PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
 _SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,6 +24,9 @@ from llmrun.server.tally import Tally
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SPEEDS = (0.5, 1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 800)  # tokens a second
+_MODELS = 100  # that are told apart
+
+disable_created_metrics()  # a time beside each figure, which Prometheus' own text format does not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
+        self._models: set[str] = set()
         self._requests = Counter(
             "llmrun_requests", "Requests that were answered.", ("method", "path", "status"), registry=registry
         )
@@ -69,13 +80,20 @@ class Metrics:
         self._seconds.labels(path).observe(tally.seconds)
         if not tally.model:
             return
-        self._prompt.labels(tally.model).inc(tally.prompt_tokens)
-        self._cached.labels(tally.model).inc(tally.cached_tokens)
-        self._completion.labels(tally.model).inc(tally.completion_tokens)
+        model = self._label(tally.model)
+        self._prompt.labels(model).inc(tally.prompt_tokens)
+        self._cached.labels(model).inc(tally.cached_tokens)
+        self._completion.labels(model).inc(tally.completion_tokens)
         if tally.first_after is not None:
-            self._first.labels(tally.model).observe(tally.first_after)
+            self._first.labels(model).observe(tally.first_after)
         if tally.completion_seconds > 0 and tally.completion_tokens:
-            self._speed.labels(tally.model).observe(tally.completion_tokens / tally.completion_seconds)
+            self._speed.labels(model).observe(tally.completion_tokens / tally.completion_seconds)
+
+    def _label(self, model: str) -> str:
+        """Return a model's name; "other" where there are too many: one model can be named in many ways."""
+        if len(self._models) < _MODELS:
+            self._models.add(model)
+        return model if model in self._models else "other"
 
     def text(self, models: Iterable[ModelGauges] = ()) -> bytes:
         """Return all figures, with those of the models that are loaded now."""
