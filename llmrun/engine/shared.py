@@ -16,6 +16,8 @@ from llmrun.engine.wire import encode, error_of
 from llmrun.errors import EngineError, LLMRunError, WorkerDiedError
 from llmrun.message import Message
 
+_NUMBERS = itertools.count(1)  # of requests; no two are the same, though one engine be shared by a loop after another
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -37,7 +39,6 @@ class SharedEngine:
             raise EngineError("no model is loaded")
         self.info: ModelInfo = engine.info
         self._engine = engine
-        self._numbers = itertools.count(1)
         # What is said of each request and was not read yet. A slow reader holds up nobody, so it is not bounded here:
         # an answer is no longer than the context, and with it what one can pile up, some hundred bytes a token.
         self._open: dict[int, asyncio.Queue[Said | LLMRunError]] = {}
@@ -64,7 +65,7 @@ class SharedEngine:
 
         owner: what was read for one is reused for no other. Raises what Engine.answer raises.
         """
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         events = self._begin(Submit(number, owner, request))
         try:
             while True:
@@ -78,7 +79,7 @@ class SharedEngine:
 
     async def count(self, messages: Sequence[Message]) -> TokenCounts:
         """Count as Engine.count does, while answers are written too."""
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         events = self._begin(Count(number, CountTokens(tuple(messages))))
         try:
             event = _event_of(await events.get())

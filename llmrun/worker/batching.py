@@ -76,6 +76,7 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
         self._clock = 0  # counts the requests that began
+        self._is_crowded = False  # until one that is active ends, no other can begin
         self._pace = Pace(context.n_rows, is_large=context.model.size >= LARGE)
         # keys that are copied lie in one stream, or a whole stream is
         self._least_copy = LEAST if context.is_unified else least_stretch(context.n_ctx)
@@ -133,10 +134,10 @@ class Batcher:
 
     def _admit(self) -> None:
         started = time.perf_counter()
-        while self._waiting and (free := self._free()):
+        while self._waiting and not self._is_crowded and (free := self._free()):
             job = self._waiting.popleft()
             try:
-                self._begin(job, free)
+                self._begin(job, free) if job.begun is None else self._resume(job, job.begun, free)
             except LLMRunError as error:
                 self._fail(job, error)
             if self._active and time.perf_counter() - started > _ADMIT_SECONDS:
@@ -153,9 +154,7 @@ class Batcher:
         tokens = list(prompt.tokens)
         slot = choose_slot(free, job.owner, tokens)
         writing = Writing(job.request, prompt, self._encoder, self._context.n_ctx, job.say)
-        self._clock += 1
-        slot.used = self._clock
-        slot.claim(job.owner)
+        self._take(slot, job.owner)
         source, n = find_source(self._slots, slot, job.owner, tokens[:-1], self._least_copy)
         leader, n_led = self._leader(job, tokens[:-1], n)
         if leader is None and source is not slot:
@@ -164,6 +163,19 @@ class Batcher:
         job.begun = Begun(prompt, slot, writing, tokens, cached, started, leader, n_led)
         self._active.append(job)
         self._active.sort(key=_seq)  # llama.cpp computes neighbouring sequences together
+
+    def _resume(self, job: Job, begun: Begun, free: Sequence[Slot]) -> None:
+        """Go on with a request that had to give up its memory."""
+        begun.slot = choose_slot(free, job.owner, begun.tokens)
+        self._take(begun.slot, job.owner)
+        begun.slot.reuse(begun.tokens)
+        self._active.append(job)
+        self._active.sort(key=_seq)
+
+    def _take(self, slot: Slot, owner: str) -> None:
+        self._clock += 1
+        slot.used = self._clock
+        slot.claim(owner)
 
     def _encode(self, job: Job) -> Prompt:
         request = job.request
@@ -252,6 +264,9 @@ class Batcher:
             return
         if status == NO_ROOM and self._make_room():
             self._again(turns)
+        elif status == NO_ROOM and turns[0].begun.read_at is not None and len(self._active) == 1:
+            turns[0].begun.writing.reason = "context"
+            self._end(turns[0].job)
         elif len(turns) > 1:
             self._again(turns[: len(turns) // 2])
             self._again(turns[len(turns) // 2 :])
@@ -272,11 +287,22 @@ class Batcher:
             self._fail(turn.job, failed_decode(status, len(turn.tokens), turn.start, self._context))
 
     def _make_room(self) -> bool:
-        """Forget what the slot holds that was used least recently and is free; False where there is none."""
+        """Where all share their cells and none is free: forget what no request needs, or let the newest one wait.
+
+        It goes on later where it was, so that nobody's answer is cut off by another's. False where only one is left.
+        """
         holding = [slot for slot in self._free() if slot.past]
-        if not holding:
+        if holding:
+            min(holding, key=lambda slot: slot.used).forget()
+            return True
+        if len(self._active) < 2:
             return False
-        min(holding, key=lambda slot: slot.used).forget()
+        newest = max(self._active, key=_used)
+        assert newest.begun is not None
+        newest.begun.slot.forget()
+        self._active.remove(newest)
+        self._waiting.appendleft(newest)
+        self._is_crowded = True
         return True
 
     def _took(self, turns: Sequence[_Turn], seconds: float) -> None:
@@ -353,12 +379,17 @@ class Batcher:
             self._waiting.remove(job)
         if job in self._active:
             self._active.remove(job)
+            self._is_crowded = False
         if job.begun is not None:
             job.begun.writing.close()
 
 
 def _seq(job: Job) -> int:
     return -1 if job.begun is None else job.begun.slot.seq
+
+
+def _used(job: Job) -> int:
+    return -1 if job.begun is None else job.begun.slot.used
 
 
 def _wanted(begun: Begun, n_most: int) -> int:
