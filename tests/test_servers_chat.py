@@ -73,13 +73,13 @@ def test_a_conversation_of_a_server_is_continued_through_it_and_without(server: 
 
 def test_ctrl_c_stops_an_answer_and_the_death_of_the_server_is_survived(tmp_path: Path, endless_model: Path) -> None:
     with (
-        serving(tmp_path, str(endless_model), "--threads", "1", "--ctx", "8192") as server,
+        serving(tmp_path, str(endless_model), "--threads", "1", "--ctx", "65536") as server,
         chat(tmp_path, str(endless_model), "--temp", "0") as terminal,
     ):
         terminal.send("hello" + ENTER)
         terminal.wait_for("tick")
         terminal.send(CTRL_C)
-        terminal.wait_for(r"of 8,192 tokens \(")
+        terminal.wait_for(r"of 65,536 tokens \(")
         terminal.send("hello" + ENTER)
         terminal.wait_for(r"^>>> hello[\s\S]*^>>> hello[\s\S]*tick")
         server.process.kill()
