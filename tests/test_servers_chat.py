@@ -77,17 +77,18 @@ def test_ctrl_c_stops_an_answer_and_the_death_of_the_server_is_survived(tmp_path
         chat(tmp_path, str(endless_model), "--temp", "0") as terminal,
     ):
         terminal.send("hello" + ENTER)
-        terminal.wait_for("tick")
+        terminal.wait_for("tick", drawn=False)
         terminal.send(CTRL_C)
-        terminal.wait_for(r"of 65,536 tokens \(")
+        terminal.wait_for(r"stopped[\s\S]*of 65,536 tokens \(")
         terminal.send("hello" + ENTER)
-        terminal.wait_for(r"^>>> hello[\s\S]*^>>> hello[\s\S]*tick")
+        terminal.wait_for(r"stopped[\s\S]*^>>> hello[\s\S]*tick", drawn=False)
         server.process.kill()
         shown = " ".join(terminal.wait_for(r"starting the engine again[\s\S]*>>> ?$").split())
         assert "went away in the middle of an answer" in shown
+        terminal.send("/new" + ENTER)
         terminal.send("hello" + ENTER)
-        terminal.wait_for(r"ask again\)[\s\S]*>>> hello[\s\S]*tick")
+        terminal.wait_for(r"ask again\)[\s\S]*>>> hello[\s\S]*tick", drawn=False)
         terminal.send(CTRL_C)
-        terminal.wait_for(r"stopped")
+        terminal.wait_for(r"ask again\)[\s\S]*stopped")
         terminal.send(CTRL_D)
         assert terminal.wait_for_end() == 0
