@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,22 @@ class Load:
     writing: int
     waiting: int
     slots: int
+
+
+class Ending:
+    """A way to end an answer early and still hear its last word; for one answer."""
+
+    def __init__(self) -> None:
+        self._withdraw: Callable[[], object] | None = None
+
+    def begin(self, withdraw: Callable[[], object]) -> None:
+        """Be told how, as long as nothing else is told."""
+        self._withdraw = withdraw
+
+    def end(self) -> None:
+        """Let the last chunk, "cancelled", follow within one token."""
+        if self._withdraw is not None:
+            self._withdraw()
 
 
 class SharedEngine:
@@ -60,13 +76,18 @@ class SharedEngine:
         n, slots = len(self._unfinished), self.info.n_slots
         return Load(min(n, slots), max(0, n - slots), slots)
 
-    async def answer(self, request: Generate, owner: str = "") -> AsyncGenerator[Chunk | PrefillProgress, None]:
+    async def answer(
+        self, request: Generate, owner: str = "", ending: Ending | None = None
+    ) -> AsyncGenerator[Chunk | PrefillProgress, None]:
         """Answer one request; what is not iterated to its end is to be closed (aclose), which frees its place.
 
-        owner: what was read for one is reused for no other. Raises what Engine.answer raises.
+        owner: what was read for one is reused for no other. ending: gets the way to end it early. Raises what
+        Engine.answer raises.
         """
         number = next(_NUMBERS)
         events = self._begin(Submit(number, owner, request))
+        if ending is not None:
+            ending.begin(lambda: self._tell(Withdraw(number)))
         try:
             while True:
                 event = _event_of(await events.get())
