@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from llmrun.server.app import ENDPOINTS
+from llmrun.server.openapi import document_of
 from tests.serving import Server, serving
 
 _CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -30,22 +31,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def described(server: Server) -> Any:
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    schema.config.generation.update(max_examples=12, deterministic=True)
-    return schema
-
-
-schema = schemathesis.pytest.from_fixture("described")
+schema = schemathesis.openapi.from_dict(document_of(ENDPOINTS, "0"))
 
 
 @schema.parametrize()
 @hypothesis.settings(
     max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
-def test_whatever_fits_the_schema_is_answered_as_the_schema_says(case: Case) -> None:
-    case.call_and_validate(checks=_CHECKS, timeout=60)
+def test_whatever_fits_the_schema_is_answered_as_the_schema_says(case: Case[Any], server: Server) -> None:
+    case.call_and_validate(base_url=server.url, checks=_CHECKS, timeout=60)
 
 
 def test_every_endpoint_is_told_with_all_it_may_answer(server: Server) -> None:
