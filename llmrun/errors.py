@@ -15,6 +15,7 @@
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
     │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   ├── ServerGoneError        7   502   the server that was to answer is gone
     │   └── BusyError              7   503   the memory for it is in use just now
     │       └── QueueFullError     7   429   as many wait for the model as may
     ├── HistoryError               8   500   conversations cannot be kept, or read
@@ -167,6 +168,12 @@ class WorkerDiedError(EngineError):
         self.log = log
         self.signal = signal
         self.refusal = refusal
+
+
+class ServerGoneError(EngineError):
+    """A server of llmrun does not answer, or went away in the middle of an answer."""
+
+    http_status = 502
 
 
 class BusyError(EngineError):

@@ -15,10 +15,14 @@ from llmrun.server.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the answers come from, and where it is counted what became of them."""
+    """What the answers come from, and where it is counted what became of them.
+
+    control_key: that of llmrun's own commands, see server.control; None is nobody's.
+    """
 
     fleet: Fleet
     metrics: Metrics = field(default_factory=Metrics)
+    control_key: str | None = None
 
 
 Handler = Callable[[Request, Service], Awaitable[Response]]
