@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope
 
-from llmrun.errors import OverloadedError, TooLargeError, TooSlowError
+from llmrun.errors import BodyTooLargeError, OverloadedError, TooSlowError
 from llmrun.server.limits import MAX_BODIES
 from llmrun.units import format_bytes
 
@@ -42,7 +42,7 @@ class Intake:
         self.is_finished = self.declared == 0
 
     async def receive(self) -> Message:
-        """Return the next part; raises TooLargeError, TooSlowError or OverloadedError in the place of one too many."""
+        """Return the next part; raises BodyTooLargeError, TooSlowError or OverloadedError in the place of one too many."""
         if self.is_finished:
             return await self._receive()
         self._is_quiet = False
@@ -67,9 +67,9 @@ class Intake:
             raise OverloadedError("the server reads too many large requests at once", "ask again", retry_after=1)
 
     def check(self, size: int) -> None:
-        """Raise TooLargeError for a body of that size."""
+        """Raise BodyTooLargeError for a body of that size."""
         if size > self._most:
-            raise TooLargeError(
+            raise BodyTooLargeError(
                 f"the body has more than {format_bytes(self._most)}", "send less, or serve with --max-body SIZE"
             )
 

@@ -107,6 +107,16 @@ def _asset(name: str) -> _Asset:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/", "The chat page, for browsers", show_page, kind="text/html", tags=("page",)),
-    Endpoint("GET", "/page/{name}", "A file of the chat page", show_asset, kind="text/javascript", tags=("page",)),
+    Endpoint(
+        "GET", "/", "The chat page, for browsers", show_page, kind="text/html", also=("text/plain",), tags=("page",)
+    ),
+    Endpoint(
+        "GET",
+        "/page/{name}",
+        "A file of the chat page",
+        show_asset,
+        kind="text/javascript",
+        also=("text/css", "image/svg+xml"),
+        tags=("page",),
+    ),
 )
