@@ -42,7 +42,7 @@ class Intake:
         self.is_finished = self.declared == 0
 
     async def receive(self) -> Message:
-        """Return the next part; raises BodyTooLargeError, TooSlowError or OverloadedError in the place of one too many."""
+        """Return the next part; raises BodyTooLargeError, TooSlowError or OverloadedError for one too many."""
         if self.is_finished:
             return await self._receive()
         self._is_quiet = False
