@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webelement import WebElement
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -49,10 +51,11 @@ class Browser:
 
     def run_async(self, script: str, *arguments: Any) -> Any:
         """Run the body of an async function, and return what it returns; what it throws is raised."""
-        whole = (
-            "const done = arguments[arguments.length - 1]; const given = [...arguments].slice(0, -1);"
-            f"(async (...given) => {{ {script} }})(...given).then((v) => done([v, null]), (e) => done([null, String(e)]));"
-        )
+        whole = f"""
+            const done = arguments[arguments.length - 1];
+            const given = [...arguments].slice(0, -1);
+            (async () => {{ {script} }})().then((value) => done([value, null]), (error) => done([null, String(error)]));
+        """
         value, problem = self.driver.execute_async_script(whole, *arguments)
         assert problem is None, problem
         return value
@@ -195,7 +198,7 @@ def second_site(page: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

@@ -35,7 +35,7 @@ from llmrun.servers.control import (
 )
 
 PREFIX = "/llmrun/"
-OWNER = "llmrun"  # whose prefixes these are: the user's own, never a client's
+OWNER = "\0"  # whose prefixes these are: the user's own, never a client's; no key can have this name
 
 
 def is_control(request: Request, key: str | None) -> bool:
@@ -103,7 +103,7 @@ async def release_model(request: Request, service: Service) -> Response:
 
 async def stop_server(_: Request, __: Service) -> Response:
     """End the server as Ctrl-C does: no new request is taken, answers may finish."""
-    signal.raise_signal(signal.SIGTERM)  # a second SIGINT would not let them finish, a second SIGTERM does
+    signal.raise_signal(signal.SIGTERM)  # asked for twice, it ends at once
     return _response(Done())
 
 

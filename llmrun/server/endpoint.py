@@ -35,9 +35,9 @@ class Endpoint:
     """A path and what stands behind it.
 
     body, answer: types that msgspec knows a schema of, None for none. streams: whether the answer may also come as
-    a stream, of stream_kind. kind: the media type of an answer that is not JSON. query: names of parameters that may
-    follow the path. statuses: of its own, beside those that every endpoint may answer with. is_free: whether it needs
-    no key.
+    a stream, of stream_kind. kind: the media type of an answer that is not JSON; also: others that it may have. query:
+    names of parameters that may follow the path. statuses: of its own, beside those that every endpoint may answer
+    with. is_free: whether it needs no key.
     """
 
     method: str
@@ -49,6 +49,7 @@ class Endpoint:
     streams: bool = False
     tags: tuple[str, ...] = field(default=())
     kind: str = "application/json"
+    also: tuple[str, ...] = ()
     stream_kind: str = "text/event-stream"
     query: tuple[str, ...] = ()
     statuses: tuple[int, ...] = ()
