@@ -39,7 +39,7 @@ def make_app(service: Service, policy: Policy = Policy(), told: Told = Told()) -
     handlers = {LLMRunError: _refuse, HTTPException: _refuse_http}
     app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
     app.router.redirect_slashes = False  # a body is not sent twice
-    free = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_free)
+    free = page.PATHS | {endpoint.path for endpoint in ENDPOINTS if endpoint.is_free}
     return Watch(Guard(app, replace(policy, free=free)), service.metrics, _path_of, told)
 
 
