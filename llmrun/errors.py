@@ -14,11 +14,24 @@
     ├── EngineError                7   500   the engine failed
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
-    │   └── WorkerDiedError        7   500   the engine's process is gone
+    │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   ├── ServerGoneError        7   502   the server that was to answer is gone
+    │   └── BusyError              7   503   the memory for it is in use just now
+    │       └── QueueFullError     7   429   as many wait for the model as may
     ├── HistoryError               8   500   conversations cannot be kept, or read
-    └── IncompleteAnswerError      9   500   an answer that was to have a structure was cut off
+    ├── IncompleteAnswerError      9   500   an answer that was to have a structure was cut off
+    └── RefusedError               2   403   a server does not answer such a request
+        ├── UnauthorizedError      2   401   it came with none of the server's keys
+        ├── TooSlowError           2   408   it was not sent in time
+        ├── TooLargeError          2   413   it has more bytes than are taken
+        │   └── HeadTooLargeError  2   431   its head alone has
+        ├── MediaTypeError         2   415   it is not JSON, or does not say so
+        ├── MisdirectedError       2   421   it is for a host that this server is not
+        ├── RateError              2   429   the key's requests came too fast
+        └── OverloadedError        2   503   there is no room for it now
 
-A message says what happened with the value, and why with the numbers; the hint says what to type next.
+A message says what happened with the value, and why with the numbers; the hint says what to type next. retry_after:
+seconds after which it is worth to ask a server again, where that is known.
 This module knows nothing of where errors come from or how they are shown.
 """
 
@@ -33,6 +46,7 @@ class LLMRunError(Exception):
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
+    retry_after: float | None = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -156,6 +170,31 @@ class WorkerDiedError(EngineError):
         self.refusal = refusal
 
 
+class ServerGoneError(EngineError):
+    """A server of llmrun does not answer, or went away in the middle of an answer."""
+
+    http_status = 502
+
+
+class BusyError(EngineError):
+    """The memory that the model needs is in use by answers of others; it is worth asking again, retry_after says when.
+
+    retry_after: seconds.
+    """
+
+    http_status = 503
+
+    def __init__(self, message: str, hint: str | None = None, retry_after: float = 1.0) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class QueueFullError(BusyError):
+    """As many requests wait for the model as may."""
+
+    http_status = 429
+
+
 class HistoryError(LLMRunError):
     """Conversations cannot be kept, or those that were kept cannot be read."""
 
@@ -167,3 +206,62 @@ class IncompleteAnswerError(LLMRunError):
     """An answer that was to follow a schema or a grammar was cut off before it did; what there is of it was printed."""
 
     exit_code = 9
+
+
+class RefusedError(LLMRunError):
+    """A server does not answer such a request, or not to who sent it."""
+
+    exit_code = 2
+    http_status = 403
+
+
+class UnauthorizedError(RefusedError):
+    """The request came with no key, or with none of the server's."""
+
+    http_status = 401
+
+
+class TooSlowError(RefusedError):
+    """The request was not sent within the time that it is given."""
+
+    http_status = 408
+
+
+class TooLargeError(RefusedError):
+    """The request has more bytes than the server takes."""
+
+    http_status = 413
+
+
+class HeadTooLargeError(TooLargeError):
+    """The request's head, its headers and path, has more bytes than the server takes."""
+
+    http_status = 431
+
+
+class MediaTypeError(RefusedError):
+    """The body is not JSON, or does not say that it is."""
+
+    http_status = 415
+
+
+class MisdirectedError(RefusedError):
+    """The request is for a host that this server is not: its address may have been given another name to reach it."""
+
+    http_status = 421
+
+
+class RateError(RefusedError):
+    """The requests of a key came faster than they may; it may ask again after `retry_after` seconds."""
+
+    http_status = 429
+
+    def __init__(self, message: str, hint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class OverloadedError(RateError):
+    """There is no room for the request now, whoever sends it."""
+
+    http_status = 503

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,12 +22,13 @@ from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import choose_threads, usual_threads
-from llmrun.hub.address import is_address
 from llmrun.hub.cache import cached_files
 from llmrun.hub.client import is_offline
+from llmrun.hub.settings import hub_address as hub_address
 from llmrun.local import locate
 from llmrun.margins import HOST, pool_name, remember_margins
 from llmrun.models import Opened, Search, open_model, projectors_of
+from llmrun.neighbours import Alone, Neighbourhood, Settling
 from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.projectors import AUTO, Eye, open_projector
@@ -72,15 +72,6 @@ class Listener:
     fetch: FetchListener | None = None
     progress: Callable[[float], None] | None = None
     step: Callable[[str], None] | None = None
-
-
-def hub_address() -> str | None:
-    """Return the address of the Hub where it is not the usual one, for references that are addresses.
-
-    What is set for it and cannot be one is for whoever asks the Hub to complain of: a model that is here needs none.
-    """
-    address = os.environ.get("HF_ENDPOINT")
-    return address if address is not None and is_address(address) else None
 
 
 def inspect(ref: ModelRef, *, offline: bool = False) -> tuple[str, ModelSummary]:
@@ -326,10 +317,12 @@ def start(
     replay: SavedPlan | None = None,
     *,
     offline: bool = False,
+    beside: Neighbourhood = Alone(),
 ) -> Started:
     """Plan, fetch and load a model, stepping down where the machine disagrees with the plan.
 
-    replay: a plan to load exactly as it is, in the place of a new one. Raises NotFoundError, GGUFError, UsageError,
+    replay: a plan to load exactly as it is, in the place of a new one. beside: models that are loaded already, of which
+    those that are idle are ended where it needs their room. Raises NotFoundError, GGUFError, UsageError,
     InsufficientMemoryError, HubError or EngineError, with no process left behind.
     """
     from llmrun.loading import load_plan
@@ -341,8 +334,8 @@ def start(
         opened = _opened(ref, search, listener)
         wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
         # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
-        threads = usual_threads() if constraints.n_threads else choose_threads(standby.pids)
-        settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, threads), wishes)
+        threads = usual_threads() if constraints.n_threads else choose_threads((*standby.pids, *beside.pids()))
+        settled = Settling(opened.model, standby, wishes, threads, beside).settled()
         if listener.planned is not None:
             listener.planned(_planned(settled))
         variant, eye = settled.chosen.variant, wishes.eye
@@ -350,7 +343,7 @@ def start(
             # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
             model = opened.model if variant.is_here else fetch_model(variant, opened.repository, listener.fetch)
             wishes = replace(wishes, eye=None if eye is None else fetch_eye(eye, listener.fetch))
-            settled = settle(model, stockroom_for(model, standby, wishes, threads), wishes)
+            settled = Settling(model, standby, wishes, threads, beside).settled()
         planner, fixed = settled.planner, replay is not None
         engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
         try:

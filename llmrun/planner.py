@@ -68,6 +68,7 @@ class Planner:
                 projector=constraints.projector,
             ),
             max((one.footprints.least_batch for one in stock), default=0),
+            wish.slots,
         )
 
     def choice(self) -> Choice | None:

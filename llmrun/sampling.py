@@ -45,6 +45,38 @@ RANGES: Mapping[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Penalties:
+    """What is taken off the logits of tokens before any is drawn, whatever the temperature.
+
+    frequency: for each time that the answer has a token already; presence: once for a token that it has; 0 is off, less
+    is given and not taken. logit_bias: what is added to a token's logit, by the token. As OpenAI's API has them: of the
+    prompt nothing counts (repeat_penalty looks at it).
+    """
+
+    frequency: float = 0.0
+    presence: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for what cannot be taken off."""
+        for name in ("frequency", "presence"):
+            value = getattr(self, name)
+            if not -MAX_PENALTY <= value <= MAX_PENALTY:
+                raise UsageError(f"{name}_penalty is {value}, and must lie between -{MAX_PENALTY} and {MAX_PENALTY}")
+        for token, bias in self.logit_bias:
+            if token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
+                raise UsageError(
+                    f"logit_bias of token {token} is {bias}, and must lie between -{MAX_BIAS} and {MAX_BIAS}"
+                )
+
+
+# As OpenAI's API has them (its reference, "frequency_penalty", "presence_penalty" and "logit_bias" of chat completions)
+MAX_PENALTY = 2
+MAX_BIAS = 100
+NO_PENALTIES = Penalties()
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingWish:
     """What the user said about sampling; None is nothing."""
 

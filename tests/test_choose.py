@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmrun.memory.placement import place_layers
+from llmrun.planning.candidates import LONGEST_SHARED
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.policy import ANYWHERE, POLICIES, PREFERENCES, Prefer
 from llmrun.planning.quality import CLASSES, LOSS, loss_by_bits, loss_class, loss_of
@@ -39,13 +40,21 @@ def test_no_plan_takes_more_of_a_pool_than_it_has(case: Case, prefer: Prefer) ->
     assert choice.footprint.host.total + sum(size for size, index in pairs if room.unified[index]) <= room.host
 
 
-@given(CASES, PREFERS, st.integers(0, 64 << 20), st.lists(st.integers(0, 64 << 20), min_size=3, max_size=3))
-def test_more_room_never_gives_a_later_choice(case: Case, prefer: Prefer, host: int, more: list[int]) -> None:
+@given(
+    CASES,
+    PREFERS,
+    st.sampled_from([(1,), (4, 2, 1)]),
+    st.integers(0, 64 << 20),
+    st.lists(st.integers(0, 64 << 20), min_size=3, max_size=3),
+)
+def test_more_room_never_gives_a_later_choice(
+    case: Case, prefer: Prefer, slots: tuple[int, ...], host: int, more: list[int]
+) -> None:
     """Where what was chosen still fits, what is chosen now comes before it, or is the same."""
-    choice = chosen(case, prefer)
+    ground = replace(ground_of(case), slots=slots)
+    choice = chosen(case, prefer, ground)
     assume(choice is not None)
     assert choice is not None
-    ground = ground_of(case)
     rooms = (None if size is None else size + extra for size, extra in zip(case.rooms, more, strict=False))
     larger = Room(ground.room.host + host + sum(more), tuple(rooms), ground.room.unified)
     better = chosen(case, prefer, replace(ground, room=larger))
@@ -58,7 +67,7 @@ def place_of(choice: Choice, case: Case, prefer: Prefer) -> tuple[object, ...]:
     step, settings = choice.step, choice.settings
     assert settings.n_ctx
     parallel = settings.n_seq_max
-    leads = float(-settings.n_ctx) if step.order == "context" else 0.0
+    leads = float(-settings.n_ctx // parallel) if step.order == "context" else 0.0
     if step.order == "speed":
         on_devices = bool(settings.n_gpu_layers)
         contexts = (case.fixed.n_ctx,) if case.fixed.n_ctx else step.up_to(choice.offer.n_ctx_train)
@@ -74,7 +83,13 @@ def place_of(choice: Choice, case: Case, prefer: Prefer) -> tuple[object, ...]:
         ANYWHERE.index(choice.row.where),
         -settings.n_ubatch if choice.row.where in ("experts", "split") and step.order != "speed" else 0,
         *(-(settings.n_gpu_layers or 0), settings.cpu_experts),
-        *(kv_types.index(settings.type_k), -settings.n_ubatch, not settings.repack, -settings.n_ctx),
+        *(
+            kv_types.index(settings.type_k),
+            -settings.n_ubatch,
+            not settings.repack,
+            -parallel,
+            -settings.n_ctx // parallel,
+        ),
         *(len(devices), devices, [-count for count in settings.tensor_split or ()]),
     )
 
@@ -90,6 +105,27 @@ def test_what_the_user_fixed_is_in_the_choice(case: Case, prefer: Prefer) -> Non
     assert fixed.n_ctx is None or settings.n_ctx == fixed.n_ctx * parallel
     assert fixed.type_kv is None or (settings.type_k, settings.type_v) == (fixed.type_kv, fixed.type_kv)
     assert fixed.n_gpu_layers is None or not case.devices or settings.n_gpu_layers == fixed.n_gpu_layers
+
+
+@given(CASES, PREFERS)
+def test_how_many_conversations_at_once_decides_nothing_that_is_preferred_to_it(case: Case, prefer: Prefer) -> None:
+    """The variant and its placement are as for one conversation."""
+    one = chosen(case, prefer)
+    assume(one is not None and case.fixed.parallel is None)
+    assert one is not None
+    ground = replace(ground_of(case), slots=(4, 2, 1))
+    many = chosen(case, prefer, ground)
+    assert many is not None
+    assert (many.step, many.offer.quant) == (one.step, one.offer.quant)
+    assert (many.row.n_gpu_layers, many.row.cpu_experts) == (one.row.n_gpu_layers, one.row.cpu_experts)
+    settings = many.settings
+    assert settings.n_ctx
+    assert settings.n_seq_max in ground.slots
+    assert settings.n_outputs_max == settings.n_seq_max
+    assert settings.n_ctx % settings.n_seq_max == 0
+    assert case.fixed.n_ctx in (None, settings.n_ctx // settings.n_seq_max)
+    if settings.n_seq_max > 1 and case.fixed.n_ctx is None:
+        assert settings.n_ctx // settings.n_seq_max <= LONGEST_SHARED
 
 
 @given(CASES, PREFERS)

@@ -69,6 +69,8 @@ FLOORS = (
         "gguf.source",
         "hardware",
         "hub",
+        "private",
+        "servers",
         "shelf",
         "worker",
         "engine",
@@ -85,6 +87,7 @@ FLOORS = (
         "states",
         "local",
         "margins",
+        "neighbours",
         "site",
         "stock",
         "planner",
@@ -114,7 +117,7 @@ OWNERS = {
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "numpy": ("worker",),
-    "msgspec": ("engine.wire", "hardware.profile", "server", "worker.tools.reading"),
+    "msgspec": ("engine.wire", "hardware.profile", "server", "servers", "worker.tools.reading"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
@@ -125,7 +128,9 @@ OWNERS = {
     "starlette": ("server",),
     "tomli_w": ("prompts",),
     "typer": ("cli",),
-    "uvicorn": ("server.serving",),
+    "prometheus_client": ("server.metrics",),
+    "uvicorn": ("server.serving", "server.connection"),
+    "h11": ("server.connection",),
 }
 
 

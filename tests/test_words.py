@@ -34,8 +34,19 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "ContextOverflowError": (7, 400),
         "QuestionTooLargeError": (7, 500),
         "WorkerDiedError": (7, 500),
+        "BusyError": (7, 503),
+        "QueueFullError": (7, 429),
         "IncompleteAnswerError": (9, 500),
         "HistoryError": (8, 500),
+        "RefusedError": (2, 403),
+        "UnauthorizedError": (2, 401),
+        "TooSlowError": (2, 408),
+        "TooLargeError": (2, 413),
+        "HeadTooLargeError": (2, 431),
+        "MediaTypeError": (2, 415),
+        "MisdirectedError": (2, 421),
+        "RateError": (2, 429),
+        "OverloadedError": (2, 503),
     }
 
 

@@ -75,6 +75,15 @@ def look_at_machine(engine: Engine) -> Survey:
     return Survey(detect(told.devices), told, trouble)
 
 
+def survey_machine() -> Survey:
+    """Look at the machine, and remember what was measured of it; starts an engine for that, about a second."""
+    with Engine() as engine:
+        speeds = open_speeds(usual_threads().decode)
+        survey = look_at_machine(engine)
+    now, usual = map(_settings, (survey.hardware.host.threads, usual_threads()))
+    return replace(survey, throughput=speeds.throughput(usual) or speeds.throughput(now))
+
+
 def _open_speeds(engine: Engine, console: Console) -> Speeds:
     def show(fraction: float) -> bool:
         console.status(f"measuring: {fraction:.0%}")

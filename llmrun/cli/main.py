@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from llmrun.cli import options as o
+from llmrun.cli import serve_options as so
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
@@ -22,6 +23,8 @@ from llmrun.cli.history import history_app
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
+from llmrun.cli.serve_gate import Gate
+from llmrun.cli.serve_models import Kept
 from llmrun.cli.serve_options import Served, ServedHow, Where
 from llmrun.errors import LLMRunError
 
@@ -97,7 +100,13 @@ def run(
 @app.command()
 @flat
 def serve(
-    where: Where, served: ServedHow, models: Served = None, quiet: o.Quiet = False, verbose: o.Verbose = False
+    where: Where,
+    served: ServedHow,
+    gate: Gate,
+    kept: Kept,
+    models: Served = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Serve models to many clients at once, by the APIs of OpenAI, Anthropic and Ollama."""
     from llmrun.cli.serving import ServeWish, run_serve
@@ -106,7 +115,25 @@ def serve(
     names = tuple(models or (_GUIDE,))
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
-    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose))
+    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate))
+
+
+@app.command()
+def ps(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """List the servers that are running, and the models they have loaded."""
+    from llmrun.cli.processes import run_ps
+
+    run_ps(as_json=json, quiet=quiet)
+
+
+@app.command()
+def stop(
+    models: so.Stopped = None, port: so.StopPort = None, every: so.StopAll = False, quiet: o.Quiet = False
+) -> None:
+    """Unload models from a running server; without MODEL: end the server, answers may finish."""
+    from llmrun.cli.stopping import StopWish, run_stop
+
+    run_stop(StopWish(tuple(models or ()), port, every, quiet))
 
 
 @app.command()

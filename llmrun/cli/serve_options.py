@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 Served = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to serve; guide if none.")]  # noqa: UP045 - typer
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 is any that is free.")]
+
+Stopped = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to unload.", show_default=False)]  # noqa: UP045 - typer
+StopPort = Annotated[Optional[int], typer.Option("--port", metavar="PORT", help="Of the server that is meant.")]  # noqa: UP045 - typer
+StopAll = Annotated[bool, typer.Option("--all", help="End all servers.")]
+
+
+# How many clients are answered at once, where nobody says so: as llama-server does, and fewer where memory is short.
+SLOTS = (4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,7 @@ class ServedHow:
         """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""
         from llmrun.cli.wishes import plan_wish
 
-        return plan_wish(
+        found = plan_wish(
             self.prefer, reserve=self.reserve, device_reserve=self.device_reserve, require_gpu=self.require_gpu
         )
+        return replace(found, slots=SLOTS)

@@ -79,7 +79,7 @@ class WorkerProcess:
     @property
     def has_ended(self) -> bool:
         """Whether the worker is known to be gone."""
-        return self._ended is not None or self._process.returncode is not None
+        return self._ended is not None or self._process.poll() is not None
 
     def receive(self) -> Event:
         """Wait for the next event; raises WorkerDiedError, or GGUFError where a template was the death of it."""

@@ -9,7 +9,7 @@ from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
-from llmrun.sampling import Sampling
+from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.settings import RunSettings
 from llmrun.thinking import Thinking, Variables
 
@@ -64,6 +64,7 @@ class Generate:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = field(default_factory=ToolChoice)
     logprobs: int | None = None
+    penalties: Penalties = NO_PENALTIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,8 @@ class Chunk:
     """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
 
     thought: the text is reasoning, without the marks around it. calls: tools that the model asked for, whole. drawn:
-    the tokens since the last chunk, where their probabilities were asked for.
+    the tokens since the last chunk, where their probabilities were asked for. stopped_by: in the last one, which of
+    Generate.stop ended the answer, None where none did.
     """
 
     text: str
@@ -267,6 +269,7 @@ class Chunk:
     thought: bool = False
     calls: tuple[ToolCall, ...] = ()
     drawn: tuple[Drawn, ...] = ()
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from llmrun.settings import Constraints, RunSettings
 
 BATCH_HOST = 128  # tokens a step: as fast as 512 on a CPU, a quarter of the compute buffer (see llmrun.settings)
 BATCHES_DEVICE = (512, 128)  # a GPU reads prompts faster in larger steps
+# Where conversations share the memory, more of them are preferred to a longer context of each than this, tokens.
+LONGEST_SHARED = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,20 @@ def least_settings(
 def contexts(step: Step, constraints: Constraints, offer: Offer) -> tuple[int, ...]:
     """Return the contexts of a step for a variant, the longest first."""
     return (constraints.n_ctx,) if constraints.n_ctx is not None else step.up_to(offer.n_ctx_train)
+
+
+def conversations(
+    step: Step, constraints: Constraints, offer: Offer, slots: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield how many conversations at once and the context of each, the best first.
+
+    slots: the numbers to choose from, unless the user fixed one.
+    """
+    for parallel in slots if constraints.parallel is None else (constraints.parallel,):
+        for n_ctx in contexts(step, constraints, offer):
+            chosen = parallel == 1 or constraints.n_ctx is not None or constraints.parallel is not None
+            if chosen or n_ctx <= LONGEST_SHARED:
+                yield parallel, n_ctx
 
 
 def kv_types(step: Step, constraints: Constraints) -> tuple[str, ...]:

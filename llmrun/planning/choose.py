@@ -9,7 +9,7 @@ from llmrun.memory.footprint import Footprint
 from llmrun.planning.candidates import (
     Row,
     considered,
-    contexts,
+    conversations,
     kv_types,
     least_settings,
     parts,
@@ -49,7 +49,8 @@ class Ground:
     """What is chosen on: the devices by name, the room of all pools, and what the user fixed.
 
     allow_disk: whether weights may be more than the memory, if nothing else is to be had. base: settings that are not
-    chosen here, as the threads. least_batch: tokens that have to be read at once, as an image's.
+    chosen here, as the threads. least_batch: tokens that have to be read at once, as an image's. slots: numbers of
+    conversations at once to choose from, the best first.
     """
 
     names: tuple[str, ...]
@@ -58,6 +59,7 @@ class Ground:
     allow_disk: bool = False
     base: RunSettings = field(default_factory=RunSettings)
     least_batch: int = 0
+    slots: tuple[int, ...] = (1,)
 
 
 def choose(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Choice | None:
@@ -135,10 +137,10 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
     if row.offer.repacks and not row.n_gpu_layers:
         ways.insert(0, replace(least, repack=True))
     options = (
-        replace(way, type_k=name, type_v=name, n_ctx=n_ctx * least.n_seq_max)
+        replace(way, type_k=name, type_v=name, n_ctx=n_ctx * slots, n_seq_max=slots, n_outputs_max=slots)
         for name in kv_types(step, ground.constraints)
         for way in ways
-        for n_ctx in contexts(step, ground.constraints, row.offer)
+        for slots, n_ctx in conversations(step, ground.constraints, row.offer, ground.slots)
     )
     return next(filter(None, (fitting(row, option, ground) for option in options)), None)
 

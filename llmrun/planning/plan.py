@@ -18,7 +18,8 @@ class PlanWish:
     """What is wished of a plan, besides how the model runs.
 
     source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
-    host and on each device, None is what is usual. require_gpu: no plan rather than one for the CPU alone.
+    host and on each device, None is what is usual. require_gpu: no plan rather than one for the CPU alone. slots:
+    numbers of conversations at once, the best first, to choose from where the user fixed none.
     """
 
     prefer: Prefer = "balanced"
@@ -27,6 +28,7 @@ class PlanWish:
     reserve_host: int | None = None
     reserve_device: int | None = None
     require_gpu: bool = False
+    slots: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ what the step names first, and then always alike:
 2. the KV type, in the order of the step;
 3. large batches where there are devices;
 4. repacked weights, where they pay;
-5. the longest context of the step;
+5. where several conversations are to be held at once, the most of them; and the longest context of the step;
 6. how layers are spread: the fewest devices, the earlier ones, and of these the earlier ones the fuller.
 
 So nothing that stands earlier is given up for what stands later. Free memory does not enter the order: more of it can

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import PurePath
 
-from llmrun.planning.candidates import BATCHES_DEVICE
+from llmrun.planning.candidates import BATCHES_DEVICE, LONGEST_SHARED
 from llmrun.planning.choose import Choice, Ground
 from llmrun.planning.plan import Cause, Reason
 from llmrun.planning.policy import Policy
@@ -40,7 +40,7 @@ def reasons_of(
         "cpu_experts": _experts(choice),
         "n_ubatch": _batch(choice),
         "repack": _repack(choice),
-        "n_seq_max": _parallel(ground),
+        "n_seq_max": _parallel(choice, ground),
         "loras": _loras(choice, adapters),
         "projector": ("USER", "so that it sees images")
         if choice.settings.projector
@@ -87,6 +87,8 @@ def _context(choice: Choice, ground: Ground, policy: Policy) -> Told:
         return "MODEL", "all that the model was trained on"
     if choice.step.order == "context":
         return "MEMORY", "the longest that fits"
+    if choice.settings.n_seq_max > 1 and ground.constraints.parallel is None and n_ctx == LONGEST_SHARED:
+        return "DEFAULT", "a long conversation for each; --parallel 1 leaves room for a longer one"
     if n_ctx < wished:
         return "MEMORY", "the longest that fits without giving up anything preferred to it"
     return "DEFAULT", "a long conversation; --ctx asks for more"
@@ -155,5 +157,11 @@ def _loras(choice: Choice, size: int) -> Told:
     return "USER", f"as you said; {format_bytes(size)}, counted with the weights"
 
 
-def _parallel(ground: Ground) -> Told:
-    return ("DEFAULT", "one conversation") if ground.constraints.parallel is None else ("USER", "as you said")
+def _parallel(choice: Choice, ground: Ground) -> Told:
+    if ground.constraints.parallel is not None:
+        return "USER", "as you said"
+    if ground.slots == (1,):
+        return "DEFAULT", "one conversation"
+    if choice.settings.n_seq_max == ground.slots[0]:
+        return "DEFAULT", "so many clients at once; --parallel asks for more"
+    return "MEMORY", "more conversations at once do not fit"

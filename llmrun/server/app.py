@@ -1,49 +1,59 @@
-"""The application: every endpoint on its path, errors in its API's own shape."""
+"""The application: every endpoint on its path, behind the guard, errors in its API's own shape."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Scope
 
 from llmrun.errors import LLMRunError
-from llmrun.server.bodies import json_response
+from llmrun.server import control
 from llmrun.server.endpoint import Endpoint, Service
-from llmrun.server.families import Problem, problem_of, shape_of
-from llmrun.server.openai import chat
+from llmrun.server.endpoints import ENDPOINTS
+from llmrun.server.families import Problem, refusal_of, response_of
+from llmrun.server.guard import Guard, Policy
+from llmrun.server.watch import Told, Watch
 
-ENDPOINTS: tuple[Endpoint, ...] = (*chat.ENDPOINTS,)
+_PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
+_SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 
 
-def make_app(service: Service) -> Starlette:
-    """Return the application that answers from a service."""
+def make_app(service: Service, policy: Policy = Policy(), told: Told = Told()) -> ASGIApp:
+    """Return the application that answers from a service those whom a policy lets in."""
     routes = [Route(endpoint.path, _bound(endpoint, service), methods=[endpoint.method]) for endpoint in ENDPOINTS]
-    routes.append(Route("/health", _health))
+    routes += [Route(point.path, _bound(point, service), methods=[point.method]) for point in control.ENDPOINTS]
     handlers = {LLMRunError: _refuse, HTTPException: _refuse_http}
-    return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    app.router.redirect_slashes = False  # a body is not sent twice
+    free = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_free)
+    return Watch(Guard(app, replace(policy, free=free)), service.metrics, _path_of, told)
 
 
 def _bound(endpoint: Endpoint, service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
-        request.state.owner = ""
+        request.scope[_SERVED] = endpoint.path
         return await endpoint.handler(request, service)
 
     return handle
 
 
-async def _health(_: Request) -> Response:
-    return json_response({"status": "ok"})
+def _path_of(scope: Scope) -> str:
+    """Return the path of the endpoint that a request is for, as it is declared; "other" for none."""
+    return str(scope.get(_SERVED) or (scope["path"] if scope["path"] in _PATHS else "other"))
 
 
 async def _refuse(request: Request, error: LLMRunError) -> Response:
-    problem = problem_of(error)
-    return json_response(shape_of(request.url.path)(problem), problem.status)
+    return refusal_of(error, request.url.path)
 
 
 async def _refuse_http(request: Request, error: HTTPException) -> Response:
-    problem = Problem(error.status_code, error.detail)
-    return json_response(shape_of(request.url.path)(problem), problem.status, dict(error.headers or {}))
+    message = error.detail
+    if error.status_code == 404:
+        message = "there is nothing at this path (GET /openapi.json lists what there is)"
+    return response_of(Problem(error.status_code, message), request.url.path, error.headers)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llmrun.errors import UsageError
+from llmrun.server.limits import check_depth
 
 _T = TypeVar("_T")
 SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -17,8 +18,10 @@ SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 async def read_body(request: Request, kind: type[_T]) -> _T:
     """Return the body of a request as a checked value; raises UsageError that says where it is not one."""
+    body = await request.body()
+    check_depth(body)
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"the body is not as it should be: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -10,13 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llmrun.server.fleet import Fleet
+from llmrun.server.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the answers come from."""
+    """What the answers come from, and where it is counted what became of them.
+
+    control_key: that of llmrun's own commands, see server.control; None is nobody's.
+    """
 
     fleet: Fleet
+    metrics: Metrics = field(default_factory=Metrics)
+    control_key: str | None = None
 
 
 Handler = Callable[[Request, Service], Awaitable[Response]]
@@ -27,7 +33,9 @@ class Endpoint:
     """A path and what stands behind it.
 
     body, answer: types that msgspec knows a schema of, None for none. streams: whether the answer may also come as
-    server-sent events.
+    a stream, of stream_kind. kind: the media type of an answer that is not JSON. query: names of parameters that may
+    follow the path. statuses: of its own, beside those that every endpoint may answer with. is_free: whether it needs
+    no key.
     """
 
     method: str
@@ -38,3 +46,8 @@ class Endpoint:
     answer: Any = None
     streams: bool = False
     tags: tuple[str, ...] = field(default=())
+    kind: str = "application/json"
+    stream_kind: str = "text/event-stream"
+    query: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = ()
+    is_free: bool = False

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import Response
+
 from llmrun.errors import LLMRunError
+from llmrun.server.bodies import json_response
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, as an HTTP status and a message with its hint."""
+    """What went wrong, as an HTTP status and a message with its hint; retry_after: seconds, None where unknown."""
 
     status: int
     message: str
+    retry_after: float | None = None
 
 
 def problem_of(error: LLMRunError) -> Problem:
     """Return an error of ours as clients get it."""
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
-    return Problem(error.http_status, text)
+    return Problem(error.http_status, text, error.retry_after)
 
 
 Shape = Callable[[Problem], dict[str, Any]]
@@ -60,3 +65,16 @@ def shape_of(path: str) -> Shape:
     if path.startswith("/api/"):
         return ollama_error
     return openai_error
+
+
+def response_of(problem: Problem, path: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer that says what went wrong, as the API of a path does."""
+    response = json_response(shape_of(path)(problem), problem.status, dict(headers or {}))
+    if problem.retry_after is not None:  # whole seconds, never too few
+        response.headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
+    return response
+
+
+def refusal_of(error: LLMRunError, path: str) -> Response:
+    """Return the answer to a request that ended in an error of ours."""
+    return response_of(problem_of(error), path)

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import math
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
+from llmrun.console import one_line
 from llmrun.errors import UsageError
+from llmrun.server.connection import Connection
+from llmrun.server.limits import MAX_HEADERS, SECONDS_IDLE
+from llmrun.server.origins import is_loopback
+
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +37,42 @@ class Address:
         return f"http://{host}:{self.port}"
 
 
-def bind(address: Address) -> socket.socket:
-    """Return a socket that listens there; raises UsageError where that cannot be."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+def bind(address: Address, *, open_to_others: bool = True) -> socket.socket:
+    """Return a socket that listens there.
+
+    open_to_others: whether it may be an address that other machines can reach. Raises UsageError where it may not, or
+    where nothing can listen.
+    """
+    family, where = _resolve(address)
+    if not open_to_others and not is_loopback(where[0]):
+        raise UsageError(
+            f"{address.host} can be reached from other machines, and no API key is asked for",
+            "--api-key new makes a key; --insecure serves whoever comes",
+        )
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # on Windows it would let another program take the port as well
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((address.host, address.port))
-        listener.listen(2048)
+        listener.bind(where)
+        listener.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
         hint = "another server may be there: `llmrun ps` shows ours, `--port 0` takes any that is free"
         raise UsageError(f"{address} cannot be listened at: {reason}", hint) from error
     return listener
+
+
+def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Return what a host's name stands for; one of several that are meant is as good as another."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"{address.host!r} is no address of this machine", "--host takes a name or an address: 127.0.0.1, 0.0.0.0"
+        ) from error
+    family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, (str(where[0]), int(where[1]))
 
 
 def address_of(listener: socket.socket) -> Address:
@@ -62,24 +94,71 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End: at the first signal in order, at the second at once."""
+        del sig, frame
+        if not self.should_exit:
+            self.should_exit = True
+            return
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.cut()
 
-async def serve(app: Starlette, listener: socket.socket, on_ready: Callable[[], None], patience: float) -> None:
-    """Serve until SIGINT or SIGTERM. patience: seconds that answers then have to finish."""
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """on_ready: called once clients are answered. log: gets what the HTTP server has to say, line by line.
+
+    patience: seconds that answers have to finish when it is to end. on_made: gets a function that ends it in order.
+    """
+
+    on_ready: Callable[[], None]
+    log: Callable[[str], None]
+    patience: float
+    on_made: Callable[[Callable[[], None]], None] = lambda _: None
+
+
+async def serve(app: ASGIApp, listener: socket.socket, life: Life) -> None:
+    """Serve until SIGINT or SIGTERM, or until it is ended otherwise."""
+    _redirect_log(life.log)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="h11",
+        http=Connection,
         loop="asyncio",
         ws="none",
         server_header=False,
-        timeout_graceful_shutdown=int(patience),
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=SECONDS_IDLE,
+        h11_max_incomplete_event_size=MAX_HEADERS,
+        timeout_graceful_shutdown=max(1, math.ceil(life.patience)),
     )
     server = _Server(config)
+    life.on_made(lambda: server.handle_exit(signal.SIGTERM, None))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not running.done():
         await asyncio.sleep(0.01)
     if server.started:
-        on_ready()
+        life.on_ready()
     await running
+
+
+class _Lines(logging.Handler):
+    def __init__(self, log: Callable[[str], None]) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log(one_line(f"http: {record.getMessage().strip()}"))
+
+
+def _redirect_log(log: Callable[[str], None]) -> None:
+    """Let what the HTTP server says go where our own words go, without tracebacks: they could hold what was asked."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.handlers = [_Lines(log)]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)

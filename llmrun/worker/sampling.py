@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import starmap
 from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
-from llmrun.sampling import Sampling
+from llmrun.errors import UsageError
+from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.worker.grammar import CANDIDATE, AnswerGrammar, no_continuation, token_array
 from llmrun.worker.llama import Context
 
 # How far back the repeat penalty looks, tokens: llama.cpp's own default (common/common.h, penalty_last_n)
 _PENALTY_WINDOW = 64
 LAST = -1  # the last row of a batch that has logits
+# How far back the penalties look that know only the answer, tokens: no answer is longer, and the memory is 4 bytes each
+_WHOLE_ANSWER = 1 << 17
 
 
 class Sampler:
@@ -28,19 +32,26 @@ class Sampler:
     """
 
     def __init__(
-        self, sampling: Sampling, n_vocab: int, prompt: Sequence[int], grammar: AnswerGrammar | None = None
+        self,
+        sampling: Sampling,
+        n_vocab: int,
+        prompt: Sequence[int],
+        grammar: AnswerGrammar | None = None,
+        penalties: Penalties = NO_PENALTIES,
     ) -> None:
+        unknown = [token for token, _ in penalties.logit_bias if token >= n_vocab]
+        if unknown:
+            if grammar is not None:
+                grammar.close()
+            raise UsageError(f"logit_bias names token {unknown[0]}, and this model has only {n_vocab:,}")
         self.seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         self.is_constrained = True
         self.passes: frozenset[int] = frozenset()
         self._n_vocab = n_vocab
         self._grammar = grammar
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        for link in _links(sampling, n_vocab, self.seed):
+        for link in (*_penalties(sampling, penalties, n_vocab, prompt), *_links(sampling, self.seed)):
             lib.llama_sampler_chain_add(self._chain, link)
-        if sampling.repeat_penalty != 1:
-            for token in prompt[-_PENALTY_WINDOW:]:
-                lib.llama_sampler_accept(self._chain, token)
 
     def draw(self, context: Context, row: int = LAST) -> int:
         """Draw a token from the logits of a row of the last decoded batch.
@@ -105,19 +116,34 @@ class Sampler:
             self._chain = None
 
 
-def _links(sampling: Sampling, n_vocab: int, seed: int) -> list[object]:
-    """Make the links in llama.cpp's own order: penalties, top-k, top-p, min-p, temperature, draw."""
-    links: list[object] = []
+def _penalties(
+    sampling: Sampling, penalties: Penalties, n_vocab: int, prompt: Sequence[int]
+) -> Iterator[lib.llama_sampler_p]:
+    """Make the links that change logits, in llama.cpp's own order; of the prompt only the repeat penalty knows."""
+    if penalties.logit_bias:
+        biases = (lib.llama_logit_bias * len(penalties.logit_bias))(
+            *starmap(lib.llama_logit_bias, penalties.logit_bias)
+        )
+        yield lib.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)
     if sampling.repeat_penalty != 1:
-        links.append(lib.llama_sampler_init_penalties(n_vocab, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0))
+        link = lib.llama_sampler_init_penalties(n_vocab, _PENALTY_WINDOW, sampling.repeat_penalty, 0.0, 0.0)
+        for token in prompt[-_PENALTY_WINDOW:]:
+            lib.llama_sampler_accept(link, token)
+        yield link
+    if penalties.frequency or penalties.presence:
+        yield lib.llama_sampler_init_penalties(n_vocab, _WHOLE_ANSWER, 1.0, penalties.frequency, penalties.presence)
+
+
+def _links(sampling: Sampling, seed: int) -> Iterator[lib.llama_sampler_p]:
+    """Make the links that draw, in llama.cpp's own order: top-k, top-p, min-p, temperature, draw."""
     if sampling.temperature <= 0:
-        return [*links, lib.llama_sampler_init_greedy()]
+        yield lib.llama_sampler_init_greedy()
+        return
     if sampling.top_k > 0:
-        links.append(lib.llama_sampler_init_top_k(sampling.top_k))
+        yield lib.llama_sampler_init_top_k(sampling.top_k)
     if sampling.top_p < 1:
-        links.append(lib.llama_sampler_init_top_p(sampling.top_p, 1))
+        yield lib.llama_sampler_init_top_p(sampling.top_p, 1)
     if sampling.min_p > 0:
-        links.append(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-    links.append(lib.llama_sampler_init_temp(sampling.temperature))
-    links.append(lib.llama_sampler_init_dist(seed))
-    return links
+        yield lib.llama_sampler_init_min_p(sampling.min_p, 1)
+    yield lib.llama_sampler_init_temp(sampling.temperature)
+    yield lib.llama_sampler_init_dist(seed)

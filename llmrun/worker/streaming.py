@@ -13,9 +13,10 @@ class StreamingText:
     """Takes pieces as they are generated and gives out the text that is certain, thoughts apart from the answer.
 
     What could still become a stop string is held back. `stopped` turns True when one is complete in the answer; it and
-    everything after it is dropped. Thoughts are not looked through: nobody who asks for an answer of one line means
-    that its thoughts have only one; nor are calls of tools, which `finder` looks for in the answer. It is `stopped` too
-    behind a call that none may follow. The work per piece does not grow with the answer.
+    everything after it is dropped, and `stopped_by` says which it was. Thoughts are not looked through: nobody who asks
+    for an answer of one line means that its thoughts have only one; nor are calls of tools, which `finder` looks for in
+    the answer. It is `stopped` too behind a call that none may follow. The work per piece does not grow with the
+    answer.
     """
 
     def __init__(
@@ -26,7 +27,13 @@ class StreamingText:
         self._splitter = splitter
         self._finder = finder
         self._held = ""
-        self.stopped = False
+        self.stopped_by: str | None = None
+        self._no_more_calls = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing that follows belongs to the answer."""
+        return self.stopped_by is not None or self._no_more_calls
 
     @property
     def is_answering(self) -> bool:
@@ -92,15 +99,16 @@ class StreamingText:
                 self._held = ""
             if text or span.call:
                 released.append(Span(text, span.thought, span.call))
-        self.stopped = self.stopped or (self._finder is not None and self._finder.has_ended)
+        self._no_more_calls = self._finder is not None and self._finder.has_ended
         return released
 
     def _release(self, text: str) -> str:
         text = self._held + text
-        found = [at for at in (text.find(s) for s in self._stop) if at >= 0]
+        found = [(at, s) for s in self._stop if (at := text.find(s)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            at, self.stopped_by = min(found, key=lambda hit: hit[0])
+            self._held = ""
+            return text[:at]
         keep = max(held_length(text, s) for s in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

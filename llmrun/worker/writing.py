@@ -38,7 +38,7 @@ class Writing:
         wanted = request.grammar if is_raw else encoder.grammar(request)
         grammar = None if wanted is None else AnswerGrammar(wanted, self._vocabulary)
         text_tokens = [token for token in prompt.tokens if token >= 0]
-        self._sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar)
+        self._sampler = Sampler(request.sampling, self._vocabulary.n_tokens, text_tokens, grammar, request.penalties)
         finder = None if is_raw else encoder.finder(request.tools, request.tool_choice)
         self._text = StreamingText(request.stop, None if is_raw else encoder.splitter(prompt), finder)
         with_tools = functools.partial(encoder.written, with_tools=finder is not None)
@@ -95,7 +95,16 @@ class Writing:
         )
         self._show(self._text.finish())
         text, drawn = "".join(self._pending), tuple(self._drawn)
-        self._emit(Chunk(text, self.reason or "cancelled", usage, self._pending_thought, drawn=drawn))
+        self._emit(
+            Chunk(
+                text,
+                self.reason or "cancelled",
+                usage,
+                self._pending_thought,
+                drawn=drawn,
+                stopped_by=self._text.stopped_by,
+            )
+        )
 
     def known(self) -> Prompt | None:
         """Return the conversation with the answer, for the next turn to take its tokens over.

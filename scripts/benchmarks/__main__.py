@@ -19,6 +19,8 @@ from scripts.benchmarks.header import measure_header
 from scripts.benchmarks.pressure import measure_pressure
 from scripts.benchmarks.render import measure_render
 from scripts.benchmarks.resume import measure_resume
+from scripts.benchmarks.serve import measure_serve
+from scripts.benchmarks.soak import measure_soak
 from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
@@ -38,6 +40,8 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "fetch": measure_fetch,
     "render": measure_render,
     "resume": measure_resume,
+    "serve": measure_serve,
+    "soak": measure_soak,
 }
 
 

@@ -1,88 +1,59 @@
-"""OpenAI's chat completions: what clients send, as an Ask, and the answers as they expect them."""
+"""OpenAI's chat completions: the endpoint."""
 
 from __future__ import annotations
 
 import time
-import uuid
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmrun.engine.protocol import Chunk, FinishReason, Usage
-from llmrun.message import Message
-from llmrun.sampling import SamplingWish
 from llmrun.server.answering import answering
-from llmrun.server.ask import Ask
 from llmrun.server.bodies import json_response, read_body
 from llmrun.server.endpoint import Endpoint, Service
-
-_FINISHED: dict[FinishReason, str] = {"stop": "stop", "length": "length", "context": "length", "cancelled": "stop"}
-
-
-class ChatMessage(msgspec.Struct):
-    """A message as a client sends it."""
-
-    role: str
-    content: str
-
-
-class ChatRequest(msgspec.Struct):
-    """The body of a request for chat completions."""
-
-    messages: list[ChatMessage]
-    model: str = ""
-    temperature: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
+from llmrun.server.image_folder import ImageFolder
+from llmrun.server.openai.answer import Head, new_id, wholes_of
+from llmrun.server.openai.chat_answer import ChatShape, ChatStream, format_chat
+from llmrun.server.openai.chat_request import ChatRequest, parse_chat
+from llmrun.server.openai.events import events_of
+from llmrun.server.openai.parameters import wants_usage
+from llmrun.server.presence import respond, stream
 
 
 async def complete_chat(request: Request, service: Service) -> Response:
     """Answer a conversation."""
     body = await read_body(request, ChatRequest)
-    ask = _ask(body)
-    async with answering(ask, service.fleet, request.state.owner) as answers:
-        chunks = [piece.chunk async for piece in answers.pieces]
-    return json_response(_completion(answers.model, chunks))
+    owner = request.state.owner
+    if body.stream:
+        return await respond(request, stream(_events(body, service, owner)))
+    return await respond(request, _whole(body, service, owner))
 
 
-def _ask(body: ChatRequest) -> Ask:
-    messages = tuple(Message(message.role, message.content) for message in body.messages)
-    return Ask(
-        body.model,
-        messages,
-        sampling=SamplingWish(temperature=body.temperature, seed=body.seed),
-        max_tokens=body.max_tokens,
-    )
+async def _whole(body: ChatRequest, service: Service, owner: str) -> Response:
+    with ImageFolder() as folder:
+        ask = parse_chat(body, folder.keep)
+        async with answering(ask, service.fleet, owner) as answers:
+            wholes = await wholes_of(answers.pieces, ask.n)
+    return json_response(format_chat(_head(answers.model), wholes, _shape(body)))
 
 
-def _completion(model: str, chunks: list[Chunk]) -> dict[str, Any]:
-    text = "".join(chunk.text for chunk in chunks if not chunk.thought)
-    last = chunks[-1]
-    assert last.finish_reason is not None
-    assert last.usage is not None
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text},
-        "finish_reason": _FINISHED[last.finish_reason],
-    }
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [choice],
-        "usage": _usage(last.usage),
-    }
+async def _events(body: ChatRequest, service: Service, owner: str) -> AsyncGenerator[bytes, None]:
+    with ImageFolder() as folder:
+        ask = parse_chat(body, folder.keep)
+        async with answering(ask, service.fleet, owner) as answers:
+            chunks = ChatStream(_head(answers.model), _shape(body), ask.n)
+            async with aclosing(events_of(answers.pieces, chunks)) as events:
+                async for event in events:
+                    yield event
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-    }
+def _shape(body: ChatRequest) -> ChatShape:
+    return ChatShape(bool(body.logprobs), wants_usage(body))
+
+
+def _head(model: str) -> Head:
+    return Head(new_id("chatcmpl"), int(time.time()), model)
 
 
 ENDPOINTS = (

@@ -1,0 +1,117 @@
+"""The keys of a server: whose they are, and whether what a client sends is one of them.
+
+Only hashes stay in memory. A comparison takes the same time whatever is wrong with a key, and however many there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmrun.errors import UsageError
+
+_MAX_FILE = 1 << 20  # bytes; a key has a few dozen
+_MAX_KEY = 512  # characters
+_DEFAULT_NAME = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key's name, which is told in logs and keeps its owner's prompts from others, and the SHA-256 of the key."""
+
+    name: str
+    digest: bytes
+
+
+class Keys:
+    """The keys that a server takes."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = tuple(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def owner_of(self, text: str) -> str | None:
+        """Return the name of the key that a client sent, None where it is none of ours."""
+        digest = _digest(text)
+        found: str | None = None
+        for key in self._keys:  # all of them, so that time tells nothing
+            if hmac.compare_digest(key.digest, digest):
+                found = key.name
+        return found
+
+
+def make_key() -> str:
+    """Return a new key of 256 random bits."""
+    return f"llmrun-{secrets.token_urlsafe(32)}"
+
+
+def parse_key(text: str, name: str = _DEFAULT_NAME) -> Key:
+    """Return a key as it was given; raises UsageError for what no client could send."""
+    key = text.strip()
+    if not key or len(key) > _MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(
+            f"the API key {name!r} is none: 1 to {_MAX_KEY} visible ASCII characters without a blank",
+            "`--api-key new` makes one",
+        )
+    return Key(name, _digest(key))
+
+
+def parse_keys(text: str) -> tuple[Key, ...]:
+    """Return the keys of a file: one a line as `name: key`; # begins a comment. Raises UsageError with the line."""
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colon, key = line.partition(":")
+        name = name.strip()
+        if not colon or not name.isprintable() or not name:
+            raise UsageError(f"line {number} of the API keys is not `name: key`", "one key a line, as in `anna: …`")
+        if name in keys:
+            raise UsageError(f"line {number} of the API keys names {name!r} again", "every key has a name of its own")
+        keys[name] = parse_key(key, name)
+    if not keys:
+        raise UsageError("the file of API keys has none in it", "write `name: key` into it, one a line")
+    if len({key.digest for key in keys.values()}) < len(keys):
+        raise UsageError("two names have the same API key", "`llmrun serve --api-key new` shows what one looks like")
+    return tuple(keys.values())
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """Return the keys of a file that only its owner can read; raises UsageError for any other."""
+    try:
+        with path.open("rb") as file:
+            _check_private(os.fstat(file.fileno()), path)
+            data = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"the API keys in {path} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_FILE:
+        raise UsageError(f"{path} is too large for a file of API keys")
+    try:
+        return parse_keys(data.decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no file of API keys: it is not text in UTF-8") from error
+
+
+def _check_private(status: os.stat_result, path: Path) -> None:
+    """Refuse a file that others may read or write; on Windows modes say nothing of that."""
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{path} is no file of API keys: it is not a regular file")
+    if sys.platform != "win32" and status.st_mode & 0o077:
+        raise UsageError(
+            f"{path} holds API keys, and others can get at it (mode {status.st_mode & 0o777:o})",
+            f"chmod 600 {path}",
+        )
+
+
+def _digest(text: str) -> bytes:
+    # surrogates come from headers that are no text, and are part of no key
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,83 @@
+"""What a request may have at most, and the checks of it. Pure.
+
+Every limit is far above what people ask and far below what would hold up the others. Bytes unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+
+from llmrun.engine.protocol import Grammar
+from llmrun.errors import ContextOverflowError, UsageError
+from llmrun.server.ask import Ask
+from llmrun.units import format_bytes
+
+MAX_BODY = 8 << 20
+MAX_HEADERS = 32 << 10
+MAX_BODIES = 256 << 20  # of all requests that are being read at once
+MAX_IMAGE = 20 << 20  # of one image, decoded; a body's own limit is met earlier unless it was raised
+SECONDS_TO_SEND = 60.0  # for a whole request from its first byte on
+SECONDS_IDLE = 75  # of a connection between two requests, longer than clients keep theirs
+SECONDS_TO_READ = 120.0  # that a client may leave what it was sent unread
+
+MAX_DEPTH = 100  # of JSON in JSON: schemas of tools have a dozen
+MAX_MESSAGES = 4096
+MAX_STOPS = 32
+MAX_STOP = 1 << 10
+MAX_TOOLS = 256
+MAX_GRAMMAR = 64 << 10
+MAX_REPETITIONS = 1000
+# No text has that many characters a token over a whole context: what is longer need not be tokenized to be refused
+MAX_CHARACTERS_A_TOKEN = 64
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
+
+
+def check_depth(body: bytes) -> None:
+    """Raise UsageError for JSON that is nested deeper than anything means to be; what is no JSON may pass."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    # Each round takes the innermost pairs away: as many rounds as it is deep, each of them at the speed of memory.
+    rest = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        before, rest = rest, rest.replace(b"[]", b"").replace(b"{}", b"")
+        if len(rest) == len(before):
+            return
+    if rest:
+        raise UsageError(f"the body is nested more than {MAX_DEPTH} deep", "send flatter JSON")
+
+
+def check_limits(ask: Ask) -> None:
+    """Raise UsageError where there is more of something than is taken."""
+    _check_count("messages", len(ask.messages), MAX_MESSAGES)
+    _check_count("stop strings", len(ask.stop), MAX_STOPS)
+    _check_count("tools", len(ask.tools), MAX_TOOLS)
+    if any(len(text.encode("utf-8", "replace")) > MAX_STOP for text in ask.stop):
+        raise UsageError(f"a stop string has more than {format_bytes(MAX_STOP)}", "shorten it")
+    if ask.grammar is not None:
+        check_grammar_size(ask.grammar)
+
+
+def check_grammar_size(grammar: Grammar) -> None:
+    """Raise UsageError for a schema or a grammar with more bytes than are compiled."""
+    size = len(grammar.text.encode("utf-8", "replace"))
+    if size > MAX_GRAMMAR:
+        what = "grammar" if grammar.kind == "gbnf" else "schema"
+        raise UsageError(f"the {what} has {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
+
+
+def check_prompt(ask: Ask, n_ctx: int) -> None:
+    """Raise ContextOverflowError for a prompt that is beyond any doubt longer than a context of so many tokens."""
+    length = sum(len(message.content) + len(message.thoughts) for message in ask.messages)
+    length = max([length, *(len(raw.text) + len(raw.suffix or "") for raw in ask.raw)])
+    if length > n_ctx * MAX_CHARACTERS_A_TOKEN or any(len(raw.tokens) > n_ctx for raw in ask.raw):
+        raise ContextOverflowError(
+            f"the prompt has {length:,} characters, more than the context's {n_ctx:,} tokens hold",
+            "shorten it, or serve with --ctx",
+        )
+
+
+def _check_count(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise UsageError(f"{count:,} {what}: at most {most:,} are taken", "ask for less at once")

@@ -1,0 +1,460 @@
+"""The page at /, in a real browser, from the real server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from llmrun.server.page import ASSETS
+from scripts.synthetic import FIRST_FILLER, TINY, write_model
+from tests.browser import Browser, browsing, needs_browser
+from tests.environments import clean_environment
+from tests.serving import Server, serving
+from tests.thinking_models import QWEN3, write_script
+
+HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+QUESTION = "What is a KV cache?"
+ANSWER = "The KV cache keeps the keys and values of every token read so far, so that they are not computed again."
+# Each piece is a token that the model writes; none may be the same as another.
+ATTACK = (
+    "<script>window.pwned = 1</script>\n\n",
+    "<img src=/pwned.png onerror='window.pwned = 2'> ",
+    "[press me](javascript:window.pwned=3) ",
+    "[or me](https://x.org/' onclick='window.pwned=4) ",
+    "![seen](https://x.org/pwned.png)\n\n",
+    "<iframe srcdoc='<script>parent.pwned = 5</script>'></iframe>\n\n",
+    "<style>*{display:none}</style> ",
+    "<svg onload=window.pwned=6> ",
+    "```html\n<b onmouseover=window.pwned=7>\n```\n",
+    "| " + "x" * 200 + " | b |\n|---|---|\n| " + "y" * 200 + " | c |\n\n",
+    "w" * 300,
+)
+THOUGHT = ("<think>", "Let me *see*.", "</think>", "It is ", "**four**.")
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models that are served as files: one that never ends, one that attacks, one that thinks."""
+
+    endless: str
+    attack: str
+    thinking: str
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    shape = replace(TINY, tied=False, n_ctx_train=16384)
+    words = range(FIRST_FILLER, shape.n_vocab)
+    pieces = {token: f"tick{token}Ġ" for token in words}
+    endless = write_model(folder / "endless.gguf", shape, pieces=pieces, writes=words)
+    attack = write_script(folder / "attack.gguf", QWEN3, ATTACK)
+    thinking = write_script(folder / "thinking.gguf", QWEN3, THOUGHT, controls=("<think>", "</think>"))
+    return Models(str(endless), str(attack), str(thinking))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[Server]:
+    files = (models.endless, models.attack, models.thinking)
+    with serving(tmp_path_factory.mktemp("home"), "guide", *files, "--threads", "1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(opened: Browser, server: Server) -> Browser:
+    """The page as who comes for the first time sees it, with a temperature of 0."""
+    opened.visit(server.url + "/")
+    opened.forget({"temperature": 0})
+    opened.desktop()
+    opened.visit(server.url + "/")
+    opened.said()
+    return opened
+
+
+def get(server: Server, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    request = urllib.request.Request(server.url + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+# ---- what is served
+
+
+def test_browsers_get_the_page_and_others_a_line(server: Server) -> None:
+    status, headers, body = get(server, "/", HTML)
+    assert (status, headers["content-type"], headers["vary"]) == (200, "text/html; charset=utf-8", "Accept")
+    assert b"<title>llmrun</title>" in body
+    for accept in ("*/*", "application/json", "text/plain"):
+        assert get(server, "/", {"Accept": accept})[2] == b"Ollama is running"
+
+
+def test_what_may_run_is_what_is_served(server: Server) -> None:
+    for path in ("/", "/page/main.js"):
+        policy = get(server, path, HTML)[1]["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+        assert not any("unsafe" in part or "http" in part or "*" in part for part in policy)
+
+
+def test_every_file_of_the_page_is_served_and_no_other(server: Server) -> None:
+    folder = Path(__file__).parent.parent / "llmrun" / "server" / "page"
+    assert sorted(ASSETS) == sorted(path.name for path in folder.iterdir() if path.name != "index.html")
+    kinds = {get(server, f"/page/{name}", {})[1]["content-type"] for name in ASSETS}
+    assert kinds == {"text/javascript; charset=utf-8", "text/css; charset=utf-8", "image/svg+xml"}
+    for name in ("index.html", "page.py", "../page.py", "..%2fpage.py", "%2e%2e%2fpage.py", "", "MAIN.JS"):
+        assert get(server, f"/page/{name}", HTML)[0] == 404, name
+
+
+def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
+    status, headers, body = get(server, "/page/main.js", {})
+    assert (status, headers["cache-control"]) == (200, "no-cache")
+    assert body
+    assert get(server, "/page/main.js", {"If-None-Match": headers["etag"]})[::2] == (304, b"")
+    assert get(server, "/page/main.js", {"If-None-Match": '"other"'})[0] == 200
+
+
+# ---- a conversation
+
+GROWTH = """
+window.lengths = [];
+new MutationObserver(() => window.lengths.push(document.querySelector(".answered > .text")?.textContent.length ?? 0))
+  .observe(document.querySelector("#thread"), { childList: true, subtree: true, characterData: true });
+"""
+
+
+@needs_browser
+def test_a_question_is_answered_as_it_is_written(browser: Browser) -> None:
+    browser.run(GROWTH)
+    assert browser.ask(QUESTION) == ANSWER
+    lengths = browser.run("return window.lengths")
+    assert len({length for length in lengths if 0 < length < len(ANSWER)}) >= 3
+    assert lengths == sorted(lengths)
+    assert "25 tokens · " in browser.text(".figures")
+    assert " tok/s" in browser.text(".figures")
+    assert browser.said() == []
+
+
+@needs_browser
+def test_who_listens_hears_that_it_is_answered_and_not_each_token(browser: Browser) -> None:
+    browser.run(
+        """window.heard = [];
+        new MutationObserver(() => window.heard.push(document.querySelector("#status").textContent))
+          .observe(document.querySelector("#status"), { childList: true, characterData: true, subtree: true });"""
+    )
+    browser.ask(QUESTION)
+    browser.until(lambda: browser.text("#status") == "guide has answered")
+    assert browser.run("return window.heard") == ["guide is answering", "guide has answered"]
+    live = browser.run("return document.querySelector('#thread').getAttribute('aria-live')")
+    assert live == "off"
+
+
+@needs_browser
+@pytest.mark.parametrize("by", ["button", "key"])
+def test_an_answer_can_be_stopped_and_the_server_is_free(
+    browser: Browser, server: Server, models: Models, by: str
+) -> None:
+    browser.choose("#model", models.endless)
+    browser.send("go on")
+    browser.until(lambda: browser.text(".answered > .text").count("tick") > 20)
+    if by == "button":
+        browser.press("#stop")
+    else:
+        browser.see("#question").send_keys(Keys.ESCAPE)
+    browser.answered()
+    assert browser.text(".note") == "Stopped."
+    assert browser.seen("#send")
+    kept = browser.text(".answered > .text")
+    messages = [{"role": "user", "content": "go"}]
+    status, answer = server.ask(
+        "/v1/chat/completions", {"model": models.endless, "messages": messages, "max_tokens": 3}
+    )
+    assert status == 200
+    assert answer["usage"]["completion_tokens"] == 3
+    assert browser.text(".answered > .text") == kept
+
+
+@needs_browser
+def test_nothing_that_a_model_writes_is_run_or_fetched(browser: Browser, models: Models) -> None:
+    browser.choose("#model", models.attack)
+    text = browser.ask("attack")
+    assert "<script>window.pwned = 1</script>" in text
+    assert "<img src=/pwned.png onerror='window.pwned = 2'>" in text
+    assert "[press me](javascript:window.pwned=3)" in text
+    assert "w" * 300 in text
+    made = browser.run("return [...new Set([...document.querySelectorAll('.answered .text *')].map((e) => e.localName))].sort()")
+    assert set(made) <= {"a", "br", "button", "code", "div", "p", "pre", "span", "table", "tbody", "td", "th", "thead", "tr"}
+    for link in browser.run("return [...document.querySelectorAll('.answered .text a')].map((e) => e.getAttributeNames())"):
+        assert sorted(link) == ["href", "rel", "target", "title"]
+    fetched = browser.run("return performance.getEntriesByType('resource').map((e) => e.name)")
+    assert not [name for name in fetched if "pwned" in name or "x.org" in name]
+    assert browser.run("return window.pwned ?? null") is None
+    assert browser.said() == []  # the policy had nothing to stop
+
+
+@needs_browser
+def test_thoughts_are_folded_and_told_apart(browser: Browser, models: Models) -> None:
+    browser.choose("#model", models.thinking)
+    assert browser.ask("two and two") == "It is four."
+    assert not browser.run("return document.querySelector('.thoughts').open")
+    assert browser.text(".thoughts summary").startswith("Thought")
+    browser.press(".thoughts summary")
+    assert browser.see(".thoughts em").text == "see"
+
+
+@needs_browser
+def test_nothing_moves_while_an_answer_comes(browser: Browser) -> None:
+    browser.ask("hi")
+    browser.run(
+        """window.shift = 0;
+        new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shift += entry.value)))
+          .observe({ type: "layout-shift" });"""
+    )
+    browser.ask(QUESTION)
+    browser.ask("What is quantization?")
+    browser.run_async("await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));")
+    assert browser.run("return window.shift") < 0.01
+    at = browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight")
+    assert at < 2
+
+
+@needs_browser
+def test_who_scrolls_up_stays_there(browser: Browser, models: Models) -> None:
+    browser.choose("#model", models.endless)
+    browser.send("go on")
+    browser.until(lambda: browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight > 3 * s.clientHeight"))
+    browser.run("document.querySelector('#scroll').scrollTop = 100")
+    browser.see("#to-end")
+    before = len(browser.text(".answered > .text"))
+    browser.until(lambda: len(browser.text(".answered > .text")) > before + 500)
+    assert browser.run("return document.querySelector('#scroll').scrollTop") == 100
+    browser.press("#to-end")
+    browser.until(lambda: not browser.seen("#to-end"))
+    browser.press("#stop")
+    browser.answered()
+
+
+@needs_browser
+def test_the_last_question_can_be_asked_again_and_in_other_words(browser: Browser) -> None:
+    first = browser.ask("hi")
+    browser.press('[data-do="again"]')
+    browser.answered()
+    assert browser.text(".answered > .text") == first
+    browser.press('[data-do="edit"]')
+    box = browser.see(".editor textarea")
+    assert box.get_attribute("value") == "hi"
+    box.clear()
+    box.send_keys(QUESTION, Keys.ENTER)
+    browser.until(lambda: browser.text(".answered > .text") == ANSWER)
+    browser.answered()
+    assert browser.text("#thread .asked .text") == QUESTION
+    assert browser.run("return document.querySelectorAll('.message').length") == 2
+
+
+@needs_browser
+def test_settings_reach_the_server(browser: Browser) -> None:
+    browser.press('header [data-do="toggle-panel"]')
+    browser.type("Answer with one word.", "#system")
+    browser.type("4", "#max-tokens")
+    browser.run(
+        """const real = window.fetch; window.asked = [];
+        window.fetch = (to, how) => { if (how?.body) window.asked.push(JSON.parse(how.body)); return real(to, how); };"""
+    )
+    browser.ask(QUESTION)
+    assert browser.text(".figures").startswith("4 tokens")
+    assert browser.text(".note").startswith("The answer was cut off")
+    asked = browser.run("return window.asked")
+    assert [(body["temperature"], body["max_tokens"]) for body in asked] == [(0, 4)]
+    assert asked[0]["messages"] == [
+        {"role": "system", "content": "Answer with one word."},
+        {"role": "user", "content": QUESTION},
+    ]
+
+
+# ---- what is kept
+
+
+@needs_browser
+def test_a_reload_keeps_the_conversation(browser: Browser) -> None:
+    browser.ask(QUESTION)
+    browser.ask("hi")
+    before = [browser.text("#thread"), browser.text("#conversations")]
+    browser.visit(browser.driver.current_url)
+    assert [browser.text("#thread"), browser.text("#conversations")] == before
+    assert browser.see("#conversations [aria-current]").text == QUESTION
+
+
+@needs_browser
+def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(browser: Browser, models: Models, server: Server) -> None:
+    browser.choose("#model", models.endless)
+    browser.send("go on")
+    browser.until(
+        lambda: browser.run_async(
+            """const open = indexedDB.open("llmrun"); await new Promise((done) => (open.onsuccess = done));
+            const all = open.result.transaction("conversations").objectStore("conversations").getAll();
+            await new Promise((done) => (all.onsuccess = done)); open.result.close();
+            return all.result.some((one) => one.messages.at(-1).content.includes("tick"));"""
+        )
+    )
+    browser.visit(server.url + "/")
+    browser.press("#conversations .open")
+    browser.until(lambda: "tick" in browser.text(".answered > .text"))
+    assert browser.text(".note").startswith("The page was left before")
+
+
+@needs_browser
+def test_conversations_can_be_named_deleted_and_taken_back(browser: Browser) -> None:
+    browser.ask("hi")
+    browser.press('header [data-do="new"]')
+    browser.ask(QUESTION)
+    assert browser.texts("#conversations .open span") == [QUESTION, "hi"]
+    browser.press('#conversations li:has([aria-current]) [data-do="rename"]')
+    box = browser.see("#conversations input")  # what it was called is selected
+    box.send_keys("About caches", Keys.ENTER)
+    browser.until(lambda: browser.texts("#conversations .open span") == ["About caches", "hi"])
+    browser.press('#conversations li:has([aria-current]) [data-do="remove"]')
+    browser.until(lambda: browser.texts("#conversations .open span") == ["hi"])
+    assert browser.seen("#welcome")
+    browser.press(".notice button")
+    browser.until(lambda: browser.text(".answered > .text") == ANSWER)
+    assert browser.texts("#conversations .open span") == ["About caches", "hi"]
+
+
+@needs_browser
+def test_an_export_can_be_read_by_the_program(browser: Browser, tmp_path: Path) -> None:
+    browser.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.ask(QUESTION)
+    browser.press('header [data-do="toggle-panel"]')
+    browser.press('[data-do="export"]')
+    file = browser.until(lambda: next(tmp_path.glob("llmrun-*.json"), None))
+    program = [sys.executable, "-P", "-m", "llmrun.cli.main", "history"]
+    environment = clean_environment(tmp_path)
+    told = subprocess.run([*program, "import", str(file), "--json"], capture_output=True, text=True, env=environment, check=True)
+    key = json.loads(told.stdout)["id"]
+    assert file.stem == f"llmrun-{key}"
+    shown = subprocess.run([*program, "show", key], capture_output=True, text=True, env=environment, check=True).stdout
+    assert "not computed again" in " ".join(shown.split())
+
+
+@needs_browser
+def test_a_browser_that_is_full_says_so_and_goes_on(browser: Browser) -> None:
+    browser.run(
+        """IDBObjectStore.prototype.put = () => { throw new DOMException("no room", "QuotaExceededError"); };"""
+    )
+    assert browser.ask(QUESTION) == ANSWER
+    assert "no room left" in browser.see(".notice").text
+
+
+@needs_browser
+def test_a_browser_that_keeps_nothing_says_so_and_works(opened: Browser, server: Server) -> None:
+    script = opened.cdp("Page.addScriptToEvaluateOnNewDocument", source="indexedDB.open = () => { throw new Error(); };")
+    try:
+        opened.visit(server.url + "/")
+        assert "keeps nothing" in opened.see("#unkept").text
+        assert opened.ask(QUESTION)
+        assert opened.texts("#conversations .open span") == [QUESTION]
+    finally:
+        opened.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+
+
+# ---- how it looks
+
+
+@needs_browser
+def test_a_phone_scrolls_in_one_direction(browser: Browser, models: Models) -> None:
+    browser.phone()
+    browser.choose("#model", models.attack)
+    browser.ask("attack")
+    for selector in ("html", "body", "#scroll"):
+        wide, room = browser.run(f"const e = document.querySelector('{selector}'); return [e.scrollWidth, e.clientWidth]")
+        assert wide <= room, selector
+    assert browser.run("return innerWidth") == 360
+    browser.press('header [data-do="toggle-sidebar"]')
+    assert browser.see("#sidebar").rect["width"] <= 360
+    browser.press("#conversations .open")
+    browser.until(lambda: not browser.seen("#sidebar"))
+    small = browser.run(
+        """return [...document.querySelectorAll("button, select, textarea")].filter((e) => e.offsetWidth && !e.closest("[inert]"))
+        .map((e) => [e.ariaLabel ?? e.id, e.offsetWidth, e.offsetHeight]).filter(([, w, h]) => w < 32 || h < 32)"""
+    )
+    assert small == []
+
+
+CONTRAST = """
+const parse = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/, 0\\)$/.test(c)) return c; } };
+const ratio = (e) => { const [a, b] = [light(parse(getComputedStyle(e).color)), light(parse(behind(e)))].sort(); return (b + 0.05) / (a + 0.05); };
+return [...document.querySelectorAll("p, span, h2, label, button, a, summary, code, select, textarea, b")]
+  .filter((e) => e.offsetWidth && e.textContent.trim()).map((e) => [ratio(e), e.outerHTML.slice(0, 80)]).filter(([r]) => r < 4.5);
+"""
+
+
+@needs_browser
+def test_it_is_dark_in_the_dark_and_can_be_read_in_both(browser: Browser) -> None:
+    back = {}
+    browser.ask(QUESTION)
+    browser.press('header [data-do="toggle-panel"]')
+    for scheme in ("light", "dark"):
+        browser.colours(scheme)
+        back[scheme] = browser.run("return getComputedStyle(document.body).backgroundColor")
+        assert browser.run(CONTRAST) == [], scheme
+    assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 25, 28)"}
+
+
+@needs_browser
+def test_everything_that_can_be_used_has_a_name(browser: Browser) -> None:
+    browser.ask(QUESTION)
+    browser.press('header [data-do="toggle-panel"]')
+    browser.cdp("Accessibility.enable")
+    nodes = browser.cdp("Accessibility.getFullAXTree")["nodes"]
+    usable = ("button", "textbox", "combobox", "spinbutton", "link", "DisclosureTriangle", "log", "dialog")
+    found = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n.get("ignored")]
+    assert len([role for role, _ in found if role == "button"]) > 8
+    assert [role for role, name in found if role in usable and not name] == []
+
+
+# ---- what goes wrong
+
+
+@needs_browser
+def test_what_the_server_refuses_is_shown_as_it_says_it(browser: Browser) -> None:
+    browser.run("document.querySelector('#question').value = 'word '.repeat(3000)")
+    browser.ask("and so on")
+    error = browser.see(".answered .error").text
+    assert error.startswith("error: ")
+    assert "2,048" in error or "2048" in error
+    assert browser.seen('[data-do="again"]')
+
+
+@needs_browser
+def test_a_server_that_went_away_is_said_to_be(opened: Browser, tmp_path: Path, models: Models) -> None:
+    with serving(tmp_path, models.endless, "--threads", "1") as server:
+        opened.visit(server.url + "/")
+        opened.forget({"temperature": 0})
+        opened.visit(server.url + "/")
+        opened.send("go on")
+        opened.until(lambda: opened.text(".answered > .text").count("tick") > 20)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+        opened.answered()
+        assert "the server went away" in opened.see(".answered .error").text
+        opened.send("still there?")
+        opened.until(lambda: "does not answer" in opened.text(".answered .error"))
