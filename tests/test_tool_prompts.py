@@ -167,6 +167,17 @@ CHATML = (
 )
 
 
+def test_the_first_templates_of_mistral_put_a_blank_behind_the_mark() -> None:
+    source = (
+        template_of(NEMO)
+        .replace("[TOOL_CALLS][", "[TOOL_CALLS] [")
+        .replace("[AVAILABLE_TOOLS][", "[AVAILABLE_TOOLS] [")
+    )
+    template = load(source)
+    assert template.tools is not None
+    assert template.tools.name == "mistral"
+
+
 def test_a_file_may_have_a_template_of_its_own_for_tools() -> None:
     template = load(CHATML, template_of(HERMES3))
     assert template.tools is not None
