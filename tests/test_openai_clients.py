@@ -39,7 +39,7 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
 
 
 def test_the_client_lists_the_models_and_finds_one(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()][0] == "guide"
+    assert next(model.id for model in client.models.list()) == "guide"
     assert client.models.retrieve("guide").id == "guide"
 
 

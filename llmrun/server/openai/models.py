@@ -35,7 +35,7 @@ class ModelList(msgspec.Struct):
 
 async def list_models(request: Request, service: Service) -> Response:
     """Name the models."""
-    names = service.fleet.names()
+    names = await _names(service)
     if speaks_anthropic(request.headers):
         return json_response(list_of(names))
     return json_response(ModelList([Model(name, _BEGUN) for name in names]))
@@ -44,9 +44,13 @@ async def list_models(request: Request, service: Service) -> Response:
 async def show_model(request: Request, service: Service) -> Response:
     """Tell of one model; raises NotFoundError for one that is not served."""
     name = request.path_params["model"]
-    if name not in service.fleet.names():
+    if name not in await _names(service):
         raise NotFoundError(f"no model {name!r} is served here", "GET /v1/models lists them")
     return json_response(model_of(name) if speaks_anthropic(request.headers) else Model(name, _BEGUN))
+
+
+async def _names(service: Service) -> tuple[str, ...]:
+    return tuple(one.name for one in await service.fleet.offered())
 
 
 ENDPOINTS = (
