@@ -138,6 +138,7 @@ def test_a_queue_is_never_longer_than_it_may_and_never_loses_count(
         if was_full:
             with pytest.raises(QueueFullError) as told:
                 admission.enter(step)
+            assert told.value.retry_after is not None
             assert 1 <= told.value.retry_after <= 60
         else:
             inside.append(admission.enter(step))

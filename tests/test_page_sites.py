@@ -104,7 +104,12 @@ def test_another_site_cannot_show_the_page_as_its_own(server: Server, elsewhere:
         server.url + "/",
     )
     said: list[str] = []
-    elsewhere.until(lambda: said.extend(elsewhere.said()) or any("frame" in line.lower() for line in said))
+
+    def is_refused() -> bool:
+        said.extend(elsewhere.said())
+        return any("frame" in line.lower() for line in said)
+
+    elsewhere.until(is_refused)
 
 
 def test_another_sites_page_cannot_use_the_pages_scripts(server: Server, elsewhere: Browser) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
@@ -75,7 +76,7 @@ class Engine:
         self._broken_off = False
         self._start = self._engine_import = 0.0
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
