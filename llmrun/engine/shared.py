@@ -14,7 +14,7 @@ from llmrun.engine.protocol import Chunk, CountTokens, Event, Failed, Generate, 
 from llmrun.engine.sharing import Count, Said, Shared, Submit, Withdraw
 from llmrun.engine.wire import encode, error_of
 from llmrun.errors import EngineError, LLMRunError, WorkerDiedError
-from llmrun.message import Message
+from llmrun.message import Message, Tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,10 @@ class SharedEngine:
         finally:
             self._leave(number)
 
-    async def count(self, messages: Sequence[Message]) -> TokenCounts:
-        """Count as Engine.count does, while answers are written too."""
+    async def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenCounts:
+        """Count as Engine.count does, with tools that may be asked for, while answers are written too."""
         number = next(self._numbers)
-        events = self._begin(Count(number, CountTokens(tuple(messages))))
+        events = self._begin(Count(number, CountTokens(tuple(messages), tuple(tools))))
         try:
             event = _event_of(await events.get())
             assert isinstance(event, TokenCounts)
