@@ -111,7 +111,7 @@ class SharedEngine:
 
     async def embed(self, text: str, tokens: Sequence[int] = (), *, truncate: bool = False) -> Embedded:
         """Turn a text into a vector, see Embed; raises ContextOverflowError, UsageError or EngineError."""
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         events = self._begin(Embed(number, text, tuple(tokens), truncate))
         try:
             event = _event_of(await events.get())
