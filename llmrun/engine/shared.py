@@ -99,7 +99,7 @@ class SharedEngine:
             self._leave(number)
 
     async def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenCounts:
-        """Count as Engine.count does, while answers are written too."""
+        """Count as Engine.count does, with tools that may be asked for, while answers are written too."""
         number = next(_NUMBERS)
         events = self._begin(Count(number, CountTokens(tuple(messages), tuple(tools))))
         try:
