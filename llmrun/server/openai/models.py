@@ -9,7 +9,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmrun.errors import NotFoundError
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 
@@ -34,14 +33,13 @@ class ModelList(msgspec.Struct):
 
 async def list_models(_: Request, service: Service) -> Response:
     """Name the models."""
-    return json_response(ModelList([Model(name, _BEGUN) for name in service.fleet.names()]))
+    return json_response(ModelList([Model(one.name, _BEGUN) for one in await service.fleet.offered()]))
 
 
 async def show_model(request: Request, service: Service) -> Response:
     """Tell of one model; raises NotFoundError for one that is not served."""
     name = request.path_params["model"]
-    if name not in service.fleet.names():
-        raise NotFoundError(f"no model {name!r} is served here", "GET /v1/models lists them")
+    await service.fleet.find(name)
     return json_response(Model(name, _BEGUN))
 
 
