@@ -23,7 +23,7 @@
     └── RefusedError               2   403   a server does not answer such a request
         ├── UnauthorizedError      2   401   it came with none of the server's keys
         ├── TooSlowError           2   408   it was not sent in time
-        ├── TooLargeError          2   413   it has more bytes than are taken
+        ├── BodyTooLargeError      2   413   it has more bytes than are taken
         │   └── HeadTooLargeError  2   431   its head alone has
         ├── MediaTypeError         2   415   it is not JSON, or does not say so
         ├── MisdirectedError       2   421   it is for a host that this server is not
@@ -227,13 +227,13 @@ class TooSlowError(RefusedError):
     http_status = 408
 
 
-class TooLargeError(RefusedError):
+class BodyTooLargeError(RefusedError):
     """The request has more bytes than the server takes."""
 
     http_status = 413
 
 
-class HeadTooLargeError(TooLargeError):
+class HeadTooLargeError(BodyTooLargeError):
     """The request's head, its headers and path, has more bytes than the server takes."""
 
     http_status = 431

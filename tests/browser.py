@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webelement import WebElement
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -28,6 +30,7 @@ IN_CI = bool(os.environ.get("CI"))
 needs_browser = pytest.mark.skipif(
     not IN_CI and (CHROMIUM is None or DRIVER is None), reason="no Chromium and chromedriver: scripts/browser"
 )
+REBOUND = "rebound.example"  # a name that the browser takes for this machine's, as after DNS rebinding
 PATIENCE = 30.0  # seconds; a machine that others use meanwhile is slow
 _T = TypeVar("_T")
 
@@ -49,10 +52,11 @@ class Browser:
 
     def run_async(self, script: str, *arguments: Any) -> Any:
         """Run the body of an async function, and return what it returns; what it throws is raised."""
-        whole = (
-            "const done = arguments[arguments.length - 1]; const given = [...arguments].slice(0, -1);"
-            f"(async (...given) => {{ {script} }})(...given).then((v) => done([v, null]), (e) => done([null, String(e)]));"
-        )
+        whole = f"""
+            const done = arguments[arguments.length - 1];
+            const given = [...arguments].slice(0, -1);
+            (async () => {{ {script} }})().then((value) => done([value, null]), (error) => done([null, String(error)]));
+        """
         value, problem = self.driver.execute_async_script(whole, *arguments)
         assert problem is None, problem
         return value
@@ -171,6 +175,7 @@ def browsing() -> Iterator[Browser]:
         options.add_argument(argument)
     for argument in ("--no-first-run", "--disable-background-networking", "--disable-component-update"):
         options.add_argument(argument)
+    options.add_argument(f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium has none for root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -195,7 +200,7 @@ def second_site(page: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,30 +41,21 @@ ATTACK = (
 THOUGHT = ("<think>", "Let me *see*.", "</think>", "It is ", "**four**.")
 
 
-@dataclass(frozen=True)
-class Models:
-    """Models that are served as files: one that never ends, one that attacks, one that thinks."""
-
-    endless: str
-    attack: str
-    thinking: str
-
-
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("models")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that, asked greedily, writes "tick300 tick411 …" for thousands of tokens."""
     shape = replace(TINY, tied=False, n_ctx_train=16384)
     words = range(FIRST_FILLER, shape.n_vocab)
     pieces = {token: f"tick{token}Ġ" for token in words}
-    endless = write_model(folder / "endless.gguf", shape, pieces=pieces, writes=words)
-    attack = write_script(folder / "attack.gguf", QWEN3, ATTACK)
-    thinking = write_script(folder / "thinking.gguf", QWEN3, THOUGHT, controls=("<think>", "</think>"))
-    return Models(str(endless), str(attack), str(thinking))
+    return write_model(tmp_path_factory.mktemp("models") / "endless.gguf", shape, pieces=pieces, writes=words)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[Server]:
-    files = (models.endless, models.attack, models.thinking)
+def server(tmp_path_factory: pytest.TempPathFactory, endless: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("scripts")
+    attack = write_script(folder / "attack.gguf", QWEN3, ATTACK)
+    thinking = write_script(folder / "thinking.gguf", QWEN3, THOUGHT, controls=("<think>", "</think>"))
+    files = [str(path) for path in (endless, attack, thinking)]
     with serving(tmp_path_factory.mktemp("home"), "guide", *files, "--threads", "1") as running:
         yield running
 
@@ -100,7 +91,8 @@ def get(server: Server, path: str, headers: dict[str, str]) -> tuple[int, dict[s
 
 def test_browsers_get_the_page_and_others_a_line(server: Server) -> None:
     status, headers, body = get(server, "/", HTML)
-    assert (status, headers["content-type"], headers["vary"]) == (200, "text/html; charset=utf-8", "Accept")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "Accept" in headers["vary"]
     assert b"<title>llmrun</title>" in body
     for accept in ("*/*", "application/json", "text/plain"):
         assert get(server, "/", {"Accept": accept})[2] == b"Ollama is running"
@@ -109,7 +101,9 @@ def test_browsers_get_the_page_and_others_a_line(server: Server) -> None:
 def test_what_may_run_is_what_is_served(server: Server) -> None:
     for path in ("/", "/page/main.js"):
         policy = get(server, path, HTML)[1]["content-security-policy"].split("; ")
-        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(
+            policy
+        )
         assert not any("unsafe" in part or "http" in part or "*" in part for part in policy)
 
 
@@ -134,18 +128,15 @@ def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
 
 GROWTH = """
 window.lengths = [];
-new MutationObserver(() => window.lengths.push(document.querySelector(".answered > .text")?.textContent.length ?? 0))
-  .observe(document.querySelector("#thread"), { childList: true, subtree: true, characterData: true });
+const length = () => document.querySelector(".answered.busy > .text")?.textContent.length ?? 0;
+new MutationObserver(() => window.lengths.push(length())).observe(
+  document.querySelector("#thread"), { childList: true, subtree: true, characterData: true });
 """
 
 
 @needs_browser
-def test_a_question_is_answered_as_it_is_written(browser: Browser) -> None:
-    browser.run(GROWTH)
+def test_a_question_is_answered(browser: Browser) -> None:
     assert browser.ask(QUESTION) == ANSWER
-    lengths = browser.run("return window.lengths")
-    assert len({length for length in lengths if 0 < length < len(ANSWER)}) >= 3
-    assert lengths == sorted(lengths)
     assert "25 tokens · " in browser.text(".figures")
     assert " tok/s" in browser.text(".figures")
     assert browser.said() == []
@@ -167,12 +158,14 @@ def test_who_listens_hears_that_it_is_answered_and_not_each_token(browser: Brows
 
 @needs_browser
 @pytest.mark.parametrize("by", ["button", "key"])
-def test_an_answer_can_be_stopped_and_the_server_is_free(
-    browser: Browser, server: Server, models: Models, by: str
-) -> None:
-    browser.choose("#model", models.endless)
+def test_an_answer_can_be_stopped_and_the_server_is_free(browser: Browser, server: Server, by: str) -> None:
+    browser.choose("#model", "endless")
+    browser.run(GROWTH)
     browser.send("go on")
     browser.until(lambda: browser.text(".answered > .text").count("tick") > 20)
+    lengths = browser.run("return window.lengths")  # it grew before it was complete, and never shrank
+    assert len(set(lengths)) > 3
+    assert lengths == sorted(lengths)
     if by == "button":
         browser.press("#stop")
     else:
@@ -182,25 +175,42 @@ def test_an_answer_can_be_stopped_and_the_server_is_free(
     assert browser.seen("#send")
     kept = browser.text(".answered > .text")
     messages = [{"role": "user", "content": "go"}]
-    status, answer = server.ask(
-        "/v1/chat/completions", {"model": models.endless, "messages": messages, "max_tokens": 3}
-    )
+    status, answer = server.ask("/v1/chat/completions", {"model": "endless", "messages": messages, "max_tokens": 3})
     assert status == 200
     assert answer["usage"]["completion_tokens"] == 3
     assert browser.text(".answered > .text") == kept
 
 
 @needs_browser
-def test_nothing_that_a_model_writes_is_run_or_fetched(browser: Browser, models: Models) -> None:
-    browser.choose("#model", models.attack)
+def test_nothing_that_a_model_writes_is_run_or_fetched(browser: Browser) -> None:
+    browser.choose("#model", "attack")
     text = browser.ask("attack")
     assert "<script>window.pwned = 1</script>" in text
     assert "<img src=/pwned.png onerror='window.pwned = 2'>" in text
     assert "[press me](javascript:window.pwned=3)" in text
     assert "w" * 300 in text
-    made = browser.run("return [...new Set([...document.querySelectorAll('.answered .text *')].map((e) => e.localName))].sort()")
-    assert set(made) <= {"a", "br", "button", "code", "div", "p", "pre", "span", "table", "tbody", "td", "th", "thead", "tr"}
-    for link in browser.run("return [...document.querySelectorAll('.answered .text a')].map((e) => e.getAttributeNames())"):
+    made = browser.run(
+        "return [...new Set([...document.querySelectorAll('.answered .text *')].map((e) => e.localName))].sort()"
+    )
+    assert set(made) <= {
+        "a",
+        "br",
+        "button",
+        "code",
+        "div",
+        "p",
+        "pre",
+        "span",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "tr",
+    }
+    for link in browser.run(
+        "return [...document.querySelectorAll('.answered .text a')].map((e) => e.getAttributeNames())"
+    ):
         assert sorted(link) == ["href", "rel", "target", "title"]
     fetched = browser.run("return performance.getEntriesByType('resource').map((e) => e.name)")
     assert not [name for name in fetched if "pwned" in name or "x.org" in name]
@@ -209,8 +219,8 @@ def test_nothing_that_a_model_writes_is_run_or_fetched(browser: Browser, models:
 
 
 @needs_browser
-def test_thoughts_are_folded_and_told_apart(browser: Browser, models: Models) -> None:
-    browser.choose("#model", models.thinking)
+def test_thoughts_are_folded_and_told_apart(browser: Browser) -> None:
+    browser.choose("#model", "thinking")
     assert browser.ask("two and two") == "It is four."
     assert not browser.run("return document.querySelector('.thoughts').open")
     assert browser.text(".thoughts summary").startswith("Thought")
@@ -230,15 +240,19 @@ def test_nothing_moves_while_an_answer_comes(browser: Browser) -> None:
     browser.ask("What is quantization?")
     browser.run_async("await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));")
     assert browser.run("return window.shift") < 0.01
-    at = browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight")
+    at = browser.run(
+        "const s = document.querySelector('#scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight"
+    )
     assert at < 2
 
 
 @needs_browser
-def test_who_scrolls_up_stays_there(browser: Browser, models: Models) -> None:
-    browser.choose("#model", models.endless)
+def test_who_scrolls_up_stays_there(browser: Browser) -> None:
+    browser.choose("#model", "endless")
     browser.send("go on")
-    browser.until(lambda: browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight > 3 * s.clientHeight"))
+    browser.until(
+        lambda: browser.run("const s = document.querySelector('#scroll'); return s.scrollHeight > 3 * s.clientHeight")
+    )
     browser.run("document.querySelector('#scroll').scrollTop = 100")
     browser.see("#to-end")
     before = len(browser.text(".answered > .text"))
@@ -274,7 +288,10 @@ def test_settings_reach_the_server(browser: Browser) -> None:
     browser.type("4", "#max-tokens")
     browser.run(
         """const real = window.fetch; window.asked = [];
-        window.fetch = (to, how) => { if (how?.body) window.asked.push(JSON.parse(how.body)); return real(to, how); };"""
+        window.fetch = (to, how) => {
+          if (how?.body) window.asked.push(JSON.parse(how.body));
+          return real(to, how);
+        };"""
     )
     browser.ask(QUESTION)
     assert browser.text(".figures").startswith("4 tokens")
@@ -301,7 +318,9 @@ def test_a_reload_keeps_the_conversation(browser: Browser) -> None:
 
 
 @needs_browser
-def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(browser: Browser, models: Models, server: Server) -> None:
+def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(
+    browser: Browser, models: Models, server: Server
+) -> None:
     browser.choose("#model", models.endless)
     browser.send("go on")
     browser.until(
@@ -345,7 +364,9 @@ def test_an_export_can_be_read_by_the_program(browser: Browser, tmp_path: Path) 
     file = browser.until(lambda: next(tmp_path.glob("llmrun-*.json"), None))
     program = [sys.executable, "-P", "-m", "llmrun.cli.main", "history"]
     environment = clean_environment(tmp_path)
-    told = subprocess.run([*program, "import", str(file), "--json"], capture_output=True, text=True, env=environment, check=True)
+    told = subprocess.run(
+        [*program, "import", str(file), "--json"], capture_output=True, text=True, env=environment, check=True
+    )
     key = json.loads(told.stdout)["id"]
     assert file.stem == f"llmrun-{key}"
     shown = subprocess.run([*program, "show", key], capture_output=True, text=True, env=environment, check=True).stdout
@@ -363,7 +384,9 @@ def test_a_browser_that_is_full_says_so_and_goes_on(browser: Browser) -> None:
 
 @needs_browser
 def test_a_browser_that_keeps_nothing_says_so_and_works(opened: Browser, server: Server) -> None:
-    script = opened.cdp("Page.addScriptToEvaluateOnNewDocument", source="indexedDB.open = () => { throw new Error(); };")
+    script = opened.cdp(
+        "Page.addScriptToEvaluateOnNewDocument", source="indexedDB.open = () => { throw new Error(); };"
+    )
     try:
         opened.visit(server.url + "/")
         assert "keeps nothing" in opened.see("#unkept").text
@@ -377,12 +400,14 @@ def test_a_browser_that_keeps_nothing_says_so_and_works(opened: Browser, server:
 
 
 @needs_browser
-def test_a_phone_scrolls_in_one_direction(browser: Browser, models: Models) -> None:
+def test_a_phone_scrolls_in_one_direction(browser: Browser) -> None:
     browser.phone()
-    browser.choose("#model", models.attack)
+    browser.choose("#model", "attack")
     browser.ask("attack")
     for selector in ("html", "body", "#scroll"):
-        wide, room = browser.run(f"const e = document.querySelector('{selector}'); return [e.scrollWidth, e.clientWidth]")
+        wide, room = browser.run(
+            f"const e = document.querySelector('{selector}'); return [e.scrollWidth, e.clientWidth]"
+        )
         assert wide <= room, selector
     assert browser.run("return innerWidth") == 360
     browser.press('header [data-do="toggle-sidebar"]')
@@ -390,20 +415,30 @@ def test_a_phone_scrolls_in_one_direction(browser: Browser, models: Models) -> N
     browser.press("#conversations .open")
     browser.until(lambda: not browser.seen("#sidebar"))
     small = browser.run(
-        """return [...document.querySelectorAll("button, select, textarea")].filter((e) => e.offsetWidth && !e.closest("[inert]"))
+        """return [...document.querySelectorAll("button, select, textarea")]
+        .filter((e) => e.offsetWidth && !e.closest("[inert]"))
         .map((e) => [e.ariaLabel ?? e.id, e.offsetWidth, e.offsetHeight]).filter(([, w, h]) => w < 32 || h < 32)"""
     )
     assert small == []
 
 
+# The contrast of everything with text, by WCAG 2's formulas; what is below 4.5 is returned.
 CONTRAST = """
 const parse = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
-const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!/, 0\\)$/.test(c)) return c; } };
-const ratio = (e) => { const [a, b] = [light(parse(getComputedStyle(e).color)), light(parse(behind(e)))].sort(); return (b + 0.05) / (a + 0.05); };
+const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+const light = (rgb) => rgb.reduce((sum, v, i) => sum + linear(v / 255) * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = (e) => {
+  const colour = getComputedStyle(e).backgroundColor;
+  return /, 0\\)$/.test(colour) ? behind(e.parentElement) : colour;
+};
+const ratio = (e) => {
+  const pair = [getComputedStyle(e).color, behind(e)].map((colour) => light(parse(colour)));
+  return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+};
 return [...document.querySelectorAll("p, span, h2, label, button, a, summary, code, select, textarea, b")]
-  .filter((e) => e.offsetWidth && e.textContent.trim()).map((e) => [ratio(e), e.outerHTML.slice(0, 80)]).filter(([r]) => r < 4.5);
+  .filter((e) => e.offsetWidth && e.textContent.trim())
+  .map((e) => [ratio(e), e.outerHTML.slice(0, 80)])
+  .filter(([r]) => r < 4.5);
 """
 
 
@@ -445,8 +480,8 @@ def test_what_the_server_refuses_is_shown_as_it_says_it(browser: Browser) -> Non
 
 
 @needs_browser
-def test_a_server_that_went_away_is_said_to_be(opened: Browser, tmp_path: Path, models: Models) -> None:
-    with serving(tmp_path, models.endless, "--threads", "1") as server:
+def test_a_server_that_went_away_is_said_to_be(opened: Browser, tmp_path: Path, endless: Path) -> None:
+    with serving(tmp_path, str(endless), "--threads", "1") as server:
         opened.visit(server.url + "/")
         opened.forget({"temperature": 0})
         opened.visit(server.url + "/")

@@ -1,7 +1,8 @@
 """The page at /: a chat in the browser, its files as they lie beside this module, and what browsers may do with them.
 
-It knows nothing of models: what the page shows it asks of the APIs, as every other client. None of its files holds
-anything private, so it needs no key: it asks for one where the APIs want it.
+It knows nothing of models: what the page shows it asks of the APIs, as every other client does. Its files are the same
+for everybody and hold nothing private, so they need no key: the page asks for it where the APIs want one, and keeps it
+to itself. A browser's own prompt would have the key sent along with whatever any page asks of the server.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ ASSETS = (
     "thread.js",
     "units.js",
 )
+PATHS = frozenset({"/", *(f"/page/{name}" for name in ASSETS)})
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -85,11 +87,6 @@ async def show_asset(request: Request, _: Service) -> Response:
     return _respond(request, name)
 
 
-def is_page(path: str) -> bool:
-    """Tell whether a path is the page's own: static, the same for everybody, and free of the key."""
-    return path == "/" or path.removeprefix("/page/") in ASSETS
-
-
 def _wants_html(accept: str) -> bool:
     """Tell whether a client names HTML among what it takes, as browsers do and programs that take anything do not."""
     kinds = (part.partition(";")[0].strip().lower() for part in accept.split(","))
@@ -113,6 +110,16 @@ def _asset(name: str) -> _Asset:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/", "The chat page, for browsers", show_page, tags=("page",)),
-    Endpoint("GET", "/page/{name}", "A file of the chat page", show_asset, tags=("page",)),
+    Endpoint(
+        "GET", "/", "The chat page, for browsers", show_page, kind="text/html", also=("text/plain",), tags=("page",)
+    ),
+    Endpoint(
+        "GET",
+        "/page/{name}",
+        "A file of the chat page",
+        show_asset,
+        kind="text/javascript",
+        also=("text/css", "image/svg+xml"),
+        tags=("page",),
+    ),
 )

@@ -120,6 +120,14 @@ def _written(line: Line) -> bytes:
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/api/chat", "Go on with a conversation", chat, ChatRequest, streams=True),
-    Endpoint("POST", "/api/generate", "Answer a text, or go on with it", generate, GenerateRequest, streams=True),
+    Endpoint("POST", "/api/chat", "Go on with a conversation", chat, ChatRequest, streams=True, stream_kind=LINES),
+    Endpoint(
+        "POST",
+        "/api/generate",
+        "Answer a text, or go on with it",
+        generate,
+        GenerateRequest,
+        streams=True,
+        stream_kind=LINES,
+    ),
 )

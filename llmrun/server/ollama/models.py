@@ -109,7 +109,9 @@ ENDPOINTS = (
     Endpoint("GET", "/api/ps", "List the models that are loaded", list_running),
     Endpoint("POST", "/api/show", "Tell what is known of a model", show_model, ModelRequest),
     Endpoint("GET", "/api/version", "Tell the version of Ollama's API", tell_version),
-    Endpoint("POST", "/api/pull", "Say whether a model is here", pull_model, ModelRequest, streams=True),
+    Endpoint(
+        "POST", "/api/pull", "Say whether a model is here", pull_model, ModelRequest, streams=True, stream_kind=LINES
+    ),
     Endpoint("DELETE", "/api/delete", "Refuse to remove a model", delete_model, ModelRequest),
     *(
         Endpoint("POST", f"/api/{what}", f"Refuse to {what} a model", refuse_change)

@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llmrun.server.anthropic.models import list_of, model_of, speaks_anthropic
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 
@@ -31,16 +32,19 @@ class ModelList(msgspec.Struct):
     object: Literal["list"] = "list"
 
 
-async def list_models(_: Request, service: Service) -> Response:
+async def list_models(request: Request, service: Service) -> Response:
     """Name the models."""
-    return json_response(ModelList([Model(one.name, _BEGUN) for one in await service.fleet.offered()]))
+    names = tuple(one.name for one in await service.fleet.offered())
+    if speaks_anthropic(request.headers):
+        return json_response(list_of(names))
+    return json_response(ModelList([Model(name, _BEGUN) for name in names]))
 
 
 async def show_model(request: Request, service: Service) -> Response:
     """Tell of one model; raises NotFoundError for one that is not served."""
     name = request.path_params["model"]
     await service.fleet.find(name)
-    return json_response(Model(name, _BEGUN))
+    return json_response(model_of(name) if speaks_anthropic(request.headers) else Model(name, _BEGUN))
 
 
 ENDPOINTS = (

@@ -7,7 +7,7 @@ import { element, find } from "./dom.js";
 import { announce, notify } from "./notice.js";
 import { showSystem } from "./panel.js";
 import { changeSettings, settings } from "./settings.js";
-import { formatCount, formatRate, shortName } from "./units.js";
+import { formatCount, formatRate } from "./units.js";
 
 const KEEP_EVERY = 1500; // milliseconds between two states of an answer that a crash of the browser leaves
 
@@ -153,7 +153,7 @@ export class Desk {
     this.#answering.set(conversation.id, { controller, conversation });
     this.#thread.append([...said, message], true);
     history.replaceState(null, "", `#${conversation.id}`);
-    announce(`${shortName(model)} is answering`);
+    announce(`${model} is answering`);
     this.#keep(conversation);
     this.#refresh();
     await this.#write(body, message, conversation, controller);
@@ -192,7 +192,7 @@ export class Desk {
   #settle(conversation, message) {
     const open = this.open === conversation;
     if (open) this.#thread.refresh(false);
-    announce(message.error ? "" : message.finish === "stopped" ? "stopped" : `${shortName(message.model)} has answered`);
+    announce(message.error ? "" : message.finish === "stopped" ? "stopped" : `${message.model} has answered`);
     if (this.#find(conversation.id)) this.#keep(conversation);
     this.#refresh();
     this.#server.refresh().then(() => this.refreshStatus());

@@ -10,7 +10,6 @@ import { changeSettings, settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { Store } from "./store.js";
 import { Thread } from "./thread.js";
-import { shortName } from "./units.js";
 
 const fingers = matchMedia("(hover: none) and (pointer: coarse)"); // their keyboards have no Shift+Enter
 
@@ -34,7 +33,7 @@ class Served {
         else return notify(problem.message, { label: "Try again", act: () => location.reload() });
       }
     }
-    const options = this.models.map((name) => element("option", { value: name, title: name }, shortName(name)));
+    const options = this.models.map((name) => element("option", { value: name, title: name }, name));
     find("#model").replaceChildren(...options);
     this.choose(this.models.includes(settings().model) ? settings().model : this.models[0]);
     await this.refresh();
@@ -42,7 +41,7 @@ class Served {
 
   choose(name) {
     find("#model").value = name;
-    find("#welcome-model").textContent = shortName(name);
+    find("#welcome-model").textContent = name;
     this.#show();
   }
 

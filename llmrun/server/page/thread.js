@@ -2,7 +2,6 @@
 
 import { find } from "./dom.js";
 import { AnswerView, QuestionView } from "./message.js";
-import { shortName } from "./units.js";
 
 const NEAR = 60; // pixels from the end that still count as being there
 
@@ -74,7 +73,7 @@ export class Thread {
   }
 
   #add(message) {
-    const view = message.role === "user" ? new QuestionView(message) : new AnswerView(message, shortName(message.model));
+    const view = message.role === "user" ? new QuestionView(message) : new AnswerView(message, message.model);
     this.#views.push(view);
     this.#root.append(view.element);
   }

@@ -1,4 +1,4 @@
-// Bytes, counts, rates and names as text. Pure.
+// Bytes, counts and rates as text. Pure.
 
 const STEPS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -21,9 +21,4 @@ export function formatCount(count) {
 /** Return tokens a second, as exact as it matters. */
 export function formatRate(rate) {
   return `${rate >= 100 ? formatCount(rate) : rate.toFixed(1)} tok/s`;
-}
-
-/** Return the last part of a path, for a model that is a file; other names as they are. */
-export function shortName(name = "") {
-  return /^[/~.]|^[A-Za-z]:[/\\]/.test(name) ? name.split(/[/\\]/).at(-1) : name;
 }
