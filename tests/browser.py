@@ -30,6 +30,7 @@ IN_CI = bool(os.environ.get("CI"))
 needs_browser = pytest.mark.skipif(
     not IN_CI and (CHROMIUM is None or DRIVER is None), reason="no Chromium and chromedriver: scripts/browser"
 )
+REBOUND = "rebound.example"  # a name that the browser takes for this machine's, as after DNS rebinding
 PATIENCE = 30.0  # seconds; a machine that others use meanwhile is slow
 _T = TypeVar("_T")
 
@@ -174,6 +175,7 @@ def browsing() -> Iterator[Browser]:
         options.add_argument(argument)
     for argument in ("--no-first-run", "--disable-background-networking", "--disable-component-update"):
         options.add_argument(argument)
+    options.add_argument(f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium has none for root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

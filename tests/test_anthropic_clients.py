@@ -108,6 +108,13 @@ def test_tokens_are_counted_with_the_system_prompt(client: anthropic.Anthropic) 
     assert longer > alone > 0
 
 
+def test_models_are_listed_as_anthropics(client: anthropic.Anthropic, server: Server) -> None:
+    assert [model.id for model in client.models.list()][:1] == ["guide"]
+    assert client.models.retrieve("guide").display_name == "guide"
+    _, others = server.ask("/v1/models")
+    assert others["object"] == "list"
+
+
 LONG: Any = [{"role": "user", "content": "word " * 3000}]
 THINKING: Any = {"type": "enabled", "budget_tokens": 1024}
 IMAGE: Any = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/x.png"}}

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from llmrun.engine.protocol import Chunk, FinishReason, Grammar, Usage
 from llmrun.errors import UsageError
-from llmrun.message import Message, Tool, ToolCall
+from llmrun.message import Message, Tool, ToolCall, ToolChoice
 from llmrun.sampling import SamplingWish
 from llmrun.server.anthropic.answer import Writer, message_of
 from llmrun.server.anthropic.asking import ask_of
@@ -70,6 +70,12 @@ def test_thinking_is_on_off_or_as_the_model_has_it(kind: str, word: str | None) 
     assert asked(thinking={"type": kind}).think == word
 
 
+def test_an_effort_is_how_much_is_thought_where_thinking_is_on() -> None:
+    effort = {"output_config": {"effort": "max"}}
+    assert asked(thinking={"type": "enabled"}, **effort).think == "high"
+    assert asked(**effort).think is None
+
+
 @pytest.mark.parametrize("system", ["Be brief.", [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]])
 def test_the_system_prompt_comes_first(system: Any) -> None:
     first, second = asked(system=system).messages
@@ -118,6 +124,19 @@ def test_tools_are_those_of_the_client() -> None:
     assert asked(tools=[tool], tool_choice={"type": "none"}).tools == ()
 
 
+@pytest.mark.parametrize(
+    ("wish", "choice"),
+    [
+        ({"type": "auto"}, ToolChoice()),
+        ({"type": "any"}, ToolChoice(required=True)),
+        ({"type": "tool", "name": "weather"}, ToolChoice(required=True, name="weather")),
+        ({"type": "auto", "disable_parallel_tool_use": True}, ToolChoice(parallel=False)),
+    ],
+)
+def test_a_tool_may_be_demanded(wish: dict[str, Any], choice: ToolChoice) -> None:
+    assert asked(tools=[{"name": "weather", "input_schema": {}}], tool_choice=wish).tool_choice == choice
+
+
 def user(*blocks: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": blocks}]}
 
@@ -132,6 +151,8 @@ def user(*blocks: Any) -> dict[str, Any]:
         (user({"type": "image", "source": {"type": "base64", "data": "%"}}), "Base64"),
         (user({"type": "document", "source": {"type": "url", "url": "x"}}), "plain text"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "runs at Anthropic"),
+        ({"tool_choice": {"type": "tool"}}, "a name goes with type tool"),
+        ({"tool_choice": {"type": "any", "name": "x"}}, "a name goes with type tool"),
         ({"stop_sequences": [""]}, "stop_sequences is empty"),
     ],
 )

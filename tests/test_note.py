@@ -43,6 +43,9 @@ def note(folder: Path) -> Iterator[Path]:
         yield next(folder.iterdir())
 
 
+def nobody(_: str) -> None: ...
+
+
 def write(path: Path, note: Note) -> Path:
     path.write_bytes(msgspec.json.encode(note))
     path.chmod(0o600)
@@ -139,7 +142,7 @@ def test_another_users_file_is_not_believed(note: Path) -> None:
 def test_in_another_users_folder_nothing_is_believed_or_left(note: Path, level: int) -> None:
     os.chown(note.parents[level], 65534, 65534)
     assert read_notes() == ()
-    with note_left(ADDRESS, "secret", GUIDE, str):
+    with note_left(ADDRESS, "secret", GUIDE, nobody):
         assert list(note.parent.iterdir()) == [note]
 
 
@@ -150,7 +153,7 @@ def test_a_folder_that_is_a_link_is_not_entered(folder: Path, tmp_path: Path, le
     link = (folder, *folder.parents)[level]
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)
-    with note_left(ADDRESS, "secret", GUIDE, str):
+    with note_left(ADDRESS, "secret", GUIDE, nobody):
         assert not [path for path in target.rglob("*") if path.is_file()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, Generate, Grammar
+from llmrun.engine.shared import SharedEngine
 from llmrun.errors import UsageError
 from llmrun.message import Message, Tool, ToolCall, ToolChoice
 from llmrun.sampling import Sampling
@@ -197,6 +199,43 @@ def test_arguments_of_earlier_calls_must_be_json(anything: Callable[[str], Engin
     messages = (*QUESTION, Message("assistant", "", calls=(ToolCall("1", "get_time", "{"),)), Message("tool", "12"))
     with pytest.raises(UsageError, match="arguments of the call of 'get_time'"):
         ask(anything(QWEN25), messages=messages)
+
+
+def test_a_model_may_think_before_the_call_that_it_must_make(tmp_path: Path, load: Callable[[Path], Engine]) -> None:
+    call = ["\n\n", "<tool_call>", '\n{"name": "get_time", ', '"arguments": {}}', "\n</tool_call>"]
+    script, marks = ["<think>", "Hm, {so", "</think>", *call], ("<think>", "</think>")
+    engine = load(write_tool_model(tmp_path / "model.gguf", QWEN3, script, marks))
+    chunks = ask(engine, tool_choice=ToolChoice(name="get_time"))
+    assert "".join(chunk.text for chunk in chunks if chunk.thought) == "Hm, {so"
+    assert [call.name for call in calls_of(chunks)] == ["get_time"]
+    assert (text_of(chunks), chunks[-1].finish_reason) == ("", "stop")
+
+
+def test_many_at_once_have_each_their_own_calls(tmp_path: Path) -> None:
+    script = ["I look.", "[TOOL_CALLS]", '[{"name": "get_weather"', ', "arguments": {"city": "Bonn"}', "}]"]
+    path = write_tool_model(tmp_path / "model.gguf", NEMO, script, MISTRAL_CONTROLS)
+    engine = Engine()
+    engine.load(path, replace(SETTINGS, n_ctx=3 * 4096, n_seq_max=3, n_outputs_max=3))
+    request = Generate(QUESTION, GREEDY, 50)
+
+    async def answers() -> Sequence[list[Chunk]]:
+        shared = SharedEngine(engine)
+
+        async def one(tools: tuple[Tool, ...]) -> list[Chunk]:
+            answer = shared.answer(replace(request, tools=tools))
+            return [event async for event in answer if isinstance(event, Chunk)]
+
+        try:
+            return await asyncio.gather(one((WEATHER,)), one(()), one((WEATHER, CLOCK)))
+        finally:
+            await shared.close()
+
+    first, plain, last = asyncio.run(answers())
+    for chunks in (first, last):
+        assert [call.arguments for call in calls_of(chunks)] == ['{"city": "Bonn"}']
+        assert text_of(chunks) == "I look."
+    assert calls_of(plain) == []
+    assert text_of(plain) == 'I look.[{"name": "get_weather", "arguments": {"city": "Bonn"}}]'
 
 
 # ---- what must be called: random weights, which write anything that they may

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from llmrun.server.page import ASSETS
+
 ROOT = Path(__file__).parent.parent
 ENGINE = ROOT / ".venv" / "engine"  # where scripts/bootstrap keeps the engine it built
 
@@ -35,6 +37,7 @@ def test_the_wheel_holds_the_model_and_the_licence_and_nothing_of_the_workshop(w
     tops = {name.split("/")[0] for name in names}
     assert {f"llmrun/models/guide-{quant}.gguf" for quant in ("F16", "Q8_0", "Q4_K_M")} <= set(names)
     assert {"llmrun/py.typed", "llmrun/catalog.json"} <= set(names)
+    assert {f"llmrun/server/page/{name}" for name in ("index.html", *ASSETS)} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert tops == {"llmrun", next(top for top in tops if top.endswith(".dist-info"))}
 

@@ -71,7 +71,7 @@ def _model_lines(model: LoadedModel) -> Iterator[str]:
         format_bytes(model.memory),
         f"{model.n_ctx:,}",
         busy,
-        "pinned" if model.pinned else left,
+        stays,
     )
 
 

@@ -171,7 +171,7 @@ class RunningModel:
             plan = engine.served.plan
             self._started, self._shown = None, (engine.served.summary, plan)
             name = _lasting_name(self.name, self._reference)
-            self._kept = KeptModel(name, plan.quant, None, plan.settings.n_ctx, plan.settings.type_k)
+            self._kept = KeptModel(name, plan.quant, None, plan.forecast.n_ctx_each, plan.settings.type_k)
         return engine
 
     def _load(self) -> AnsweringEngine:

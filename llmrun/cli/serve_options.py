@@ -24,6 +24,8 @@ StopAll = Annotated[bool, typer.Option("--all", help="End all servers.")]
 
 # How many clients are answered at once, where nobody says so: as llama-server does, and fewer where memory is short.
 SLOTS = (4, 2, 1)
+# Tokens of a text to embed that are read at once: each costs two rows of logits, 1.2 MB with 150,000 tokens.
+OUTPUTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +65,4 @@ class ServedHow:
         found = plan_wish(
             self.prefer, reserve=self.reserve, device_reserve=self.device_reserve, require_gpu=self.require_gpu
         )
-        return replace(found, slots=SLOTS)
+        return replace(found, slots=SLOTS, outputs=OUTPUTS)

@@ -24,11 +24,24 @@ from llmrun.engine.protocol import (
     Usage,
 )
 from llmrun.engine.wire import error_of
-from llmrun.errors import ServerGoneError
+from llmrun.errors import LLMRunError, ServerGoneError
 from llmrun.message import Message
 from llmrun.sampling import MAX_SEED
 from llmrun.servers.client import LineStream, ServerClient
-from llmrun.servers.control import ANSWER, COUNT, INFO, AnswerWish, CountWish, ModelWish, ServedModel
+from llmrun.servers.control import (
+    ANSWER,
+    CANCEL,
+    COUNT,
+    INFO,
+    AnswerWish,
+    CancelWish,
+    CountWish,
+    Done,
+    ModelWish,
+    ServedModel,
+)
+
+_PATIENCE = 3.0  # seconds that a server may take to hear of it
 
 
 class RemoteEngine:
@@ -65,12 +78,13 @@ class RemoteEngine:
         if request.sampling.seed is None:  # drawn here, so that an answer that is broken off can say it
             drawn = secrets.randbelow(MAX_SEED + 1)
             request = replace(request, sampling=replace(request.sampling, seed=drawn))
+        key = secrets.token_hex(16)
         try:
-            stream = self._client.stream(ANSWER, AnswerWish(self._name, _with_whole_paths(request)))
+            stream = self._client.stream(ANSWER, AnswerWish(key, self._name, _with_whole_paths(request)))
         except ServerGoneError:
             self._is_gone = True
             raise
-        events = _Events(stream, request, self._lose)
+        events = _Events(stream, request, lambda: self._cancel(key, stream), self._lose)
         self._last = Answer(events.next, events.cancel)
         return self._last
 
@@ -97,6 +111,13 @@ class RemoteEngine:
         """End an answer that is not over; the model stays where it is."""
         self._end_last_answer()
 
+    def _cancel(self, key: str, stream: LineStream) -> None:
+        """Ask for the end of an answer; where the server does not listen the connection is closed, which it hears."""
+        try:
+            self._client.ask(CANCEL, Done, CancelWish(key), _PATIENCE)
+        except LLMRunError:
+            stream.break_off()
+
     def _end_last_answer(self) -> None:
         if self._last is not None:
             self._last.abandon()
@@ -109,15 +130,17 @@ class RemoteEngine:
 class _Events:
     """What an answer is made of, as an engine's process would tell it.
 
-    A connection that is closed is how the server hears that nobody listens any more: within a token it stops. What it
-    would have said of the end is then said here, from what has come.
+    Where the server is gone before it could say how an answer that was cancelled ended, it is said here.
     """
 
-    def __init__(self, stream: LineStream, request: Generate, lose: Callable[[], None]) -> None:
-        self._stream, self._request, self._lose = stream, request, lose
+    def __init__(
+        self, stream: LineStream, request: Generate, end: Callable[[], None], lose: Callable[[], None]
+    ) -> None:
+        self._stream, self._request, self._stop, self._lose = stream, request, end, lose
         self._begun = time.perf_counter()
         self._prefill = PrefillProgress(0, 0, 0, 0.0)
-        self._n_pieces = self._n_thoughts = 0
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
         self._is_cancelled = False
         self._is_over = False
 
@@ -140,8 +163,9 @@ class _Events:
 
     def cancel(self) -> None:
         """Let the server know that no more is wanted."""
-        self._is_cancelled = True
-        self._stream.break_off()
+        if not self._is_over:
+            self._is_cancelled = True
+            self._stop()
 
     def _heard(self, event: Event) -> Event:
         match event:
@@ -153,8 +177,7 @@ class _Events:
             case PrefillProgress():
                 self._prefill = event
             case Chunk():
-                self._n_pieces += bool(event.text)
-                self._n_thoughts += bool(event.text and event.thought)
+                (self._thoughts if event.thought else self._text).append(event.text)
         return event
 
     def _end(self) -> None:
@@ -162,19 +185,17 @@ class _Events:
         self._stream.close()
 
     def _usage(self) -> Usage:
-        """What it took so far; a piece of text is a token, seldom some more."""
-        seen = self._prefill
-        answering = max(0.0, time.perf_counter() - self._begun - seen.seconds)
-        seed = self._request.sampling.seed or 0
+        """What it took, as far as it was seen, where nobody tells: a piece of text is a token, or some more."""
+        seen, n_thought = self._prefill, sum(map(bool, self._thoughts))
         return Usage(
-            seen.total,
-            seen.cached,
-            seen.done - seen.cached,
-            self._n_pieces,
-            seen.seconds,
-            answering,
-            seed,
-            self._n_thoughts,
+            prompt_tokens=seen.total,
+            cached_tokens=seen.cached,
+            read_tokens=seen.done - seen.cached,
+            completion_tokens=n_thought + sum(map(bool, self._text)),
+            prompt_seconds=seen.seconds,
+            completion_seconds=max(0.0, time.perf_counter() - self._begun - seen.seconds),
+            seed=self._request.sampling.seed or 0,
+            thought_tokens=n_thought,
         )
 
 

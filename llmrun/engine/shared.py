@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Chunk, CountTokens, Event, Failed, Generate, ModelInfo, PrefillProgress, TokenCounts
-from llmrun.engine.sharing import Count, Said, Shared, Submit, Withdraw
+from llmrun.engine.sharing import Count, Embed, Embedded, Said, Shared, Submit, Withdraw
 from llmrun.engine.wire import encode, error_of
 from llmrun.errors import EngineError, LLMRunError, WorkerDiedError
 from llmrun.message import Message
+
+_NUMBERS = itertools.count(1)  # of requests; no two are the same, though one engine be shared by a loop after another
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,22 @@ class Load:
     writing: int
     waiting: int
     slots: int
+
+
+class Ending:
+    """A way to end an answer early and still hear its last word; for one answer."""
+
+    def __init__(self) -> None:
+        self._withdraw: Callable[[], object] | None = None
+
+    def begin(self, withdraw: Callable[[], object]) -> None:
+        """Be told how, as long as nothing else is told."""
+        self._withdraw = withdraw
+
+    def end(self) -> None:
+        """Let the last chunk, "cancelled", follow within one token."""
+        if self._withdraw is not None:
+            self._withdraw()
 
 
 class SharedEngine:
@@ -37,7 +55,6 @@ class SharedEngine:
             raise EngineError("no model is loaded")
         self.info: ModelInfo = engine.info
         self._engine = engine
-        self._numbers = itertools.count(1)
         # What is said of each request and was not read yet. A slow reader holds up nobody, so it is not bounded here:
         # an answer is no longer than the context, and with it what one can pile up, some hundred bytes a token.
         self._open: dict[int, asyncio.Queue[Said | LLMRunError]] = {}
@@ -59,13 +76,18 @@ class SharedEngine:
         n, slots = len(self._unfinished), self.info.n_slots
         return Load(min(n, slots), max(0, n - slots), slots)
 
-    async def answer(self, request: Generate, owner: str = "") -> AsyncGenerator[Chunk | PrefillProgress, None]:
+    async def answer(
+        self, request: Generate, owner: str = "", ending: Ending | None = None
+    ) -> AsyncGenerator[Chunk | PrefillProgress, None]:
         """Answer one request; what is not iterated to its end is to be closed (aclose), which frees its place.
 
-        owner: what was read for one is reused for no other. Raises what Engine.answer raises.
+        owner: what was read for one is reused for no other. ending: gets the way to end it early. Raises what
+        Engine.answer raises.
         """
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         events = self._begin(Submit(number, owner, request))
+        if ending is not None:
+            ending.begin(lambda: self._tell(Withdraw(number)))
         try:
             while True:
                 event = _event_of(await events.get())
@@ -78,11 +100,22 @@ class SharedEngine:
 
     async def count(self, messages: Sequence[Message]) -> TokenCounts:
         """Count as Engine.count does, while answers are written too."""
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         events = self._begin(Count(number, CountTokens(tuple(messages))))
         try:
             event = _event_of(await events.get())
             assert isinstance(event, TokenCounts)
+            return event
+        finally:
+            self._leave(number)
+
+    async def embed(self, text: str, tokens: Sequence[int] = (), *, truncate: bool = False) -> Embedded:
+        """Turn a text into a vector, see Embed; raises ContextOverflowError, UsageError or EngineError."""
+        number = next(_NUMBERS)
+        events = self._begin(Embed(number, text, tuple(tokens), truncate))
+        try:
+            event = _event_of(await events.get())
+            assert isinstance(event, Embedded)
             return event
         finally:
             self._leave(number)
@@ -94,7 +127,7 @@ class SharedEngine:
         self._sender.shutdown(wait=False)
         self._end(WorkerDiedError("the model was unloaded", "ask again"))
 
-    def _begin(self, command: Submit | Count) -> asyncio.Queue[Said | LLMRunError]:
+    def _begin(self, command: Submit | Count | Embed) -> asyncio.Queue[Said | LLMRunError]:
         if self._ended is not None:
             raise self._ended
         if self._loop is None:
@@ -142,7 +175,7 @@ class SharedEngine:
             waiting.put_nowait(self._ended)
 
 
-def _event_of(said: Said | LLMRunError) -> Chunk | PrefillProgress | TokenCounts:
+def _event_of(said: Said | LLMRunError) -> Chunk | PrefillProgress | TokenCounts | Embedded:
     if isinstance(said, LLMRunError):
         raise said
     if isinstance(said.event, Failed):

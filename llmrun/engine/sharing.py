@@ -1,6 +1,6 @@
 """What the two sides say to each other where many answers are written at once: each by the number of its request.
 
-Every request that is submitted or counted ends with one last word: a Chunk with a finish reason, TokenCounts or Failed.
+Every request but a Withdraw ends with one last word: a Chunk with a finish reason, TokenCounts, Embedded or Failed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,27 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Embed:
+    """Turn a text into a vector.
+
+    tokens: in its place, the model's own; truncate: leave out what the context cannot hold.
+    """
+
+    id: int
+    text: str
+    tokens: tuple[int, ...] = ()
+    truncate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector of a text, of length one: numbers of 32 bits, little-endian. n_tokens: what was read."""
+
+    vector: bytes
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Nobody waits for this request any more: its last chunk, "cancelled", follows within one token."""
 
@@ -39,7 +60,7 @@ class Said:
     """Something about the request of this number."""
 
     id: int
-    event: Chunk | PrefillProgress | TokenCounts | Failed
+    event: Chunk | PrefillProgress | TokenCounts | Embedded | Failed
 
     @property
     def is_last(self) -> bool:
@@ -50,4 +71,4 @@ class Said:
         return not isinstance(event, PrefillProgress)
 
 
-Shared = Submit | Count | Withdraw
+Shared = Submit | Count | Embed | Withdraw

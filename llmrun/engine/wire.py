@@ -13,12 +13,14 @@ import msgspec
 
 from llmrun import errors
 from llmrun.engine.protocol import Chunk, Command, Event, Failed, PrefillProgress, TokenCounts
-from llmrun.engine.sharing import Said, Shared
+from llmrun.engine.sharing import Embedded, Said, Shared
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH_BYTES = 4
 
-_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event) + get_args(Shared)}
+_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event) + get_args(Shared)} | {
+    Embedded.__name__: Embedded
+}
 _Message = Command | Event | Shared | Said
 
 
@@ -73,7 +75,7 @@ def _decode(body: bytes) -> _Message:
 
 
 def _said(number: int, event: _Message) -> Said:
-    if not isinstance(event, Chunk | PrefillProgress | TokenCounts | Failed):
+    if not isinstance(event, Chunk | PrefillProgress | TokenCounts | Embedded | Failed):
         raise TypeError(f"{type(event).__name__} is nothing that is said of a request")
     return Said(number, event)
 

@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from llmrun.engine.protocol import Phase
+from llmrun.engine.protocol import Chunk, Phase
+from llmrun.engine.shared import Ending
 from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
 from llmrun.server.bodies import read_body
@@ -21,6 +22,7 @@ from llmrun.server.loaded import LoadedNow
 from llmrun.servers import control
 from llmrun.servers.control import (
     AnswerWish,
+    CancelWish,
     CountWish,
     Done,
     Line,
@@ -84,6 +86,14 @@ async def answer(request: Request, service: Service) -> Response:
     return StreamingResponse(_lines(wish, service), media_type="application/x-ndjson")
 
 
+async def cancel_answer(request: Request, service: Service) -> Response:
+    """End an answer; who reads it gets its last word."""
+    wish = await read_body(request, CancelWish)
+    if (ending := service.endings.get(wish.id)) is not None:
+        ending.end()
+    return _response(Done())
+
+
 async def release_model(request: Request, service: Service) -> Response:
     """Unload a model; the answers that are being written are written to their end."""
     wish = await read_body(request, ModelWish)
@@ -100,23 +110,31 @@ async def stop_server(_: Request, __: Service) -> Response:
 async def _lines(wish: AnswerWish, service: Service) -> AsyncIterator[bytes]:
     """Give the events as lines. They are fetched by a task of its own, whose end no client can cut short."""
     queue: asyncio.Queue[Line | None] = asyncio.Queue()
-    task = asyncio.create_task(_write(wish, service, queue))
+    ending = Ending()
+    task = asyncio.create_task(_write(wish, service, queue, ending))
+    ending.begin(task.cancel)  # before the engine is asked, there is nothing else to end
+    service.endings[wish.id] = ending
     try:
         while (line := await queue.get()) is not None:
             yield encode_line(line)
-        await task  # raises what no client can have caused
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()  # raises what no client can have caused
     finally:
+        service.endings.pop(wish.id, None)
         task.cancel()
 
 
-async def _write(wish: AnswerWish, service: Service, queue: asyncio.Queue[Line | None]) -> None:
+async def _write(wish: AnswerWish, service: Service, queue: asyncio.Queue[Line | None], ending: Ending) -> None:
     try:
         async with (
             service.fleet.borrow(wish.model) as served,
-            aclosing(served.engine.answer(wish.request, OWNER)) as it,
+            aclosing(served.engine.answer(wish.request, OWNER, ending)) as events,
         ):
-            async for event in it:
+            async for event in events:
                 queue.put_nowait(event)
+                if isinstance(event, Chunk) and event.usage is not None:
+                    served.record(event.usage)
         queue.put_nowait(Phase("idle"))
     except LLMRunError as error:
         queue.put_nowait(failure_of(error))
@@ -146,6 +164,7 @@ ENDPOINTS = (
     Endpoint("GET", control.STATUS, "What is loaded", _for_control(show_status)),
     Endpoint("POST", control.INFO, "How a model runs", _for_control(show_model)),
     Endpoint("POST", control.ANSWER, "Answer in full", _for_control(answer)),
+    Endpoint("POST", control.CANCEL, "End an answer", _for_control(cancel_answer)),
     Endpoint("POST", control.COUNT, "Count tokens", _for_control(count_tokens)),
     Endpoint("POST", control.RELEASE, "Unload a model", _for_control(release_model)),
     Endpoint("POST", control.STOP, "End the server", _for_control(stop_server)),

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llmrun.engine.shared import Ending
 from llmrun.server.fleet import Fleet
 from llmrun.server.metrics import Metrics
 
@@ -17,12 +18,13 @@ from llmrun.server.metrics import Metrics
 class Service:
     """What the answers come from, and where it is counted what became of them.
 
-    control_key: that of llmrun's own commands, see server.control; None is nobody's.
+    control_key: that of llmrun's own commands, see server.control; None is nobody's. endings: of their answers, by id.
     """
 
     fleet: Fleet
     metrics: Metrics = field(default_factory=Metrics)
     control_key: str | None = None
+    endings: dict[str, Ending] = field(default_factory=dict)
 
 
 Handler = Callable[[Request, Service], Awaitable[Response]]

@@ -1,6 +1,8 @@
 """The page at /: a chat in the browser, its files as they lie beside this module, and what browsers may do with them.
 
-It knows nothing of models: what the page shows it asks of the APIs, as every other client does.
+It knows nothing of models: what the page shows it asks of the APIs, as every other client does. Its files are the same
+for everybody and hold nothing private, so they need no key: the page asks for it where the APIs want one, and keeps it
+to itself. A browser's own prompt would have the key sent along with whatever any page asks of the server.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ ASSETS = (
     "thread.js",
     "units.js",
 )
+PATHS = frozenset({"/", *(f"/page/{name}" for name in ASSETS)})
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "

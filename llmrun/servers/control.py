@@ -18,7 +18,7 @@ from llmrun.message import Message
 from llmrun.planning.plan import Plan
 
 STATUS, INFO, ANSWER, COUNT = "/llmrun/status", "/llmrun/info", "/llmrun/answer", "/llmrun/count"
-RELEASE, STOP = "/llmrun/release", "/llmrun/stop"
+CANCEL, RELEASE, STOP = "/llmrun/cancel", "/llmrun/release", "/llmrun/stop"
 
 _T = TypeVar("_T")
 Line = Chunk | PrefillProgress | Phase | Failed
@@ -62,10 +62,21 @@ class ModelWish:
 
 @dataclass(frozen=True, slots=True)
 class AnswerWish:
-    """A request for an answer, just as an engine gets it. Paths of images in it are those of this machine."""
+    """A request for an answer, just as an engine gets it. Paths of images in it are those of this machine.
 
+    id: chosen by who asks, to cancel it by.
+    """
+
+    id: str
     model: str
     request: Generate
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWish:
+    """A request to end an answer: its last line follows within one token, where it is not over."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ class Batch:
             _pointer(self._logits, ctypes.c_int8),
         )
 
-    def fill(self, parts: Sequence[Part]) -> None:
-        """Make these the rows, in their order."""
+    def fill(self, parts: Sequence[Part], *, all_outputs: bool = False) -> None:
+        """Make these the rows, in their order. all_outputs: something is wanted of each of them."""
         start = 0
         for part in parts:
             end = start + len(part.tokens)
@@ -51,7 +51,7 @@ class Batch:
             self._pos[start:end] = self._one_after_another[: end - start]
             self._pos[start:end] += part.position
             self._seq[start:end] = part.seq
-            self._logits[start:end] = 0
+            self._logits[start:end] = all_outputs
             self._logits[end - 1] = part.want_logits
             start = end
         self.struct.n_tokens = start

@@ -13,6 +13,7 @@ from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
 from llmrun.worker.batch import Part
 from llmrun.worker.choosing import choose_slot, find_source
+from llmrun.worker.embedding import Embedder
 from llmrun.worker.encoding import check_room, count, encode_raw, render
 from llmrun.worker.job import Begun, Job
 from llmrun.worker.llama import CancelFlag, Context
@@ -76,16 +77,18 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
         self._clock = 0  # counts the requests that began
+        self._is_crowded = False  # until one that is active ends, no other can begin
         self._pace = Pace(context.n_rows, is_large=context.model.size >= LARGE)
         # keys that are copied lie in one stream, or a whole stream is
         self._least_copy = LEAST if context.is_unified else least_stretch(context.n_ctx)
+        self.embedder = Embedder(context, encoder.vocabulary, self._free)
         self.alone: int | None = None
         self.n_steps = 0
 
     @property
     def has_work(self) -> bool:
         """Whether there is a request that has not had its last word."""
-        return bool(self._waiting or self._active)
+        return bool(self._waiting or self._active or self.embedder.has_work)
 
     def submit(self, job: Job) -> None:
         """Take on a request; it begins when it has a slot."""
@@ -93,6 +96,7 @@ class Batcher:
 
     def withdraw(self, number: int) -> None:
         """End a request that nobody waits for any more; its slot is free from here on."""
+        self.embedder.withdraw(number)
         for job in [*self._waiting, *self._active]:
             if job.id == number:
                 self._end(job)
@@ -103,6 +107,7 @@ class Batcher:
 
     def fail_all(self, error: LLMRunError) -> None:
         """Give up all requests."""
+        self.embedder.fail_all(error)
         for job in [*self._waiting, *self._active]:
             self._fail(job, error)
 
@@ -121,7 +126,8 @@ class Batcher:
             self._tell(Phase("decode"))
             self._read(turns)
         self._read_an_image()
-        if not self._active and not self._waiting:
+        self.embedder.step()
+        if not self.has_work:
             self._tell(Phase("idle"))
 
     def _tell(self, phase: Phase) -> None:
@@ -133,10 +139,10 @@ class Batcher:
 
     def _admit(self) -> None:
         started = time.perf_counter()
-        while self._waiting and (free := self._free()):
+        while self._waiting and not self._is_crowded and (free := self._free()):
             job = self._waiting.popleft()
             try:
-                self._begin(job, free)
+                self._begin(job, free) if job.begun is None else self._resume(job, job.begun, free)
             except LLMRunError as error:
                 self._fail(job, error)
             if self._active and time.perf_counter() - started > _ADMIT_SECONDS:
@@ -144,7 +150,7 @@ class Batcher:
 
     def _free(self) -> list[Slot]:
         taken = {job.begun.slot.seq for job in self._active if job.begun is not None}
-        return [slot for slot in self._slots if slot.seq not in taken]
+        return [slot for slot in self._slots if slot.seq not in taken and slot is not self.embedder.slot]
 
     def _begin(self, job: Job, free: Sequence[Slot]) -> None:
         started = time.perf_counter()
@@ -153,9 +159,7 @@ class Batcher:
         tokens = list(prompt.tokens)
         slot = choose_slot(free, job.owner, tokens)
         writing = Writing(job.request, prompt, self._encoder, self._context.n_ctx, job.say)
-        self._clock += 1
-        slot.used = self._clock
-        slot.claim(job.owner)
+        self._take(slot, job.owner)
         source, n = find_source(self._slots, slot, job.owner, tokens[:-1], self._least_copy)
         leader, n_led = self._leader(job, tokens[:-1], n)
         if leader is None and source is not slot:
@@ -164,6 +168,19 @@ class Batcher:
         job.begun = Begun(prompt, slot, writing, tokens, cached, started, leader, n_led)
         self._active.append(job)
         self._active.sort(key=_seq)  # llama.cpp computes neighbouring sequences together
+
+    def _resume(self, job: Job, begun: Begun, free: Sequence[Slot]) -> None:
+        """Go on with a request that had to give up its memory."""
+        begun.slot = choose_slot(free, job.owner, begun.tokens)
+        self._take(begun.slot, job.owner)
+        begun.slot.reuse(begun.tokens)
+        self._active.append(job)
+        self._active.sort(key=_seq)
+
+    def _take(self, slot: Slot, owner: str) -> None:
+        self._clock += 1
+        slot.used = self._clock
+        slot.claim(owner)
 
     def _encode(self, job: Job) -> Prompt:
         request = job.request
@@ -252,6 +269,9 @@ class Batcher:
             return
         if status == NO_ROOM and self._make_room():
             self._again(turns)
+        elif status == NO_ROOM and turns[0].begun.read_at is not None and len(self._active) == 1:
+            turns[0].begun.writing.reason = "context"
+            self._end(turns[0].job)
         elif len(turns) > 1:
             self._again(turns[: len(turns) // 2])
             self._again(turns[len(turns) // 2 :])
@@ -272,11 +292,22 @@ class Batcher:
             self._fail(turn.job, failed_decode(status, len(turn.tokens), turn.start, self._context))
 
     def _make_room(self) -> bool:
-        """Forget what the slot holds that was used least recently and is free; False where there is none."""
+        """Where all share their cells and none is free: forget what no request needs, or let the newest one wait.
+
+        It goes on later where it was, so that nobody's answer is cut off by another's. False where only one is left.
+        """
         holding = [slot for slot in self._free() if slot.past]
-        if not holding:
+        if holding:
+            min(holding, key=lambda slot: slot.used).forget()
+            return True
+        if len(self._active) < 2:
             return False
-        min(holding, key=lambda slot: slot.used).forget()
+        newest = max(self._active, key=_used)
+        assert newest.begun is not None
+        newest.begun.slot.forget()
+        self._active.remove(newest)
+        self._waiting.appendleft(newest)
+        self._is_crowded = True
         return True
 
     def _took(self, turns: Sequence[_Turn], seconds: float) -> None:
@@ -353,12 +384,17 @@ class Batcher:
             self._waiting.remove(job)
         if job in self._active:
             self._active.remove(job)
+            self._is_crowded = False
         if job.begun is not None:
             job.begun.writing.close()
 
 
 def _seq(job: Job) -> int:
     return -1 if job.begun is None else job.begun.slot.seq
+
+
+def _used(job: Job) -> int:
+    return -1 if job.begun is None else job.begun.slot.used
 
 
 def _wanted(begun: Begun, n_most: int) -> int:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmrun.engine.protocol import Chunk, Failed, Generate, PrefillProgress, TokenCounts, Usage
+from llmrun.engine.sharing import Embedded
 from llmrun.worker.prompt import Prompt
 from llmrun.worker.slot import Slot
 from llmrun.worker.writing import Writing
 
-Say = Callable[[Chunk | PrefillProgress | TokenCounts | Failed], None]
+Say = Callable[[Chunk | PrefillProgress | TokenCounts | Embedded | Failed], None]
 
 _PROGRESS_INTERVAL = 0.2  # seconds
 

@@ -153,6 +153,7 @@ class Model:
         # such memories hold one state, not one entry a token: a tail cannot be taken off
         self.is_recurrent = bool(lib.llama_model_is_recurrent(pointer) or lib.llama_model_is_hybrid(pointer))
         self.has_decoder = bool(lib.llama_model_has_decoder(pointer))
+        self.pooling = int(self.metadata(f"{self.metadata('general.architecture')}.pooling_type") or 0)
         self.adapters: tuple[LoadedAdapter, ...] = ()  # given to each context that is made
 
     def metadata(self, key: str) -> str | None:
@@ -238,6 +239,8 @@ class Context:
             and settings.type_k in ("f16", "f32")
             and bool(lib.llama_memory_can_shift(self._memory))
         )
+        self.n_embd = int(lib.llama_model_n_embd(model.pointer))
+        self.n_outputs = settings.n_outputs_max
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
         self.n_rows = min(max(self.n_step, 2 * self.n_seq_max), int(lib.llama_n_batch(self.pointer)))
         self._batch = Batch(self.n_rows)
@@ -269,6 +272,19 @@ class Context:
     def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the logits of a row of the last batch, where they lie: they are gone with the next one."""
         return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, row), (self.model.vocabulary.n_tokens,))
+
+    def embed(self, part: Part) -> int:
+        """Read tokens for their last hidden states, at most n_outputs of them; returns the status as `decode` does."""
+        self._batch.fill((part,), all_outputs=True)
+        lib.llama_set_embeddings(self.pointer, True)
+        try:
+            return int(lib.llama_decode(self.pointer, self._batch.struct))
+        finally:
+            lib.llama_set_embeddings(self.pointer, False)
+
+    def embeddings(self, n_rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return the last hidden states of the rows of the last `embed`, where they lie."""
+        return np.ctypeslib.as_array(lib.llama_get_embeddings_ith(self.pointer, 0), (n_rows, self.n_embd))
 
     def last_refusal(self) -> Refusal | None:
         """Return what allocation was refused, if the log complained of one since this context was made."""

@@ -31,7 +31,7 @@ from llmrun.engine.protocol import (
     SaveState,
     Work,
 )
-from llmrun.engine.sharing import Count, Shared, Submit, Withdraw
+from llmrun.engine.sharing import Count, Embed, Shared, Submit, Withdraw
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
@@ -114,6 +114,8 @@ class Runner:
                 self._sharing().submit(Job(command.id, command.owner, command.request, say))
             case Count():
                 say(self._sharing().count(command.request))
+            case Embed():
+                self._sharing().embedder.submit(command, say)
             case Withdraw() if self.batcher is not None:
                 self.batcher.withdraw(command.id)
 

@@ -8,17 +8,13 @@ from collections.abc import Sequence
 def share(room: int, wanted: Sequence[int]) -> list[int]:
     """Divide room among those who want some, alike, and what the small ones leave among the others.
 
-    So a short prompt is read soon, however long those beside it are. What cannot be divided goes to the first ones.
+    So a short prompt is read soon, however long those beside it are.
     """
     shares = [0] * len(wanted)
-    hungry = [index for index, want in enumerate(wanted) if want > 0]
-    while room > 0 and hungry:
-        each, over = divmod(room, len(hungry))
-        for number, index in enumerate(hungry):
-            taken = min(wanted[index] - shares[index], each + (number < over))
-            shares[index] += taken
-            room -= taken
-        hungry = [index for index in hungry if shares[index] < wanted[index]]
+    smallest_first = sorted(range(len(wanted)), key=wanted.__getitem__)
+    for position, index in enumerate(smallest_first):
+        shares[index] = min(wanted[index], room // (len(wanted) - position))
+        room -= shares[index]
     return shares
 
 

@@ -20,7 +20,8 @@ from llmrun.worker.reasoning import Format
 from llmrun.worker.template_jinja import TEMPLATE_FAILURES, Clock, TemplateRefusalError
 from llmrun.worker.template_quirks import Capabilities, Fields
 from llmrun.worker.template_thinking import HARMONY, USUAL, Said, find_format, find_thinking
-from llmrun.worker.tools.detect import find_tools
+from llmrun.worker.tools.detect import find_shape, find_tools
+from llmrun.worker.tools.fields import shape_messages
 from llmrun.worker.tools.format import CallShape, ToolFormat
 
 if TYPE_CHECKING:
@@ -163,9 +164,8 @@ def _check_size(source: str) -> None:
 def _with_tools(template: _JinjaTemplate) -> tuple[_JinjaTemplate, ToolFormat | None]:
     """The template with what is found out of how it takes tools, and the format of its calls."""
     found = find_tools(template.source, template.render_tool_trial)
-    if found is None:
-        return template, None
-    return replace(template, capabilities=replace(template.capabilities, calls=found[1])), found[0]
+    tools, shape = found or (None, find_shape(template.source, template.render_tool_trial))
+    return replace(template, capabilities=replace(template.capabilities, calls=shape)), tools
 
 
 def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTemplates, clock: Clock) -> ChatTemplate:
@@ -173,7 +173,7 @@ def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTempl
 
     def render(messages: Sequence[Message], add_generation_prompt: bool, tools: Tools, variables: Fields) -> str:
         del tools, variables
-        text = builtin(template, messages, add_generation_prompt)
+        text = builtin(template, shape_messages(messages, CallShape(in_words=True)), add_generation_prompt)
         if text is None:
             raise LookupError("llama.cpp has no built-in template for it")
         return text
@@ -181,7 +181,7 @@ def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTempl
     try:
         _self_test(render)
     except TEMPLATE_FAILURES:
-        chatml = _compile(_CHATML, "", "", clock)
+        chatml, _ = _with_tools(_compile(_CHATML, "", "", clock))
         return ChatTemplate("chatml", f"{problem}; using ChatML, the most common format", chatml.render)
     notice = f"{problem}; using llama.cpp's built-in one ({name})"
     return ChatTemplate(f"builtin:{name}", notice, render, HARMONY if name == "gpt-oss" else USUAL)

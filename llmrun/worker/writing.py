@@ -50,7 +50,8 @@ class Writing:
         self._begun = False
         self._pending: list[str] = []
         self._pending_thought = False
-        self._drawn: list[Drawn] = []
+        self._drawn: list[Drawn] = []  # of the answer, and those of the thoughts, not sent yet
+        self._drawn_in_thought: list[Drawn] = []
         self._last_emit = 0.0
         self.tokens: list[int] = []
         self.reason: FinishReason | None = None
@@ -94,17 +95,8 @@ class Writing:
             thought_tokens=self._thought_tokens,
         )
         self._show(self._text.finish())
-        text, drawn = "".join(self._pending), tuple(self._drawn)
-        self._emit(
-            Chunk(
-                text,
-                self.reason or "cancelled",
-                usage,
-                self._pending_thought,
-                drawn=drawn,
-                stopped_by=self._text.stopped_by,
-            )
-        )
+        text, reason, stopped_by = "".join(self._pending), self.reason or "cancelled", self._text.stopped_by
+        self._send(Chunk(text, reason, usage, self._pending_thought, stopped_by=stopped_by))
 
     def known(self) -> Prompt | None:
         """Return the conversation with the answer, for the next turn to take its tokens over.
@@ -153,8 +145,12 @@ class Writing:
         spans = self._text.push(self._written(token))
         if not self._text.is_answering and not self._begun:
             self._thought_tokens = len(self.tokens)  # the first marks among them, which were not known for that
+            self._drawn_in_thought += self._drawn
+            self._drawn.clear()
         elif was_thinking or not self._text.is_answering:
             self._thought_tokens += 1
+            self._drawn_in_thought += self._drawn[-1:]
+            del self._drawn[-1:]
         self._show(spans)
         now = time.perf_counter()
         if self._pending and now - self._last_emit >= _EMIT_INTERVAL:
@@ -180,6 +176,7 @@ class Writing:
         self._pending.clear()
 
     def _send(self, chunk: Chunk) -> None:
-        """Send a chunk with the tokens that were drawn since the last one."""
-        self._emit(replace(chunk, drawn=tuple(self._drawn)))
-        self._drawn.clear()
+        """Send a chunk with the tokens that were drawn since the last one of its kind, thoughts or answer."""
+        drawn = self._drawn_in_thought if chunk.thought else self._drawn
+        self._emit(replace(chunk, drawn=tuple(drawn)))
+        drawn.clear()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import UsageError
-from llmrun.message import Message, Tool, ToolCall
+from llmrun.message import Message, Tool, ToolCall, ToolChoice
 from llmrun.sampling import SamplingWish
 from llmrun.server.anthropic.request import (
     Base64Source,
@@ -20,7 +20,7 @@ from llmrun.server.anthropic.request import (
     RedactedBlock,
     TextBlock,
     ThinkingBlock,
-    ThinkingSpec,
+    ToolChoiceSpec,
     ToolResultBlock,
     ToolSpec,
     ToolUseBlock,
@@ -31,7 +31,8 @@ from llmrun.server.image_folder import parse_base64
 
 Keep = Callable[[bytes], str]  # puts an image into a file and returns its path
 
-_THINK = {"enabled": "on", "disabled": "off", "adaptive": None, "between_tools": None}
+_THINK = {"disabled": "off", "adaptive": None, "between_tools": None}
+_EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
 def ask_of(body: MessageRequest, keep: Keep) -> Ask:
@@ -44,7 +45,8 @@ def ask_of(body: MessageRequest, keep: Keep) -> Ask:
         stop=_stop(body.stop_sequences or ()),
         grammar=_grammar(body),
         tools=tools_of(body),
-        think=think_of(body.thinking),
+        tool_choice=_tool_choice(body.tool_choice),
+        think=_think(body),
     )
 
 
@@ -68,9 +70,20 @@ def tools_of(body: Conversation) -> tuple[Tool, ...]:
     return tuple(_tool(spec) for spec in body.tools or ())
 
 
-def think_of(wish: ThinkingSpec | None) -> str | None:
-    """Return a wish about thoughts as --think has it."""
-    return None if wish is None else _THINK[wish.type]
+def _tool_choice(wish: ToolChoiceSpec | None) -> ToolChoice:
+    if wish is None:
+        return ToolChoice()
+    if (wish.type == "tool") != (wish.name is not None):
+        raise UsageError(f"tool_choice is of type {wish.type}, and a name goes with type tool alone")
+    return ToolChoice(wish.type in ("any", "tool"), wish.name, not wish.disable_parallel_tool_use)
+
+
+def _think(body: MessageRequest) -> str | None:
+    """Return a wish about thoughts as thinking.WISHES has it; where they are on, effort says how much."""
+    if body.thinking is None:
+        return None
+    effort = body.output_config.effort if body.output_config is not None else None
+    return _EFFORTS.get(effort or "", "on") if body.thinking.type == "enabled" else _THINK[body.thinking.type]
 
 
 def _tool(spec: ToolSpec) -> Tool:

@@ -59,7 +59,7 @@ async function ask(path, options = {}) {
   if (key) headers.Authorization = `Bearer ${key}`;
   let answer;
   try {
-    answer = await fetch(addressOf(path), { cache: "no-store", ...options, headers });
+    answer = await fetch(new URL(path, document.baseURI), { cache: "no-store", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError(`${location.origin} does not answer (is \`llmrun serve\` still running?)`, 0);
@@ -67,13 +67,6 @@ async function ask(path, options = {}) {
   if (answer.ok) return answer;
   const wait = Number.parseInt(answer.headers.get("Retry-After") ?? "", 10);
   throw new ServerError(await refusal(answer), answer.status, Number.isNaN(wait) ? null : wait);
-}
-
-/** Return the address of a path beside the page, without the password that a browser may have been opened with. */
-function addressOf(path) {
-  const address = new URL(path, document.baseURI);
-  address.username = address.password = "";
-  return address;
 }
 
 async function refusal(answer) {

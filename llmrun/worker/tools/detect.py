@@ -88,6 +88,16 @@ def find_tools(source: str, render: Render) -> tuple[ToolFormat, CallShape] | No
     return None
 
 
+def find_shape(source: str, render: Render) -> CallShape:
+    """Find how a template is to be given the calls of earlier messages whose format nobody knows."""
+    if "tool" in source:
+        for shape in (CallShape(), CallShape(text_arguments=True)):
+            text = render(_ANSWERED, shape, tools=(), add_generation_prompt=True)
+            if text is not None and all(shown in text for shown in (_NAME, _VALUE, _RESULT)):
+                return shape
+    return CallShape(in_words=True)
+
+
 def _format_of(text: str, asked: str) -> ToolFormat | None:
     for found, pattern in _FORMATS:
         if re.search(pattern, text):

@@ -95,8 +95,62 @@ def call_fields(message: Message, shape: CallShape) -> dict[str, Any]:
 
 def shape_messages(messages: Sequence[Message], shape: CallShape) -> list[Message]:
     """Return the messages with calls and their results as a template takes them."""
-    shaped = _one_by_one(messages) if shape.one_call else list(messages)
+    if not any(message.calls or message.role == "tool" for message in messages):
+        return list(messages)
+    shaped = _matched(messages)
+    if shape.in_words:
+        return _in_words(shaped)
+    shaped = _one_by_one(shaped) if shape.one_call else shaped
     return [_with_short_ids(message) for message in shaped] if shape.short_ids else shaped
+
+
+def _matched(messages: Sequence[Message]) -> list[Message]:
+    """Let every call have an id, and every result the id and the name of its call, where clients leave them out."""
+    matched: list[Message] = []
+    open_calls: list[ToolCall] = []  # that have no result yet
+    for message in messages:
+        if message.calls:
+            numbered = enumerate(message.calls, sum(len(before.calls) for before in matched))
+            open_calls = [replace(call, id=call.id or f"call{number:05}") for number, call in numbered]
+            matched.append(replace(message, calls=tuple(open_calls)))
+            continue
+        found = _call_of(message, open_calls) if message.role == "tool" else None
+        if found is None:
+            matched.append(message)
+            continue
+        open_calls.remove(found)
+        matched.append(replace(message, call_id=message.call_id or found.id, name=message.name or found.name))
+    return matched
+
+
+def _call_of(result: Message, calls: Sequence[ToolCall]) -> ToolCall | None:
+    """Return the call that a result is of: by id, by name, or the first that has none."""
+    by_id = [call for call in calls if call.id == result.call_id]
+    by_name = [call for call in calls if call.name == result.name]
+    found = by_id if result.call_id else by_name or list(calls)
+    return found[0] if found else None
+
+
+def _in_words(messages: Sequence[Message]) -> list[Message]:
+    """Tell calls and results in words: a result is the user's, and what the user says next stands in one message."""
+    told: list[Message] = []
+    was_result = False
+    for message in messages:
+        is_result = message.role == "tool"
+        said = replace(message, role="user" if is_result else message.role, content=_told(message), calls=())
+        if told and told[-1].role == said.role == "user" and (is_result or was_result):
+            said = replace(said, content=f"{told.pop().content}\n\n{said.content}")
+        told.append(said)
+        was_result = is_result
+    return told
+
+
+def _told(message: Message) -> str:
+    if message.role == "tool":
+        return f"{message.name or 'The tool'} returned:\n{message.content}"
+    calls = [{"name": call.name, "arguments": arguments_of(call)} for call in message.calls]
+    lines = [json.dumps(call, ensure_ascii=False) for call in calls]
+    return "\n".join([message.content, *lines] if message.content else lines)
 
 
 def _one_by_one(messages: Sequence[Message]) -> list[Message]:

@@ -45,9 +45,10 @@ class CallShape:
     """How a chat template wants the calls of earlier messages.
 
     text_arguments: their arguments as text, not as objects. one_call: a message has one at most. short_ids: their ids
-    are nine letters and digits.
+    are nine letters and digits. in_words: it shows none, so that calls and results are told as ordinary messages.
     """
 
     text_arguments: bool = False
     one_call: bool = False
     short_ids: bool = False
+    in_words: bool = False

@@ -63,7 +63,8 @@ class _Frame:
         match self._style:
             case "hermes" | "qwen_xml":
                 one = f'{mark("<tool_call>")} "\\n" call "\\n" {mark("</tool_call>")}'
-                return f'{one} ("\\n" {one})*' if self._parallel else one
+                more = f'("\\n" {one})*' if self._parallel else ""
+                return f'"\\n"{{0,2}} {one} {more}'  # such models end a thought with an empty line
             case "mistral_list":
                 more = '(", " call)*' if self._parallel else ""
                 return f'{mark("[TOOL_CALLS]")} " "? "[" call {more} "]"'
