@@ -398,6 +398,25 @@ def test_a_browser_that_keeps_nothing_says_so_and_works(opened: Browser, server:
 
 
 @needs_browser
+def test_the_plan_is_a_picture_of_memory(browser: Browser, server: Server) -> None:
+    """Its parts are what the plan says, and as wide as they are large."""
+    plan = next(one["plan"] for one in server.ask("/v1/plan")[1]["models"] if one["name"] == "guide")
+    used = plan["pools"][0]["used"]
+    spoken = browser.see("#welcome-memory [role=img]").get_attribute("aria-label") or ""
+    assert spoken.startswith("RAM: weights 4.9 MiB, KV cache ")
+    assert "kept free" in spoken
+    widths = browser.run(
+        """return Object.fromEntries([...document.querySelectorAll("#welcome-memory .bar:last-of-type rect")]
+        .map((e) => [e.classList[1], e.getBoundingClientRect().width]));"""
+    )
+    parts = {name: used[name] for name in ("weights", "kv_cache", "compute", "overhead")}
+    whole = sum(widths.values())
+    for name, size in parts.items():
+        assert abs(widths[name] / whole - size / used["total"]) < 0.01, name
+    assert f"context {plan['n_ctx']:,}" in browser.text("#welcome-memory .facts")
+
+
+@needs_browser
 def test_a_phone_scrolls_in_one_direction(browser: Browser) -> None:
     browser.phone()
     browser.choose("#model", "attack")
