@@ -15,6 +15,7 @@
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
     │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   ├── ServerGoneError        7   502   the server that was to answer is gone
     │   └── BusyError              7   503   the memory for it is in use just now
     │       └── QueueFullError     7   429   as many wait for the model as may
     ├── HistoryError               8   500   conversations cannot be kept, or read
@@ -22,7 +23,7 @@
     └── RefusedError               2   403   a server does not answer such a request
         ├── UnauthorizedError      2   401   it came with none of the server's keys
         ├── TooSlowError           2   408   it was not sent in time
-        ├── TooLargeError          2   413   it has more bytes than are taken
+        ├── BodyTooLargeError      2   413   it has more bytes than are taken
         │   └── HeadTooLargeError  2   431   its head alone has
         ├── MediaTypeError         2   415   it is not JSON, or does not say so
         ├── MisdirectedError       2   421   it is for a host that this server is not
@@ -169,6 +170,12 @@ class WorkerDiedError(EngineError):
         self.refusal = refusal
 
 
+class ServerGoneError(EngineError):
+    """A server of llmrun does not answer, or went away in the middle of an answer."""
+
+    http_status = 502
+
+
 class BusyError(EngineError):
     """The memory that the model needs is in use by answers of others; it is worth asking again, retry_after says when.
 
@@ -220,13 +227,13 @@ class TooSlowError(RefusedError):
     http_status = 408
 
 
-class TooLargeError(RefusedError):
+class BodyTooLargeError(RefusedError):
     """The request has more bytes than the server takes."""
 
     http_status = 413
 
 
-class HeadTooLargeError(TooLargeError):
+class HeadTooLargeError(BodyTooLargeError):
     """The request's head, its headers and path, has more bytes than the server takes."""
 
     http_status = 431

@@ -59,3 +59,17 @@ def prompts_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("llmrun", appauthor=False)) / "prompts"
+
+
+def servers_folder() -> Path:
+    """Return where servers of this user leave a note while they run; losing one makes that server unseen, not unwell.
+
+    Without XDG_RUNTIME_DIR it lies below the folder for temporary files: whoever goes in must see whose it is.
+    """
+    import warnings
+
+    import platformdirs
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set
+        return Path(platformdirs.user_runtime_dir("llmrun", appauthor=False)) / "servers"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,9 +22,9 @@ from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import choose_threads, usual_threads
-from llmrun.hub.address import is_address
 from llmrun.hub.cache import cached_files
 from llmrun.hub.client import is_offline
+from llmrun.hub.settings import hub_address as hub_address
 from llmrun.local import locate
 from llmrun.margins import HOST, pool_name, remember_margins
 from llmrun.models import Opened, Search, open_model, projectors_of
@@ -73,15 +72,6 @@ class Listener:
     fetch: FetchListener | None = None
     progress: Callable[[float], None] | None = None
     step: Callable[[str], None] | None = None
-
-
-def hub_address() -> str | None:
-    """Return the address of the Hub where it is not the usual one, for references that are addresses.
-
-    What is set for it and cannot be one is for whoever asks the Hub to complain of: a model that is here needs none.
-    """
-    address = os.environ.get("HF_ENDPOINT")
-    return address if address is not None and is_address(address) else None
 
 
 def inspect(ref: ModelRef, *, offline: bool = False) -> tuple[str, ModelSummary]:

@@ -69,6 +69,7 @@ class Planner:
             ),
             max((one.footprints.least_batch for one in stock), default=0),
             wish.slots,
+            wish.outputs,
         )
 
     def choice(self) -> Choice | None:

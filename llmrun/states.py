@@ -17,16 +17,16 @@ import json
 import os
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.build import engine_id
-from llmrun.engine.client import Engine
 from llmrun.errors import LLMRunError
 from llmrun.folders import states_folder
+from llmrun.private import enter_private, make_private, open_private
 from llmrun.settings import RunSettings
 
 # All states together: at most MOST_BYTES (2 GiB hold four conversations of 4,000 tokens with a 0.6B model at f16), and
@@ -132,7 +132,7 @@ class Vault:
         self.folder = folder or states_folder()
         self._most = most
 
-    def keep(self, engine: Engine, conversation: str, key: str | None) -> int:
+    def keep(self, engine: AnsweringEngine, conversation: str, key: str | None) -> int:
         """Keep what an engine holds in memory for a conversation; return how many tokens, 0 where nothing was kept.
 
         key: `state_key`'s; None keeps nothing. Takes some seconds for each GiB, so it is for the end of a chat and not
@@ -150,7 +150,7 @@ class Vault:
         finally:
             part.unlink(missing_ok=True)
 
-    def restore(self, engine: Engine, conversation: str, key: str | None) -> int:
+    def restore(self, engine: AnsweringEngine, conversation: str, key: str | None) -> int:
         """Give an engine back what was kept of a conversation; return how many tokens it now holds, 0 for none.
 
         A file that is not whole, or not private, is removed. Raises what the worker's death raises: the state is then
@@ -194,12 +194,12 @@ class Vault:
         """Make the empty file that the worker fills: new, the user's alone, and nobody's link."""
         path = self.folder / f"{_digest(conversation)[:32]}-{secrets.token_hex(8)}{_PART_SUFFIX}"
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600))
+            os.close(make_private(path))
         except OSError:
             return None
         return path
 
-    def _fill(self, part: Path, engine: Engine, conversation: str, key: str) -> int:
+    def _fill(self, part: Path, engine: AnsweringEngine, conversation: str, key: str) -> int:
         most = self._allowance()
         self._evict(most)  # first, so that old states and the new one together are never twice what is allowed
         saved = engine.save_state(part, HEADER_BYTES, most - HEADER_BYTES)
@@ -234,28 +234,17 @@ class Vault:
         return self.folder / f"{_digest(conversation)[:32]}{_SUFFIX}"
 
     def _enter(self, *, make: bool = False) -> bool:
-        """Whether the folder is there and only its owner's, which it is made where it can be."""
-        try:
-            if make:
-                self.folder.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileExistsError):
-                    self.folder.mkdir(mode=0o700)
-            found = self.folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or not _is_ours(found):
-                return False
-            if os.name == "posix" and stat.S_IMODE(found.st_mode) != 0o700:
-                self.folder.chmod(0o700)
-        except OSError:
-            return False
-        return True
+        return enter_private(self.folder, make=make)
 
     def _read_header(self, path: Path) -> Header | None:
         """Return a file's header, if the file is one that we made, and whole."""
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = open_private(path)
+        if descriptor is None:
+            return None
         try:
-            with os.fdopen(os.open(path, flags), "rb") as file:
+            with os.fdopen(descriptor, "rb") as file:
                 found = os.fstat(file.fileno())
-                header = parse_header(file.read(HEADER_BYTES)) if _is_private_file(found) else None
+                header = parse_header(file.read(HEADER_BYTES))
         except OSError:
             return None
         return header if header is not None and HEADER_BYTES + header.size == found.st_size else None
@@ -268,15 +257,6 @@ def _seen(folder: Path) -> Iterator[tuple[int, str, int]]:
                 with contextlib.suppress(OSError):  # another process removed it
                     found = entry.stat(follow_symlinks=False)
                     yield found.st_mtime_ns, entry.name, found.st_size
-
-
-def _is_private_file(found: os.stat_result) -> bool:
-    is_private = os.name != "posix" or (stat.S_IMODE(found.st_mode) & 0o077 == 0 and found.st_nlink == 1)
-    return stat.S_ISREG(found.st_mode) and _is_ours(found) and is_private
-
-
-def _is_ours(found: os.stat_result) -> bool:
-    return os.name != "posix" or found.st_uid == os.geteuid()
 
 
 def _remove(path: Path) -> None:

@@ -53,15 +53,17 @@ class Terminal:
         """Press keys."""
         self._child.send(keys)
 
-    def wait_for(self, pattern: str, patience: float = _PATIENCE) -> str:
+    def wait_for(self, pattern: str, patience: float = _PATIENCE, *, drawn: bool = True) -> str:
         """Wait until the screen, or what was scrolled off it, shows a pattern, and return all of it.
 
+        drawn: wait for the rest as well, until nothing more comes; not for what has no end.
         Raises TimeoutError with what it shows instead.
         """
         end = time.monotonic() + patience
         while time.monotonic() < end:
             if re.search(pattern, self.text(), re.MULTILINE):
-                self._read_until_quiet()
+                if drawn:
+                    self._read_until_quiet()
                 return self.text()
             if not self._read(0.1) and not self._child.isalive():
                 break

@@ -20,7 +20,7 @@ from llmrun.engine.protocol import Chunk, Generate, PrefillProgress, Ready
 from llmrun.errors import ContextOverflowError, EngineError, UsageError, WorkerDiedError
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
-from llmrun.worker.session import next_step
+from llmrun.worker.share import next_step
 from scripts.synthetic import Shape, write_model
 from tests.conftest import GREEDY, ONE_THREAD, ask, chunks, request
 from tests.environments import clean_environment

@@ -35,7 +35,7 @@ from llmrun.projectors import choose_projector, projectors_beside
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.variant import ModelFile
-from llmrun.worker.session import before_image
+from llmrun.worker.slot import before_image
 from scripts.synthetic import LETTERS, Shape, write_model
 from tests.conftest import ONE_THREAD, figures
 from tests.vision_files import Eye, png, write_projector, write_qwen2vl

@@ -74,7 +74,7 @@ def test_the_tokens_of_an_answer_are_taken_over_as_they_were(vocabulary: Vocabul
     first = encode(made, [Message("user", "hi")])
     odd = [vocabulary.tokenize(c, parse_special=False)[0] for c in "x  "]
     assert odd != vocabulary.tokenize("x  ", parse_special=False)
-    made.remember(first, "x  ", odd)
+    made.recall(first.with_answer("x  ", odd))
     second = encode(made, [Message("user", "hi"), Message("assistant", "x  "), Message("user", "yo")])
     assert list(second.tokens[: len(first.tokens) + 3]) == [*first.tokens, *odd]
     assert text_of(vocabulary, second.tokens) == second.text
@@ -87,13 +87,13 @@ def test_taking_tokens_over_changes_nothing_for_sentencepiece() -> None:
     first, then = [Message("user", "hi")], [Message("assistant", "there"), Message("user", "you")]
     warm, cold = encoder(spm, spaced), encoder(spm, spaced)
     prompt = encode(warm, first)
-    warm.remember(prompt, "there", spm.tokenize("there", parse_special=False))
+    warm.recall(prompt.with_answer("there", spm.tokenize("there", parse_special=False)))
     assert encode(warm, [*first, *then]) == encode(cold, [*first, *then])
 
 
 def test_a_different_conversation_forgets_the_tokens_of_the_last(vocabulary: Vocabulary) -> None:
     made = encoder(vocabulary)
-    made.remember(encode(made, [Message("user", "hi")]), "x", [99])
+    made.recall(encode(made, [Message("user", "hi")]).with_answer("x", [99]))
     assert encode(made, [Message("user", "ho")]) == encode(encoder(vocabulary), [Message("user", "ho")])
 
 

@@ -98,7 +98,6 @@ def test_what_no_model_could_do_is_refused_before_one_is_loaded(ask: Ask, why: s
     [
         (Ask("", (Message("user", "what?", images=("a.png",)),)), {"vision": True}),
         (Ask("", raw=(RawPrompt("a", "b"),)), {"infill": True}),
-        (Ask("", HELLO, tools=ADD), {"tools": "hermes"}),
     ],
 )
 def test_what_this_model_cannot_do_is_refused(ask: Ask, trait: dict[str, Any]) -> None:

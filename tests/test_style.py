@@ -98,4 +98,4 @@ def test_no_broad_except_but_at_the_top(path: Path) -> None:
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
         and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
     ]
-    assert swallowing == [] or label(path) == "llmrun/worker/__main__.py"
+    assert swallowing == [] or label(path) == "llmrun/worker/desk.py"

@@ -11,7 +11,7 @@ from types import FrameType
 
 from llmrun.chat.view.view import View, make_view
 from llmrun.console import Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Chunk, FinishReason, Generate, PrefillProgress, Usage
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.units import format_seconds
@@ -30,7 +30,7 @@ class Answered:
     thoughts: str = ""
 
 
-def stream_answer(engine: Engine, request: Generate, console: Console, *, show: bool = True) -> Answered:
+def stream_answer(engine: AnsweringEngine, request: Generate, console: Console, *, show: bool = True) -> Answered:
     """Ask the engine, show the answer as it comes (if `show`), and return it; Ctrl-C ends it early.
 
     Raises ContextOverflowError and EngineError.

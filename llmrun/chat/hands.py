@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmrun.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmrun.engine.client import Engine
+    from llmrun.engine.answering import AnsweringEngine
     from llmrun.history.record import Summary
 
 
@@ -45,7 +45,7 @@ class Hands:
     edit: Callable[[str], str | None] | None = None
     copy: Callable[[str], None] = _no_clipboard
     plan_lines: Callable[[], list[str]] = _no_lines
-    switch: Callable[[str, Engine], Engine] | None = None
-    see: Callable[[Engine], Engine] | None = None
+    switch: Callable[[str, AnsweringEngine], AnsweringEngine] | None = None
+    see: Callable[[AnsweringEngine], AnsweringEngine] | None = None
     speed: Callable[[], float | None] = _unknown
     listing: Callable[[Sequence[Summary]], str] = _first_words

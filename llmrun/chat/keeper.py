@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from llmrun.chat.answering import Answered
 from llmrun.chat.conversation import Conversation
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.errors import HistoryError, NotFoundError
 from llmrun.history.record import Role, Saved, Setting, Summary, Turn
 from llmrun.history.store import Store
@@ -114,7 +114,7 @@ class Keeper:
         """Return the conversations that are kept, the last one first."""
         return self.store.list(limit)
 
-    def keep_state(self, engine: Engine) -> None:
+    def keep_state(self, engine: AnsweringEngine) -> None:
         """Keep what the engine has in memory of the conversation, if it is one that can be taken up again."""
         if self.vault is None or self.id is None:
             return
@@ -123,7 +123,7 @@ class Keeper:
         elif not engine.has_ended:
             self.vault.keep(engine, self.id, self.model().state_key)
 
-    def restore_state(self, engine: Engine) -> int:
+    def restore_state(self, engine: AnsweringEngine) -> int:
         """Give the engine back what it had in memory of the conversation; returns tokens, 0 where it has to read."""
         if self.vault is None or self.id is None:
             return 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from llmrun.chat.answering import stream_answer
 from llmrun.chat.conversation import Conversation
 from llmrun.console import Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate
 from llmrun.errors import ContextOverflowError
 from llmrun.message import Message
@@ -39,7 +39,7 @@ class RoomMaker:
         self._drops = False
 
     def choose(
-        self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine, ask: Choose | None
+        self, conversation: Conversation, overflow: ContextOverflowError, engine: AnsweringEngine, ask: Choose | None
     ) -> str:
         """Return how room is to be made for the open question; ask: None where nobody is there, then the oldest go.
 
@@ -53,7 +53,9 @@ class RoomMaker:
         self._drops = self._drops or key == "d"
         return key
 
-    def make_room(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine, key: str) -> None:
+    def make_room(
+        self, conversation: Conversation, overflow: ContextOverflowError, engine: AnsweringEngine, key: str
+    ) -> None:
         """Shorten a conversation whose last message is the open question, as was chosen.
 
         Raises the overflow again where nothing but the question is left, QuestionWithdrawn where nothing is to go.
@@ -69,7 +71,7 @@ class RoomMaker:
             case _:
                 raise QuestionWithdrawn
 
-    def _summarize(self, conversation: Conversation, overflow: ContextOverflowError, engine: Engine) -> None:
+    def _summarize(self, conversation: Conversation, overflow: ContextOverflowError, engine: AnsweringEngine) -> None:
         """Let the model summarise the older half; raises the overflow where it is stopped, or cannot."""
         turns = _older_half(conversation, engine)
         self._console.status(f"summarising {_turns_in_words(turns)}")
@@ -91,7 +93,7 @@ class RoomMaker:
         self._console.notice(f"({_turns_in_words(turns)} are now a summary: {summary})")
 
 
-def _older_half(conversation: Conversation, engine: Engine) -> int:
+def _older_half(conversation: Conversation, engine: AnsweringEngine) -> int:
     """The number of the oldest turns that hold half of what is told and answered, by tokens; one at least."""
     told = conversation.turns[conversation.n_dropped : -1]
     tokens = engine.count(told).messages

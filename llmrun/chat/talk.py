@@ -16,7 +16,7 @@ from llmrun.chat.keeper import Keeper
 from llmrun.chat.making_room import QuestionWithdrawn, RoomMaker
 from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
 from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
 from llmrun.history.record import Saved
@@ -33,8 +33,8 @@ class Talk:
     typed begins with.
     """
 
-    engine: Engine
-    restart: Callable[[], Engine]
+    engine: AnsweringEngine
+    restart: Callable[[], AnsweringEngine]
     settings: AnswerSettings
     console: Console
     conversation: Conversation = field(default_factory=Conversation)

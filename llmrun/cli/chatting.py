@@ -27,7 +27,7 @@ from llmrun.cli.one_key import ask_one_key
 from llmrun.cli.running import RunningModel, Wish, settled, tell_times
 from llmrun.cli.story import LEAVING
 from llmrun.console import Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.errors import LLMRunError
 from llmrun.history.record import Saved
 from llmrun.history.store import Store, no_history, open_store
@@ -102,17 +102,17 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
 def _hands(model: RunningModel, console: Console) -> Hands:
     """What a person at a terminal can be asked and given."""
 
-    def switch(name: str, engine: Engine) -> Engine:
+    def switch(name: str, engine: AnsweringEngine) -> AnsweringEngine:
         go_back = model.way_back()
         model.become(name)
         return restarted(engine, go_back)
 
-    def see(engine: Engine) -> Engine:
+    def see(engine: AnsweringEngine) -> AnsweringEngine:
         go_back = model.way_back()
         model.look()
         return restarted(engine, go_back)
 
-    def restarted(engine: Engine, go_back: Callable[[], None]) -> Engine:
+    def restarted(engine: AnsweringEngine, go_back: Callable[[], None]) -> AnsweringEngine:
         try:
             engine.close()  # first: the memory it holds is what the other is planned with
             return model.start()

@@ -34,6 +34,7 @@ class Running:
     device_reserve: o.DeviceReserve = None
     require_gpu: o.RequireGpu = False
     offline: o.Offline = False
+    no_server: o.NoServer = False
 
     def constraints(self) -> Constraints:
         """Return what the user fixed; raises UsageError for devices or adapters that cannot be meant."""

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from llmrun.cli import options as o
+from llmrun.cli import serve_options as so
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
@@ -115,6 +116,24 @@ def serve(
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
     run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate))
+
+
+@app.command()
+def ps(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """List the servers that are running, and the models they have loaded."""
+    from llmrun.cli.processes import run_ps
+
+    run_ps(as_json=json, quiet=quiet)
+
+
+@app.command()
+def stop(
+    models: so.Stopped = None, port: so.StopPort = None, every: so.StopAll = False, quiet: o.Quiet = False
+) -> None:
+    """Unload models from a running server; without MODEL: end the server, answers may finish."""
+    from llmrun.cli.stopping import StopWish, run_stop
+
+    run_stop(StopWish(tuple(models or ()), port, every, quiet))
 
 
 @app.command()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from llmrun import pipeline
 from llmrun.chat.answering import Answered, stream_answer
 from llmrun.chat.lines import clean_text
 from llmrun.cli.asking import Asking, cut_off, read_question, seeded
 from llmrun.cli.prompting import Chosen
 from llmrun.cli.running import RunningModel, Wish, info_of, settled, tell_times
 from llmrun.console import Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate
 from llmrun.message import Message
-from llmrun.models import check_meant
-from llmrun.reference import parse_reference
 from llmrun.report import usage_figures
 
 
@@ -25,9 +22,9 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
     chosen: the prompt by name that it is put into.
     """
     console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
-    check_meant(parse_reference(wish.model, pipeline.hub_address()))  # a typo is answered before a pipe is waited for
-    question = read_question(prompt, asking.file, chosen)
     model = RunningModel(wish, console)
+    model.check()  # a typo is answered before a pipe is waited for
+    question = read_question(prompt, asking.file, chosen)
     with model.start() as engine:
         settings = settled(wish, model, engine, console)
         if asking.answers > 1 and settings.sampling.temperature <= 0:
@@ -55,7 +52,7 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
         raise error
 
 
-def _answer_once(engine: Engine, request: Generate, console: Console, *, as_json: bool) -> Answered:
+def _answer_once(engine: AnsweringEngine, request: Generate, console: Console, *, as_json: bool) -> Answered:
     """Answer, print what there is to print of it, and return it."""
     try:
         answered = stream_answer(engine, request, console, show=not as_json)

@@ -236,6 +236,14 @@ On = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="Use only what is here; ask nobody.", rich_help_panel=_RUNNING)
 ]
+NoServer = Annotated[
+    bool,
+    typer.Option(
+        "--no-server",
+        help="Load the model here, though a running `llmrun serve` has it.",
+        rich_help_panel=_RUNNING,
+    ),
+]
 LocalDir = Annotated[
     Path | None,
     typer.Option(

@@ -5,33 +5,36 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmrun import pipeline
 from llmrun.chat.keeper import KeptModel
 from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.settings import AnswerSettings
 from llmrun.cli.answering import Answering
-from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.flags import Output, Running
-from llmrun.cli.plan_text import plan_text
-from llmrun.cli.story import Story
+from llmrun.cli.names import lasting_reference
 from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, saved_plan
 from llmrun.console import AnswerStyle, Console
-from llmrun.engine.client import Engine
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
-from llmrun.errors import InsufficientMemoryError, LLMRunError, UsageError
-from llmrun.models import check_meant
-from llmrun.planning.plan import PlanWish
+from llmrun.errors import InsufficientMemoryError, UsageError
+from llmrun.hub.settings import hub_address
+from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
-from llmrun.projectors import AUTO
 from llmrun.reference import LocalRef, ModelRef, parse_reference
 from llmrun.sampling import SamplingWish, choose_sampling
+from llmrun.servers.finding import is_noted
 from llmrun.settings import Constraints
-from llmrun.states import state_key
 from llmrun.thinking import choose_thinking
 from llmrun.units import format_seconds
+
+if TYPE_CHECKING:
+    from llmrun.cli.story import Story
+    from llmrun.gguf.summary import ModelSummary
+    from llmrun.pipeline import Started
+
+_ITS_OWN = "auto"  # Constraints.projector
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Wish:
     plan: PlanWish
     replay: SavedPlan | None
     offline: bool
+    no_server: bool
     sampling: SamplingWish
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -64,6 +68,7 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
         running.plan_wish(),
         saved_plan(running.plan),
         running.offline,
+        running.no_server,
         answering.sampling(),
         answering.max_tokens,
         tuple(answering.stop or ()),
@@ -86,51 +91,60 @@ class RunningModel:
         self._wish, self._console = wish, console
         self._given = wish.constraints  # what the user fixed, for whichever model
         self.name, self._whole_story = wish.model, whole_story
-        self._story = self._story_of(wish.model)
-        self._reference = parse_reference(wish.model, pipeline.hub_address())
+        self._story: Story | None = None
+        self._reference = parse_reference(wish.model, hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
-        self._started: pipeline.Started | None = None
+        self._started: Started | None = None
+        self._shown: tuple[ModelSummary, Plan] | None = None  # of what answers now, wherever that is
         self._kept = KeptModel(wish.model)
         self._watch: MemoryWatch | None = None
 
+    def check(self) -> None:
+        """Raise NotFoundError or GGUFError where it is known without a request that no model is meant."""
+        if self._wish.no_server or not is_noted(lasting_reference(self._reference)):
+            from llmrun.models import check_meant
+
+            check_meant(self._reference)
+
     def plan_lines(self) -> list[str]:
         """Return how the model runs here and why so, as lines to read."""
-        if self._started is None:
-            return []
-        return plan_text(self.name, self._started.summary, self._started.plan).rstrip("\n").splitlines()
+        from llmrun.cli.plan_text import plan_text
+
+        return plan_text(self.name, *self._shown).rstrip("\n").splitlines() if self._shown else []
 
     def kept(self) -> KeptModel:
         """Return what a kept conversation needs to know of it."""
         return self._kept
 
-    def start_as(self, n_ctx: int | None, type_kv: str | None) -> Engine:
+    def start_as(self, n_ctx: int | None, type_kv: str | None) -> AnsweringEngine:
         """Start it with this context and KV type where the user fixed no other, and they fit; else as `start` does.
 
         So that what was kept of a conversation can be taken back, which another context could not hold.
         """
+        if (attached := self._attach(n_ctx)) is not None:
+            return attached
         given = self._wish.constraints
         if self._wish.replay is None and given.n_ctx is None and given.type_kv is None:
             self._wish = replace(self._wish, constraints=replace(given, n_ctx=n_ctx, type_kv=type_kv))
             with contextlib.suppress(InsufficientMemoryError):
-                return self.start()
+                return self._load()
             self._wish = replace(self._wish, constraints=given)
-        return self.start()
+        return self._load()
 
     def look(self) -> None:
         """Be able to see from the next start on."""
-        self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=AUTO))
+        self._wish = replace(self._wish, constraints=replace(self._wish.constraints, projector=_ITS_OWN))
 
     def become(self, name: str) -> None:
         """Mean another model from the next start on; raises UsageError or NotFoundError for a name that means none."""
-        reference = parse_reference(name, pipeline.hub_address())
+        from llmrun.models import check_meant
+
+        reference = parse_reference(name, hub_address())
         check_meant(reference)
         self.name, self._reference = name, reference
         self._wish = replace(self._wish, replay=None, constraints=self._given)
-        self._story = self._story_of(name)
-
-    def _story_of(self, name: str) -> Story:
-        return Story(self._console, name, self._wish.constraints, whole=self._whole_story)
+        self._story = None
 
     def way_back(self) -> Callable[[], None]:
         """Return what makes it mean again what it means now, a plan that was given included."""
@@ -141,45 +155,46 @@ class RunningModel:
 
         return go_back
 
-    def start(self) -> Engine:
-        """Plan and load it, telling about it; the engine is the caller's to close."""
-        wish, console = self._wish, self._console
-        self._story.begin()
-        with FetchScreen(console).shown() as screen:
-            listener = replace(
-                listener_of(console),
-                log=console.log if wish.verbose else None,
-                planned=self._story.planned,
-                fetch=screen,
-                progress=self._story.loading,
-                step=console.say,
-            )
-            try:
-                started = pipeline.start(
-                    self._reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
-                )
-            except KeyboardInterrupt:
-                console.break_off()
-                raise
-            except LLMRunError:
-                console.clear_status()  # whoever tells of it knows nothing of the line it would stand in
-                raise
-        console.clear_status()
-        if notice := info_of(started.engine).notice:
-            console.say(f"note: {notice}")
-        self._started = started
-        self._kept = _kept_model(_lasting_name(self.name, self._reference), started)
-        self._watch = self._watch or MemoryWatch(started.plan.forecast.pools[0].reserve, pipeline.available_memory)
+    def start(self) -> AnsweringEngine:
+        """Find it in a running server, else plan and load it, telling about it; the engine is the caller's to close."""
+        return self._attach() or self._load()
+
+    def _attach(self, enough: int | None = None) -> AnsweringEngine | None:
+        """Return it as a running server has it, if that is wished and as it is wished; enough: see `attach`."""
+        wish = self._wish
+        if wish.no_server or wish.replay is not None:
+            return None
+        from llmrun.cli.attaching import attach
+
+        engine = attach(lasting_reference(self._reference), wish.constraints, wish.plan, self._console, enough)
+        if engine is not None:
+            plan = engine.served.plan
+            self._started, self._shown = None, (engine.served.summary, plan)
+            name = _lasting_name(self.name, self._reference)
+            self._kept = KeptModel(name, plan.quant, None, plan.forecast.n_ctx_each, plan.settings.type_k)
+        return engine
+
+    def _load(self) -> AnsweringEngine:
+        """Plan and load it here."""
+        from llmrun.cli import starting
+        from llmrun.cli.story import Story
+
+        wish = self._wish
+        self._story = self._story or Story(self._console, self.name, wish.constraints, whole=self._whole_story)
+        started = starting.start_here(self._reference, wish, self._console, self._story)
+        self._started, self._shown = started, (started.summary, started.plan)
+        self._kept = starting.kept_model(_lasting_name(self.name, self._reference), started)
+        self._watch = self._watch or starting.memory_watch(started)
         return started.engine
 
     def speed(self) -> float | None:
         """Return the tokens a second that it is predicted to write, None where nothing is known."""
-        return self._started.plan.decode if self._started else None
+        return self._shown[1].decode if self._shown else None
 
     def answered(self, usage: Usage) -> None:
-        """Remember how fast an answer was, and say so, once, where memory is short."""
-        assert self._started is not None
-        assert self._watch is not None
+        """Remember how fast an answer was, and say so, once, where memory is short; of a server's both are its own."""
+        if self._started is None or self._watch is None:
+            return
         self._started.record(usage)
         if (note := self._watch.look()) is not None:
             self._console.say(f"note: {note}")
@@ -187,23 +202,16 @@ class RunningModel:
 
 def _lasting_name(name: str, reference: ModelRef) -> str:
     """Return a name that means the same in another folder too."""
-    return str(reference.path.expanduser().absolute()) if isinstance(reference, LocalRef) else name
+    return lasting_reference(reference) if isinstance(reference, LocalRef) else name
 
 
-def _kept_model(name: str, started: pipeline.Started) -> KeptModel:
-    settings = started.plan.settings
-    files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
-    files += [Path(lora.path) for lora in settings.loras]
-    return KeptModel(name, started.plan.quant, state_key(files, settings), settings.n_ctx, settings.type_k)
-
-
-def info_of(engine: Engine) -> ModelInfo:
+def info_of(engine: AnsweringEngine) -> ModelInfo:
     """Return what is known of a loaded model."""
     assert engine.info is not None  # pipeline.start returns loaded engines
     return engine.info
 
 
-def settled(wish: Wish, model: RunningModel, engine: Engine, console: Console) -> AnswerSettings:
+def settled(wish: Wish, model: RunningModel, engine: AnsweringEngine, console: Console) -> AnswerSettings:
     """Return how a started model is to answer, and say what nobody asked for.
 
     Raises UsageError, with the engine closed, for a wish about thinking that the model's template cannot fulfil.
@@ -225,7 +233,7 @@ def _answer_settings(wish: Wish, info: ModelInfo, speed: float | None) -> Answer
     return AnswerSettings(sampling, origin, wish.max_tokens, stop, wish.grammar, wish.think, thinking)
 
 
-def tell_times(engine: Engine, usage: Usage, console: Console) -> None:
+def tell_times(engine: AnsweringEngine, usage: Usage, console: Console) -> None:
     """Say where the time went, when verbose."""
     times = engine.times
     if times is None:

@@ -17,9 +17,15 @@ Served = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="Wh
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 is any that is free.")]
 
+Stopped = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to unload.", show_default=False)]  # noqa: UP045 - typer
+StopPort = Annotated[Optional[int], typer.Option("--port", metavar="PORT", help="Of the server that is meant.")]  # noqa: UP045 - typer
+StopAll = Annotated[bool, typer.Option("--all", help="End all servers.")]
+
 
 # How many clients are answered at once, where nobody says so: as llama-server does, and fewer where memory is short.
 SLOTS = (4, 2, 1)
+# Tokens of a text to embed that are read at once: each costs two rows of logits, 1.2 MB with 150,000 tokens.
+OUTPUTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +65,4 @@ class ServedHow:
         found = plan_wish(
             self.prefer, reserve=self.reserve, device_reserve=self.device_reserve, require_gpu=self.require_gpu
         )
-        return replace(found, slots=SLOTS)
+        return replace(found, slots=SLOTS, outputs=OUTPUTS)

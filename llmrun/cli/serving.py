@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 
 from llmrun import pipeline
+from llmrun.cli.names import lasting_reference
 from llmrun.cli.serve_gate import Gate
 from llmrun.cli.serve_models import Kept, Starting
 from llmrun.console import Console
@@ -19,6 +20,7 @@ from llmrun.server.guard import Policy
 from llmrun.server.names import Names
 from llmrun.server.serving import Address, Life, address_of, bind, serve
 from llmrun.server.watch import Told
+from llmrun.servers.note import ServedName, new_key, note_left, reachable
 from llmrun.settings import Constraints
 
 
@@ -44,6 +46,7 @@ class Front:
     listener: socket.socket
     policy: Policy
     console: Console
+    names: tuple[ServedName, ...]
 
 
 def run_serve(wish: ServeWish) -> None:
@@ -61,9 +64,10 @@ def run_serve(wish: ServeWish) -> None:
                 starting.fetch(meant)
         # in this thread, so that its story is told, and Ctrl-C ends it, as in a chat
         started = starting.first(names.given[0])
+        served = tuple(ServedName(meant.name, lasting_reference(meant.reference)) for meant in names.given)
         try:
             fleet = Fleet(names, starting.asked, keeping, tell=console.notice)
-            asyncio.run(_serve(wish, fleet, started, Front(listener, policy, console)))
+            asyncio.run(_serve(wish, fleet, started, Front(listener, policy, console, served)))
         finally:
             started.engine.close()  # nothing, where the fleet has ended it
 
@@ -79,4 +83,7 @@ async def _serve(wish: ServeWish, fleet: Fleet, started: pipeline.Started, front
             console.notice(warning)
         told = Told(console.log, console.notice, wish.gate.log_prompts)
         life = Life(lambda: console.say(f"serving at {address}"), console.log, wish.gate.grace)
-        await serve(make_app(Service(fleet), front.policy, told), front.listener, life)
+        key = new_key()
+        app = make_app(Service(fleet, control_key=key), front.policy, told)
+        with note_left(reachable(address.host, address.port), key, front.names, console.say):
+            await serve(app, front.listener, life)

@@ -107,6 +107,11 @@ class Engine:
                     case Phase(name="idle") if self.info is not None:
                         return self.info
 
+    def hand_over(self) -> WorkerProcess:
+        """Return the worker for others to speak to, many at once; from here on this engine is only to be closed."""
+        self._end_last_answer()
+        return self._worker
+
     def answer(self, request: Generate) -> Answer:
         """Start answering; iterate over what this returns. An earlier answer that was left unread is ended first."""
         self._end_last_answer()

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from llmrun.engine.protocol import Cancel, Command, Event, Failed, Phase, Ready, Work
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
+from llmrun.engine.sharing import Said, Shared
 from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 
@@ -37,6 +38,10 @@ _DOING = {
 }
 
 
+# What takes the events of a worker, all that came at once; an error is its end.
+Sink = Callable[[Sequence[Event | Said | LLMRunError | None]], None]
+
+
 class WorkerProcess:
     """A running worker. `on_log` is called with every line of the engine's log, from another thread."""
 
@@ -44,6 +49,7 @@ class WorkerProcess:
         self._on_log = on_log
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._events: queue.SimpleQueue[Event | LLMRunError | None] = queue.SimpleQueue()
+        self._sink: Sink | None = None
         self._phase = "start"
         self._ended: LLMRunError | None = None
         self._process = _spawn()
@@ -61,7 +67,10 @@ class WorkerProcess:
 
     def send(self, command: Command) -> None:
         """Send a command; a worker that is gone is noticed by `receive`, not here. Raises UsageError (see encode)."""
-        frame = encode(command)
+        self.send_frame(encode(command))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what was encoded before, as `send` does."""
         with self._send_lock, contextlib.suppress(OSError, ValueError):  # ValueError: the pipe is closed
             stdin = _pipe(self._process.stdin)
             stdin.write(frame)
@@ -80,14 +89,25 @@ class WorkerProcess:
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=_POLL_SECONDS)
                 break
-        if isinstance(event, Phase):
-            self._phase = event.name
-        if isinstance(event, Ready | Failed):
-            self._phase = "idle"
+        self._follow(event)
         if event is None or isinstance(event, LLMRunError):
             self._ended = event or self._explain_death()
             raise self._ended
         return event
+
+    def divert(self, sink: Sink) -> None:
+        """Give what the worker says to `sink` from here on, and not to `receive`: while it waits for a command.
+
+        It is called from another thread with all that came together; the worker's death is the last of it.
+        """
+        self._sink = sink
+
+    def _follow(self, event: Event | LLMRunError | None) -> None:
+        """Note what the worker does from here on, so that its death can be explained."""
+        if isinstance(event, Phase):
+            self._phase = event.name
+        elif isinstance(event, Ready | Failed):
+            self._phase = "idle"
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and wait until it is gone."""
@@ -99,7 +119,8 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait()
         for thread in self._threads:
-            thread.join(timeout=1)
+            if thread is not threading.current_thread():
+                thread.join(timeout=1)
         for pipe in (self._process.stdout, self._process.stderr):
             _pipe(pipe).close()
 
@@ -107,14 +128,25 @@ class WorkerProcess:
         decoder = FrameDecoder()
         try:
             while data := os.read(_pipe(self._process.stdout).fileno(), _READ_BYTES):
-                for message in decoder.feed(data):
-                    if isinstance(message, Work | Cancel):
-                        continue  # not something a worker says
-                    self._events.put(message)
+                # a worker says no commands
+                self._pass_on([m for m in decoder.feed(data) if not isinstance(m, Work | Cancel | Shared)])
         except EngineError as error:
             self._process.kill()
-            self._events.put(error)
-        self._events.put(None)
+            self._pass_on([error])
+        self._pass_on([None])
+
+    def _pass_on(self, events: Sequence[Event | Said | LLMRunError | None]) -> None:
+        if self._sink is not None:
+            for event in events:
+                if not isinstance(event, Said):
+                    self._follow(event)
+            if None in events and self._ended is None:
+                self._ended = self._explain_death()
+            self._sink([self._ended if event is None else event for event in events])
+            return
+        for event in events:
+            if not isinstance(event, Said):  # nobody asked for that here
+                self._events.put(event)
 
     def _listen_log(self) -> None:
         for raw in _pipe(self._process.stderr):

@@ -91,9 +91,10 @@ class RestoreState:
 
 @dataclass(frozen=True, slots=True)
 class CountTokens:
-    """Tell how many tokens a conversation has, without reading it."""
+    """Tell how many tokens a conversation has, without reading it; tools: as of Generate."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,8 @@ class Chunk:
     """Text of the answer, or of the thoughts before it; the last one has a finish reason and the usage.
 
     thought: the text is reasoning, without the marks around it. calls: tools that the model asked for, whole. drawn:
-    the tokens since the last chunk, where their probabilities were asked for.
+    the tokens since the last chunk, where their probabilities were asked for. stopped_by: in the last one, which of
+    Generate.stop ended the answer, None where none did.
     """
 
     text: str
@@ -267,6 +269,7 @@ class Chunk:
     thought: bool = False
     calls: tuple[ToolCall, ...] = ()
     drawn: tuple[Drawn, ...] = ()
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

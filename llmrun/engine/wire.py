@@ -1,8 +1,8 @@
 """Messages between the two processes as frames of bytes.
 
-A frame is four bytes of length, big-endian, and that many bytes of JSON: {"type": name, "body": {...}}. JSON and not
-pickle, because a worker that has read a hostile file must not be able to run code in its parent. Pure: no pipe is
-touched here.
+A frame is four bytes of length, big-endian, and that many bytes of JSON: {"type": name, "body": {...}}, with an "id"
+too where it is something about one request of many. JSON and not pickle, because a worker that has read a hostile file
+must not be able to run code in its parent. Pure: no pipe is touched here.
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ from typing import get_args
 import msgspec
 
 from llmrun import errors
-from llmrun.engine.protocol import Command, Event, Failed
+from llmrun.engine.protocol import Chunk, Command, Event, Failed, PrefillProgress, TokenCounts
+from llmrun.engine.sharing import Embedded, Said, Shared
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH_BYTES = 4
 
-_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event)}
+_TYPES: dict[str, type] = {cls.__name__: cls for cls in get_args(Command) + get_args(Event) + get_args(Shared)} | {
+    Embedded.__name__: Embedded
+}
+_Message = Command | Event | Shared | Said
 
 
-def encode(message: Command | Event) -> bytes:
+def encode(message: _Message) -> bytes:
     """Make a whole frame of a message; raises UsageError for text that is none (lone surrogates) or far too long."""
     try:
-        body = msgspec.json.encode({"type": type(message).__name__, "body": message})
+        if isinstance(message, Said):
+            event = message.event
+            body = msgspec.json.encode({"type": type(event).__name__, "id": message.id, "body": event})
+        else:
+            body = msgspec.json.encode({"type": type(message).__name__, "body": message})
     except UnicodeEncodeError as error:
         raise errors.UsageError("a message holds bytes that are not text in UTF-8") from error
     if len(body) > MAX_FRAME_BYTES:
@@ -37,10 +45,10 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Command | Event]:
+    def feed(self, data: bytes) -> list[_Message]:
         """Take in bytes and return the messages they complete; raises EngineError for a frame that is none."""
         self._buffer += data
-        messages: list[Command | Event] = []
+        messages: list[_Message] = []
         while len(self._buffer) >= _LENGTH_BYTES:
             length = int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
             if length > MAX_FRAME_BYTES:
@@ -54,14 +62,22 @@ class FrameDecoder:
         return messages
 
 
-def _decode(body: bytes) -> Command | Event:
+def _decode(body: bytes) -> _Message:
     try:
         envelope = msgspec.json.decode(body)
         cls = _TYPES[envelope["type"]]
-        message: Command | Event = msgspec.convert(envelope["body"], cls)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        message: _Message = msgspec.convert(envelope["body"], cls)
+        if (number := envelope.get("id")) is not None:
+            return _said(int(number), message)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.EngineError(f"the engine sent something that is no message: {error}") from error
     return message
+
+
+def _said(number: int, event: _Message) -> Said:
+    if not isinstance(event, Chunk | PrefillProgress | TokenCounts | Embedded | Failed):
+        raise TypeError(f"{type(event).__name__} is nothing that is said of a request")
+    return Said(number, event)
 
 
 def failure_of(error: errors.LLMRunError) -> Failed:

@@ -1,10 +1,11 @@
-"""What people set of the Hub in the environment: whether it can be meant. Pure: reads what it is given, nothing else.
+"""What people set of the Hub in the environment: whether it can be meant.
 
 The Hub's client reads the same when it is imported, and then fails with errors that name no variable.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from llmrun.errors import UsageError
@@ -12,6 +13,15 @@ from llmrun.hub.address import is_address, shown_address
 
 _SECONDS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def hub_address() -> str | None:
+    """Return the address of the Hub where it is not the usual one, for references that are addresses.
+
+    What is set for it and cannot be one is for whoever asks the Hub to complain of: a model that is here needs none.
+    """
+    address = os.environ.get("HF_ENDPOINT")
+    return address if address is not None and is_address(address) else None
 
 
 def check_settings(environment: Mapping[str, str]) -> None:

@@ -50,7 +50,7 @@ class Ground:
 
     allow_disk: whether weights may be more than the memory, if nothing else is to be had. base: settings that are not
     chosen here, as the threads. least_batch: tokens that have to be read at once, as an image's. slots: numbers of
-    conversations at once to choose from, the best first.
+    conversations at once to choose from, the best first. outputs: rows of logits a batch may have at least.
     """
 
     names: tuple[str, ...]
@@ -60,6 +60,7 @@ class Ground:
     base: RunSettings = field(default_factory=RunSettings)
     least_batch: int = 0
     slots: tuple[int, ...] = (1,)
+    outputs: int = 1
 
 
 def choose(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Choice | None:
@@ -137,12 +138,17 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
     if row.offer.repacks and not row.n_gpu_layers:
         ways.insert(0, replace(least, repack=True))
     options = (
-        replace(way, type_k=name, type_v=name, n_ctx=n_ctx * slots, n_seq_max=slots, n_outputs_max=slots)
+        replace(_shared(way, slots, n_ctx, ground), type_k=name, type_v=name)
         for name in kv_types(step, ground.constraints)
         for way in ways
         for slots, n_ctx in conversations(step, ground.constraints, row.offer, ground.slots)
     )
     return next(filter(None, (fitting(row, option, ground) for option in options)), None)
+
+
+def _shared(settings: RunSettings, slots: int, n_ctx: int, ground: Ground) -> RunSettings:
+    """Return settings for so many conversations at once, of so many tokens each."""
+    return replace(settings, n_ctx=n_ctx * slots, n_seq_max=slots, n_outputs_max=max(slots, ground.outputs))
 
 
 def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:

@@ -19,7 +19,8 @@ class PlanWish:
 
     source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
     host and on each device, None is what is usual. require_gpu: no plan rather than one for the CPU alone. slots:
-    numbers of conversations at once, the best first, to choose from where the user fixed none.
+    numbers of conversations at once, the best first, to choose from where the user fixed none. outputs: rows of logits
+    that a batch may have at least, for texts that are turned into vectors.
     """
 
     prefer: Prefer = "balanced"
@@ -29,6 +30,7 @@ class PlanWish:
     reserve_device: int | None = None
     require_gpu: bool = False
     slots: tuple[int, ...] = (1,)
+    outputs: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def reasons_of(
         if choice.settings.projector
         else ("DEFAULT", "nothing is to be seen"),
     }
-    told |= {"type_v": told["type_k"], "n_outputs_max": ("DEFAULT", "each conversation draws one token at a time")}
+    told |= {"type_v": told["type_k"], "n_outputs_max": _outputs(choice)}
     own = ground.constraints.n_threads is not None
     told |= dict.fromkeys(("n_threads", "n_threads_batch"), ("USER", "as you said") if own else ("SPEED", threads))
     told |= {name: ("DEFAULT", note) for name, note in _DEFAULTS.items()}
@@ -155,6 +155,12 @@ def _loras(choice: Choice, size: int) -> Told:
     if not choice.settings.loras:
         return "DEFAULT", "the model as it is"
     return "USER", f"as you said; {format_bytes(size)}, counted with the weights"
+
+
+def _outputs(choice: Choice) -> Told:
+    if choice.settings.n_outputs_max > choice.settings.n_seq_max:
+        return "DEFAULT", "so many tokens of a text at once become part of its vector"
+    return "DEFAULT", "each conversation draws one token at a time"
 
 
 def _parallel(choice: Choice, ground: Ground) -> Told:

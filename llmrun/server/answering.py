@@ -117,8 +117,6 @@ def _check_able(ask: Ask, info: ModelInfo) -> None:
         raise UsageError(f"{info.name} cannot be shown images here", "serve a model with a projector for them")
     if not info.infill and any(prompt.suffix is not None for prompt in ask.raw):
         raise UsageError(f"{info.name} cannot fill a gap before a suffix", "leave suffix out, or ask a model for code")
-    if ask.tools and info.tools is None:
-        raise UsageError(f"{info.name} asks for tools in no format that is known here", "leave tools out")
 
 
 def _with_seed(sampling: Sampling, index: int) -> Sampling:

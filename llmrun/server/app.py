@@ -13,22 +13,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from llmrun.errors import LLMRunError
-from llmrun.server import docs, health, page, plans
+from llmrun.server import control
 from llmrun.server.endpoint import Endpoint, Service
+from llmrun.server.endpoints import ENDPOINTS
 from llmrun.server.families import Problem, refusal_of, response_of
 from llmrun.server.guard import Guard, Policy
-from llmrun.server.openai import chat, completions, models
 from llmrun.server.watch import Told, Watch
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    *models.ENDPOINTS,
-    *chat.ENDPOINTS,
-    *completions.ENDPOINTS,
-    *health.ENDPOINTS,
-    *plans.ENDPOINTS,
-    *page.ENDPOINTS,
-)
-ENDPOINTS = (*ENDPOINTS, *docs.endpoints(ENDPOINTS))
 _PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
 _SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 
@@ -36,10 +27,11 @@ _SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 def make_app(service: Service, policy: Policy = Policy(), told: Told = Told()) -> ASGIApp:
     """Return the application that answers from a service those whom a policy lets in."""
     routes = [Route(endpoint.path, _bound(endpoint, service), methods=[endpoint.method]) for endpoint in ENDPOINTS]
+    routes += [Route(point.path, _bound(point, service), methods=[point.method]) for point in control.ENDPOINTS]
     handlers = {LLMRunError: _refuse, HTTPException: _refuse_http}
     app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
     app.router.redirect_slashes = False  # a body is not sent twice
-    free = page.PATHS | {endpoint.path for endpoint in ENDPOINTS if endpoint.is_free}
+    free = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_free)
     return Watch(Guard(app, replace(policy, free=free)), service.metrics, _path_of, told)
 
 

@@ -23,7 +23,7 @@ from llmrun.server.names import Meant, Names, Offered
 from llmrun.server.uses import Uses, recorder
 
 _LOOK_SECONDS = 0.5  # between looks for workers that died unasked and for models whose time is over
-_PATIENCE = 60.0  # seconds that a request waits for the memory that others' answers hold
+_PATIENCE = 30.0  # seconds that a request waits for the memory that others' answers hold
 _TOO_SOON = 10.0  # seconds: what dies again so soon waits for a request before it is loaded again
 _RETRY = 5.0  # seconds to come again where the memory is in use: about an answer
 
@@ -133,7 +133,8 @@ class Fleet:
                 self._spawn(self._revive(model))
             elif kept == 0:
                 self._spawn(self._end_if_over(model))
-            self._changed()
+            if not model.active:
+                self._changed()
 
     async def release(self, name: str, *, now: bool = False) -> None:
         """End a model once it has answered those who asked, or now; a pinned one too: who says so means it.
@@ -190,10 +191,10 @@ class Fleet:
                     return model, place
 
     async def _has_turn(self, model: LoadedModel, place: Place) -> bool:
-        """Wait while others wait for the model to end; False where it has, and the caller is counted out again."""
+        """Let those go first who wait for room; False where the model went for them, and the caller is counted out."""
         is_there = False
         try:
-            while self._wanting and model.state == "busy":
+            while self._wanting and not (model.pinned or model.leaving):
                 await self._change.wait()
             is_there = not (model.leaving or model.has_ended)
         finally:
@@ -206,7 +207,7 @@ class Fleet:
     async def _come(self, meant: Meant) -> None:
         """Wait until a model is loaded; many wait for one load, and no more than may."""
         if self._closed:
-            raise BusyError("the server is about to end", "ask again when it has started anew")
+            raise _ending()
         queue = default_queue(1) if self._keeping.queue is None else self._keeping.queue
         loading = self._loading.get(meant.key)
         if loading is None:
@@ -220,6 +221,10 @@ class Fleet:
         loading.waiting += 1
         try:
             await asyncio.shield(loading.task)
+        except asyncio.CancelledError:
+            if self._closed and loading.task.cancelled():
+                raise _ending() from None
+            raise
         finally:
             loading.waiting -= 1
 
@@ -372,6 +377,10 @@ async def _set_until(event: asyncio.Event, deadline: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _ending() -> BusyError:
+    return BusyError("the server is about to end", "ask again when it has started anew", _RETRY)
 
 
 def _discard(started: Started) -> None:

@@ -148,7 +148,7 @@ def _challenge(headers: Headers) -> str:
 
 
 def _check_kind(method: str, headers: Headers, intake: Intake) -> None:
-    """Raise MediaTypeError for a body that is not JSON, TooLargeError for one that says it is too large."""
+    """Raise MediaTypeError for a body that is not JSON, BodyTooLargeError for one that says it is too large."""
     if method in _WITH_BODY or intake.declared != 0:
         kind = headers.get("content-type", "")
         name, _, rest = kind.partition(";")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Scope
 
-from llmrun.errors import OverloadedError, TooLargeError, TooSlowError
+from llmrun.errors import BodyTooLargeError, OverloadedError, TooSlowError
 from llmrun.server.limits import MAX_BODIES
 from llmrun.units import format_bytes
 
@@ -38,18 +38,19 @@ class Intake:
         self._taken = 0
         headers = dict(scope["headers"])
         self.declared = _declared(headers)
-        self._waits_for_leave = b"expect" in headers
+        self._is_quiet = b"expect" in headers
         self.is_finished = self.declared == 0
 
     async def receive(self) -> Message:
-        """Return the next part; raises TooLargeError, TooSlowError or OverloadedError in the place of one too many."""
+        """Return the next part; raises BodyTooLargeError, TooSlowError or OverloadedError for one too many."""
         if self.is_finished:
             return await self._receive()
-        self._waits_for_leave = False
+        self._is_quiet = False
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
+            self._is_quiet = True
             raise TooSlowError("the request was not sent in time", "send it at once") from None
         if message["type"] != "http.request":
             self.is_finished = True
@@ -66,15 +67,15 @@ class Intake:
             raise OverloadedError("the server reads too many large requests at once", "ask again", retry_after=1)
 
     def check(self, size: int) -> None:
-        """Raise TooLargeError for a body of that size."""
+        """Raise BodyTooLargeError for a body of that size."""
         if size > self._most:
-            raise TooLargeError(
+            raise BodyTooLargeError(
                 f"the body has more than {format_bytes(self._most)}", "send less, or serve with --max-body SIZE"
             )
 
     async def drain(self) -> None:
         """Read what is still being sent to an end, if that is not far."""
-        if self._waits_for_leave:  # nothing of it comes until it is asked for
+        if self._is_quiet:  # who waits to be asked for it sends nothing, nor who was too slow
             return
         left = _DRAINED * self._most
         with contextlib.suppress(TimeoutError):

@@ -26,7 +26,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SPEEDS = (0.5, 1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 400, 800)  # tokens a second
 _MODELS = 100  # that are told apart
 
-disable_created_metrics()  # a time beside each figure, which Prometheus' own text format does not know
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time beside each figure, which Prometheus' own text format does not know
 
 
 @dataclass(frozen=True, slots=True)

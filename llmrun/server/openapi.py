@@ -99,8 +99,9 @@ def parameters_of(path: str) -> list[str]:
 def _responses(endpoint: Endpoint, schema_of: dict[int, Any]) -> dict[str, Any]:
     schema = {} if endpoint.answer is None else schema_of[id(endpoint.answer)]
     content: dict[str, Any] = {endpoint.kind: {"schema": schema if endpoint.kind == "application/json" else _TEXT}}
+    content |= {kind: {"schema": _TEXT} for kind in endpoint.also}
     if endpoint.streams:
-        content[endpoint.stream_kind] = {"schema": _TEXT}
+        content[endpoint.stream_kind] = {"schema": {"description": "Parts of the answer as they come."}}
     responses: dict[str, Any] = {"200": {"description": "The answer.", "content": content}}
     for status in statuses_of(endpoint):
         reference = {"$ref": f"#/components/schemas/{_family(endpoint.path)}"}

@@ -110,6 +110,16 @@ def _asset(name: str) -> _Asset:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/", "The chat page", show_page, kind="text/html", tags=("page",), is_free=True),
-    Endpoint("GET", "/page/{name}", "Its files", show_asset, kind="text/javascript", tags=("page",), is_free=True),
+    Endpoint(
+        "GET", "/", "The chat page, for browsers", show_page, kind="text/html", also=("text/plain",), tags=("page",)
+    ),
+    Endpoint(
+        "GET",
+        "/page/{name}",
+        "A file of the chat page",
+        show_asset,
+        kind="text/javascript",
+        also=("text/css", "image/svg+xml"),
+        tags=("page",),
+    ),
 )

@@ -21,8 +21,8 @@ class Rate:
     seconds: int
 
     def __str__(self) -> str:
-        unit = next(name for name, seconds in _SECONDS.items() if seconds == self.seconds and len(name) > 1)
-        return f"{self.count:,} a {unit}"
+        units = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
+        return f"{self.count:,} {units.get(self.seconds, f'in {self.seconds} seconds')}"
 
 
 def parse_rate(text: str) -> Rate:

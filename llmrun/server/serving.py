@@ -111,12 +111,14 @@ class Life:
     """on_ready: called once clients are answered. log: gets what the HTTP server has to say, line by line.
 
     patience: seconds that answers have to finish when it is to end. on_made: gets a function that ends it in order.
+    connection: what each client gets.
     """
 
     on_ready: Callable[[], None]
     log: Callable[[str], None]
     patience: float
     on_made: Callable[[Callable[[], None]], None] = lambda _: None
+    connection: type[Connection] = Connection
 
 
 async def serve(app: ASGIApp, listener: socket.socket, life: Life) -> None:
@@ -127,7 +129,7 @@ async def serve(app: ASGIApp, listener: socket.socket, life: Life) -> None:
         log_config=None,
         access_log=False,
         lifespan="off",
-        http=Connection,
+        http=life.connection,
         loop="asyncio",
         ws="none",
         server_header=False,

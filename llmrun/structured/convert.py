@@ -75,19 +75,37 @@ def gbnf_of(text: str) -> str:
         raise UsageError("the schema is nested too deeply") from error
 
 
+def rules_of(schema: Any, name: str, path: str = "#") -> str:
+    """Return rules for a part of a larger grammar, of which `name` is the schema's; all others' names begin with it.
+
+    path: of the part of the schema that is meant. FIXED_RULES must stand beside them. Raises what gbnf_of raises.
+    """
+    try:
+        return _Converter(schema, name).rules(path)
+    except RecursionError as error:
+        raise UsageError("the schema is nested too deeply") from error
+
+
+FIXED_RULES = "".join(f"{name} ::= {body}\n" for name, body in _FIXED.items())
+
+
 class _Converter:
     """Makes rules, one for each schema that is met; a schema that is met again is the same rule."""
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, name: str = "root") -> None:
         self._root = schema
         self._schemas = Schemas(schema)
+        self._top = name
+        self._prefix = "" if name == "root" else f"{name}-"
         self._rules: dict[str, str] = {}
         self._known: dict[str, str] = {}
 
     def convert(self) -> str:
-        self._rules["root"] = self._rule(self._root, "answer", "#")
-        fixed = "".join(f"{name} ::= {body}\n" for name, body in _FIXED.items())
-        return "".join(f"{name} ::= {body}\n" for name, body in self._rules.items()) + fixed
+        return self.rules("#") + FIXED_RULES
+
+    def rules(self, path: str) -> str:
+        self._rules[self._top] = self._rule(self._schemas.resolve(path, path), "answer", path)
+        return "".join(f"{name} ::= {body}\n" for name, body in self._rules.items())
 
     def _rule(self, schema: Any, hint: str, path: str) -> str:
         """Return the name of the rule for a schema; raises UsageError where nothing satisfies it."""
@@ -110,9 +128,10 @@ class _Converter:
         return self._known[key]
 
     def _name(self, hint: str) -> str:
-        base = re.sub(r"[^A-Za-z0-9]+", "-", hint).strip("-")[-_MAX_HINT:] or "part"
+        hint = re.sub(r"[^A-Za-z0-9]+", "-", hint.removeprefix(self._prefix)).strip("-")[-_MAX_HINT:]
+        base = self._prefix + (hint or "part")
         name, number = base, 1
-        while name in self._rules or name in _FIXED or name == "root":
+        while name in self._rules or name in _FIXED or name == self._top:
             number += 1
             name = f"{base}-{number}"
         self._rules[name] = ""  # taken; what it is comes later

@@ -10,19 +10,18 @@ import contextlib
 import os
 import queue
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from llmrun.engine.protocol import Cancel, Event, Failed, Phase, Ready, Work
+from llmrun.engine.protocol import Cancel, Event, Failed, Ready, Work
+from llmrun.engine.sharing import Said, Shared, Withdraw
 from llmrun.engine.wire import FrameDecoder, encode, failure_of
 from llmrun.errors import EngineError, LLMRunError
+from llmrun.worker.desk import Desk, Emit
 
 if TYPE_CHECKING:
-    from llmrun.worker.llama import CancelFlag
     from llmrun.worker.runner import Runner
 
 _READ_BYTES = 1 << 16
@@ -35,22 +34,25 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _volunteer_for_the_oom_killer()
 
-    def emit(event: Event) -> None:
+    def emit(event: Event | Said, *, flush: bool = True) -> None:
         events_out.write(encode(event))
-        events_out.flush()
+        if flush:
+            events_out.flush()
 
     runner = _start_runner(emit)
     if runner is None:
         return
-    commands: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(commands_in, commands, runner.cancel), daemon=True).start()
+    commands: queue.SimpleQueue[Work | Shared] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(commands_in, commands, runner), daemon=True).start()
     threading.Thread(target=_watch_parent, daemon=True).start()
     emit(Ready(time.perf_counter() - started))
+    desk = Desk(runner, commands, emit)
     while True:
-        emit(_carry_out(commands.get(), runner))
+        desk.work()
+        events_out.flush()
 
 
-def _start_runner(emit: Callable[[Event], None]) -> Runner | None:
+def _start_runner(emit: Emit) -> Runner | None:
     """Import llama.cpp and start it; where that fails the parent is told why, and None is returned."""
     try:
         from llmrun.worker.runner import Runner  # here, because it loads llama.cpp
@@ -80,9 +82,9 @@ def _volunteer_for_the_oom_killer() -> None:
         Path("/proc/self/oom_score_adj").write_text("800")
 
 
-def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Work], cancel: CancelFlag) -> None:
+def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Work | Shared], runner: Runner) -> None:
     """Pass commands on; a cancel acts at once, from this thread. The end of the pipe is the end of the worker."""
-    decoder = FrameDecoder()
+    decoder, cancel = FrameDecoder(), runner.cancel
     try:
         while data := commands_in.read(_READ_BYTES):
             for message in decoder.feed(data):
@@ -91,6 +93,11 @@ def _listen(commands_in: BinaryIO, commands: queue.SimpleQueue[Work], cancel: Ca
                 elif isinstance(message, Work):
                     cancel.clear()  # here, in the order of the pipe: a cancel that came too late is not for this one
                     commands.put(message)
+                elif isinstance(message, Shared):
+                    commands.put(message)  # first, so that who is interrupted finds it
+                    batcher = runner.batcher
+                    if isinstance(message, Withdraw) and batcher is not None and batcher.alone == message.id:
+                        cancel.set()
     finally:
         os._exit(0)  # the parent is gone or talks nonsense: nobody waits for an answer or a clean end
 
@@ -101,18 +108,6 @@ def _watch_parent() -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)
-
-
-def _carry_out(command: Work, runner: Runner) -> Event:
-    """Run one command and return what ends it, either way."""
-    try:
-        runner.carry_out(command)
-    except LLMRunError as error:
-        return failure_of(error)
-    except Exception as error:  # the top of this process: the parent must hear of it
-        sys.excepthook(*sys.exc_info())
-        return Failed(EngineError.__name__, f"the engine's process met a bug: {type(error).__name__}: {error}")
-    return Phase("idle")
 
 
 if __name__ == "__main__":

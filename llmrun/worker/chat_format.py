@@ -21,6 +21,7 @@ def load_chat_template(model: Model) -> ChatTemplate:
         eos_token=vocabulary.text(vocabulary.eos),
         architecture=model.metadata("general.architecture") or "",
         builtin=apply_builtin,
+        tool_source=model.chat_template("tool_use"),
     )
 
 

@@ -52,11 +52,16 @@ class AnswerGrammar:
             raise UsageError("llama.cpp cannot read the grammar", "llmrun -v shows what it says")
 
     def allows(self, token: int) -> bool:
-        """Tell whether a token may come next."""
-        if not self._is_text(token):
+        """Tell whether a token may come next; a control token only where it is meant, not the text of its name."""
+        if not self._is_text(token) or not self._lets_through(token):
             return False
-        one = np.array([(token, 0.0, 0.0)], CANDIDATE)
-        return len(self.filter(one)) == 1
+        if self._vocabulary.piece(token) or self._vocabulary.is_end(token):
+            return True
+        plain = self._vocabulary.tokenize(self._vocabulary.text(token), parse_special=False)
+        return not plain or not self._lets_through(plain[0])
+
+    def _lets_through(self, token: int) -> bool:
+        return len(self.filter(np.array([(token, 0.0, 0.0)], CANDIDATE))) == 1
 
     def filter(self, candidates: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
         """Return the candidates that the grammar lets through; takes milliseconds for a whole vocabulary."""

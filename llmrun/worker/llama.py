@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from llmrun.engine.refusal import parse_refusal
@@ -22,6 +23,7 @@ from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRu
 from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
+from llmrun.worker.batch import Batch, Part
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
@@ -151,6 +153,7 @@ class Model:
         # such memories hold one state, not one entry a token: a tail cannot be taken off
         self.is_recurrent = bool(lib.llama_model_is_recurrent(pointer) or lib.llama_model_is_hybrid(pointer))
         self.has_decoder = bool(lib.llama_model_has_decoder(pointer))
+        self.pooling = int(self.metadata(f"{self.metadata('general.architecture')}.pooling_type") or 0)
         self.adapters: tuple[LoadedAdapter, ...] = ()  # given to each context that is made
 
     def metadata(self, key: str) -> str | None:
@@ -168,9 +171,9 @@ class Model:
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace").replace(" ?B", "").replace(" (guessed)", "")
 
-    def chat_template(self) -> str | None:
-        """Return the file's default chat template."""
-        source = lib.llama_model_chat_template(self.pointer, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return the file's default chat template, or one that it has by name."""
+        source = lib.llama_model_chat_template(self.pointer, None if name is None else name.encode())
         return None if source is None else source.decode("utf-8", "replace")
 
     def recommended_sampling(self) -> dict[str, float]:
@@ -211,16 +214,21 @@ def make_context(model: Model, settings: RunSettings, cancel: CancelFlag | None 
 
 
 class Context:
-    """A KV cache and the buffers to compute with, for one sequence of one model.
+    """A KV cache and the buffers to compute with, for the sequences of one model, which are numbered from 0.
 
-    n_ctx: tokens it can hold, as wished; llama.cpp allocates the next multiple of 256, which is not ours to use.
+    n_ctx: tokens that each sequence can hold, as wished; llama.cpp allocates the next multiple of 256, which is not
+    ours to use. Where the cells are one stream (kv_unified), all sequences together cannot hold more than that either.
     """
 
     def __init__(self, model: Model, settings: RunSettings, cancel: CancelFlag) -> None:
         self._cancel = cancel  # owns the memory that the abort callback reads
         self.pointer = make_context(model, settings, cancel)
         self.model = model
-        self.n_ctx = min(choose_n_ctx(settings.n_ctx, model.n_ctx_train), int(lib.llama_n_ctx_seq(self.pointer)))
+        self.n_seq_max = settings.n_seq_max
+        self.is_unified = settings.kv_unified or settings.n_seq_max == 1
+        wished = choose_n_ctx(settings.n_ctx, model.n_ctx_train)
+        each = wished if self.is_unified else wished // self.n_seq_max
+        self.n_ctx = min(each, int(lib.llama_n_ctx_seq(self.pointer)))
         # one step of the prompt: a physical batch, so that progress is seen and a cancel is heard after each
         self.n_step = int(lib.llama_n_ubatch(self.pointer))
         self._memory = lib.llama_get_memory(self.pointer)
@@ -231,74 +239,103 @@ class Context:
             and settings.type_k in ("f16", "f32")
             and bool(lib.llama_memory_can_shift(self._memory))
         )
+        self.n_embd = int(lib.llama_model_n_embd(model.pointer))
+        self.n_outputs = settings.n_outputs_max
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
-        self._batch = lib.llama_batch_init(self.n_step, 0, 1)
-        for row in range(self.n_step):
-            self._batch.n_seq_id[row] = 1
-            self._batch.seq_id[row][0] = 0
+        self.n_rows = min(max(self.n_step, 2 * self.n_seq_max), int(lib.llama_n_batch(self.pointer)))
+        self._batch = Batch(self.n_rows)
 
-    def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool) -> int:
+    def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool, seq: int = 0) -> int:
         """Read at most n_step tokens, the first at `position`; logits are kept for the last one if wanted.
 
         Returns llama_decode's status: 0 is well, 1 no room, 2 cancelled, negative a failure.
         """
-        batch, n = self._batch, len(tokens)
-        batch.n_tokens = n
-        for row, token in enumerate(tokens):
-            batch.token[row] = token
-            batch.pos[row] = position + row
-            batch.logits[row] = 0
-        batch.logits[n - 1] = want_logits
+        return self.decode_parts((Part(seq, tokens, position, want_logits),))
+
+    def decode_parts(self, parts: Sequence[Part]) -> int:
+        """Read tokens of many sequences in one batch, at most n_rows together; returns the status as `decode` does."""
+        self._batch.fill(parts)
         if self.move_pending:
             return self._decode_after_moves()
-        return int(lib.llama_decode(self.pointer, batch))
+        return int(lib.llama_decode(self.pointer, self._batch.struct))
 
     def _decode_after_moves(self) -> int:
         """Decode the batch; where the keys could not be rotated llama.cpp only says so and goes on (llama-kv-cache.cpp,
         update), which is a failed allocation to us."""
         with engine_log().collecting() as complaints:
-            status = int(lib.llama_decode(self.pointer, self._batch))
+            status = int(lib.llama_decode(self.pointer, self._batch.struct))
         if status == 0 and any("K-shift" in line for line in complaints):
             return _ALLOCATION_FAILED
         self.move_pending = status != 0
         return status
 
+    def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return the logits of a row of the last batch, where they lie: they are gone with the next one."""
+        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, row), (self.model.vocabulary.n_tokens,))
+
+    def embed(self, part: Part) -> int:
+        """Read tokens for their last hidden states, at most n_outputs of them; returns the status as `decode` does."""
+        self._batch.fill((part,), all_outputs=True)
+        lib.llama_set_embeddings(self.pointer, True)
+        try:
+            return int(lib.llama_decode(self.pointer, self._batch.struct))
+        finally:
+            lib.llama_set_embeddings(self.pointer, False)
+
+    def embeddings(self, n_rows: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return the last hidden states of the rows of the last `embed`, where they lie."""
+        return np.ctypeslib.as_array(lib.llama_get_embeddings_ith(self.pointer, 0), (n_rows, self.n_embd))
+
     def last_refusal(self) -> Refusal | None:
         """Return what allocation was refused, if the log complained of one since this context was made."""
         return parse_refusal(engine_log().complaints, devices().by_buffer_type())
 
-    def n_past(self) -> int:
-        """Return how many tokens the memory holds."""
-        return int(lib.llama_memory_seq_pos_max(self._memory, 0)) + 1
+    def n_past(self, seq: int = 0) -> int:
+        """Return how many tokens of a sequence the memory holds."""
+        return int(lib.llama_memory_seq_pos_max(self._memory, seq)) + 1
 
-    def keep(self, n_tokens: int) -> int:
-        """Forget all but the first n_tokens; returns how many really stay: fewer where that cannot be done exactly.
+    def keep(self, n_tokens: int, seq: int = 0) -> int:
+        """Forget all but the first n_tokens; returns how many really stay: fewer where that cannot be done exactly."""
+        n_past = self.n_past(seq)
+        if n_tokens >= n_past:
+            return n_past
+        if not self.can_keep(n_tokens, seq) or not lib.llama_memory_seq_rm(self._memory, seq, n_tokens, -1):
+            self.forget(seq)
+            return 0
+        return n_tokens
+
+    def can_keep(self, n_tokens: int, seq: int) -> bool:
+        """Tell whether a sequence can be cut to its first n_tokens, of more that it has.
 
         A recurrent state has no past to go back to. A sliding-window cache has dropped what lay before its window:
         going back to n needs position n − n_swa still present (rule of llama.cpp's tools/server/server-context.cpp).
         """
-        n_past = self.n_past()
-        if n_tokens >= n_past:
-            return n_past
-        first = int(lib.llama_memory_seq_pos_min(self._memory, 0))
+        if n_tokens >= self.n_past(seq):
+            return True
+        first = int(lib.llama_memory_seq_pos_min(self._memory, seq))
         too_old = self.model.n_swa > 0 and first >= max(1, n_tokens - self.model.n_swa)
-        if self.model.is_recurrent or too_old or not lib.llama_memory_seq_rm(self._memory, 0, n_tokens, -1):
-            self.forget()
-            return 0
-        return n_tokens
+        return not (self.model.is_recurrent or too_old)
 
-    def move(self, old: int, new: int, n_tokens: int) -> None:
+    def copy(self, source: int, target: int) -> None:
+        """Let a sequence hold what another does, in the place of what it held.
+
+        Of one stream the cells are shared; of two they are copied before the next decode, whether or not in use.
+        """
+        self.forget(target)
+        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def move(self, old: int, new: int, n_tokens: int, seq: int = 0) -> None:
         """Move tokens from position `old` down to `new`; what lay between is forgotten. Only where `can_move`.
 
         llama.cpp's context shift: keys are rotated to their new positions, values stay (llama-kv-cache.cpp,
         build_graph_shift), as tools/server does for n_cache_reuse.
         """
-        lib.llama_memory_seq_rm(self._memory, 0, new, old)
-        lib.llama_memory_seq_add(self._memory, 0, old, old + n_tokens, new - old)
+        lib.llama_memory_seq_rm(self._memory, seq, new, old)
+        lib.llama_memory_seq_add(self._memory, seq, old, old + n_tokens, new - old)
         self.move_pending = True
 
     def state_size(self) -> int:
-        """Return how many bytes the memory's state takes outside."""
+        """Return how many bytes the state of sequence 0 takes outside."""
         return int(lib.llama_state_seq_get_size(self.pointer, 0))
 
     def get_state(self, buffer: ctypes.Array[ctypes.c_uint8]) -> bool:
@@ -309,15 +346,21 @@ class Context:
         """Take a state in the memory's place; False where it is none of this context, which is then to be forgotten."""
         return int(lib.llama_state_seq_set_data(self.pointer, buffer, len(buffer), 0)) == len(buffer)
 
-    def forget(self, *, data: bool = False) -> None:
-        """Empty the memory. data: overwrite what lay there too, as attention reads free cells before it masks them."""
+    def forget(self, seq: int = 0) -> None:
+        """Empty the memory of one sequence."""
+        if self.n_seq_max == 1:
+            self.clear()
+        else:
+            lib.llama_memory_seq_rm(self._memory, seq, -1, -1)
+
+    def clear(self, *, data: bool = False) -> None:
+        """Empty all memory. data: overwrite what lay there too, as attention reads free cells before it masks them."""
         lib.llama_memory_clear(self._memory, data)
         self.move_pending = False
 
     def close(self) -> None:
         """Free everything."""
         if self.pointer:
-            lib.llama_batch_free(self._batch)
             lib.llama_free(self.pointer)
             self.pointer = None
 

@@ -111,4 +111,5 @@ def context_params(settings: RunSettings, n_ctx_train: int) -> Any:
     params.offload_kqv = settings.offload_kqv
     params.kv_unified = settings.kv_unified
     params.no_perf = True
+    params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE  # hidden states of all tokens are pooled in worker.embedding
     return params

@@ -7,18 +7,25 @@ Everything else is tokenized in one piece, exactly as llama.cpp does.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llmrun.engine.protocol import Generate, Grammar
 from llmrun.errors import UsageError
-from llmrun.message import Message
+from llmrun.message import Message, Tool, ToolCall, ToolChoice
+from llmrun.structured.characters import literal
+from llmrun.structured.convert import parse_schema
 from llmrun.thinking import Variables
 from llmrun.worker.reasoning import CONTROL, Splitter
 from llmrun.worker.spans import Pieces, Span
 from llmrun.worker.template import ChatTemplate
+from llmrun.worker.tools.fields import arguments_of, map_texts, schemas_of, tool_fields
+from llmrun.worker.tools.finder import CallFinder
+from llmrun.worker.tools.grammar import calls_grammar
 from llmrun.worker.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -42,12 +49,17 @@ class Prompt:
     extra_cells: int = 0
     written: tuple[int, int] = (0, 0)
 
+    def with_answer(self, answer: str, tokens: Sequence[int]) -> Prompt:
+        """Return the conversation with its answer: thoughts and the texts of control tokens included."""
+        all_tokens = self.tokens + tuple(tokens)
+        return Prompt(self.text + answer, all_tokens, self.extra_cells, (len(answer), len(tokens)))
+
 
 class PromptEncoder:
     """Makes prompts, and remembers the last conversation so that its tokens are taken over as they were."""
 
     def __init__(self, vocabulary: Vocabulary, template: ChatTemplate, vision: Vision | None = None) -> None:
-        self._vocabulary = vocabulary
+        self._vocabulary = self.vocabulary = vocabulary
         self._vision = vision
         self._template = template
         self._remembered = Prompt("", ())
@@ -55,22 +67,51 @@ class PromptEncoder:
         self._shown: dict[str, Pieces] = {}  # the images of the conversation at hand, by what is between their marks
         self._harmless: set[str] = set()  # messages known to hold no control text, so that a turn looks only at its own
 
-    def render(self, messages: Sequence[Message], variables: Variables | None = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        variables: Variables | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """Return a conversation as text up to where the answer begins, with marks where messages hold control texts.
 
         Runs the model's template, which may take time or end the process.
         """
-        return self._template.render(messages, variables=variables)
+        return self._template.render(messages, variables=variables, tools=tools)
 
-    def neutralize(self, messages: Sequence[Message]) -> list[Message]:
+    def neutralize_all(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), shown: Sequence[str] = ()
+    ) -> tuple[list[Message], list[dict[str, Any]]]:
+        """Put marks into messages as `neutralize` does, and into tools, which come as templates want them.
+
+        Raises UsageError for tools where no format is known in which the model asks for them, and for what is none.
+        """
+        if not tools:
+            return self.neutralize(messages, shown), []
+        if self._template.tools is None:
+            raise UsageError(
+                "this model's chat template shows no way to call tools that llmrun knows",
+                "the formats are Hermes (Qwen, Granite), Llama 3, Mistral and Qwen3-Coder; leave out tools for others",
+            )
+        fields = tool_fields(tools, schemas_of(tools))
+        neutral = self.neutralize(messages, shown, tuple(_texts_of(fields)))
+        return neutral, map_texts(fields, self._harmless_text)
+
+    def neutralize(
+        self, messages: Sequence[Message], shown: Sequence[str] = (), others: Sequence[str] = ()
+    ) -> list[Message]:
         """Put marks into what people wrote, wherever it would become a control token, and where its images are.
 
-        Raises UsageError for images where nothing sees, and for what is none; NotFoundError for one there is not.
+        shown: images of other conversations, which are not to be forgotten for these. others: texts that will stand
+        beside the messages.
+
+        Raises UsageError for images where nothing sees, for what is none, and for arguments of a call that are no JSON;
+        NotFoundError for an image there is not.
         """
-        self._mark, self._image_mark = _unused_marks(messages)
+        self._mark, self._image_mark = _unused_marks(messages, others)
         self._shown.clear()
         if self._vision is not None:
-            self._vision.keep([path for message in messages for path in message.images])
+            self._vision.keep([*shown, *(path for message in messages for path in message.images)])
         return [self._with_images(self._neutralized(message), message.images) for message in messages]
 
     def _with_images(self, message: Message, paths: Sequence[str]) -> Message:
@@ -88,12 +129,14 @@ class PromptEncoder:
         content = message.content.replace(self._image_mark, "")  # only one that has every mark has this one
         return replace(message, content="\n".join(filter(None, (*marks, content))))
 
-    def tokenize(self, text: str) -> Prompt:
+    def tokenize(self, text: str, known: Prompt | None = None) -> Prompt:
         """Return the tokens of a rendered conversation; those of the last one are taken over as far as it is the same.
 
-        That may be up to its last answer only, where the template leaves out the thoughts before it.
+        That may be up to its last answer only, where the template leaves out the thoughts before it. known: what is
+        taken in the place of the last one.
         """
-        taken = self._gone_on_with(self._remembered, text) or self._gone_on_with(self._shared(text), text)
+        known = self._remembered if known is None else known
+        taken = self._gone_on_with(known, text) or self._gone_on_with(self._shared(known, text), text)
         if taken is not None:
             return taken
         tokens, extra = self._encoded(text)
@@ -109,17 +152,17 @@ class PromptEncoder:
             return Prompt(text, known.tokens + tuple(rest), known.extra_cells + extra)
         return None
 
-    def _shared(self, text: str) -> Prompt:
-        """What is remembered, up to the last control token before the answer that both texts have in the same place.
+    def _shared(self, known: Prompt, text: str) -> Prompt:
+        """What is known, up to the last control token before the answer that both texts have in the same place.
 
         Not within the answer: there the text of a control token may be only text, which it never is in what was
         rendered.
         """
-        known, vocabulary = self._remembered, self._vocabulary
+        vocabulary = self._vocabulary
         if self._shown or any(token < 0 for token in known.tokens):  # images have no text
             return Prompt("", ())
         n_characters, n_tokens = known.written
-        common, at = _common_length(known.text, text), len(known.text) - n_characters
+        common, at = common_length(known.text, text), len(known.text) - n_characters
         for index in reversed(range(len(known.tokens) - n_tokens)):
             if vocabulary.piece(known.tokens[index]) != b"":
                 continue
@@ -131,27 +174,42 @@ class PromptEncoder:
                 return Prompt(text[:at], known.tokens[:index])
         return Prompt("", ())
 
-    def remember(self, prompt: Prompt, answer: str, answer_tokens: Sequence[int]) -> None:
-        """Keep the tokens of a conversation with its answer: the same text need not become the same tokens again.
-
-        answer: all that was written, thoughts and the texts of control tokens included.
-        """
-        text, tokens = prompt.text + answer, prompt.tokens + tuple(answer_tokens)
-        self._remembered = Prompt(text, tokens, prompt.extra_cells, (len(answer), len(answer_tokens)))
-
     @property
     def remembered(self) -> Prompt:
         """The conversation whose tokens will be taken over; empty at first."""
         return self._remembered
 
     def recall(self, prompt: Prompt) -> None:
-        """Remember a conversation of another time."""
+        """Remember a conversation: the same text need not become the same tokens again."""
         self._remembered = prompt
 
     def splitter(self, prompt: Prompt) -> Splitter:
-        """Return what parts thoughts from the answer that follows a prompt."""
+        """Return what parts thoughts from the answer that follows a prompt; the marks of calls are left in it."""
         controls = [self._vocabulary.text(token) for token in self._mark_tokens]
         return self._template.format.splitter(prompt.text, controls)
+
+    def finder(self, tools: Sequence[Tool], choice: ToolChoice) -> CallFinder | None:
+        """Return what finds calls of tools in an answer; None without tools."""
+        if not tools or self._template.tools is None:
+            return None
+        controls = [self._vocabulary.text(token) for token in self._tool_tokens]
+        return CallFinder(self._template.tools, schemas_of(tools), controls, parallel=choice.parallel)
+
+    def grammar(self, request: Generate) -> Grammar | None:
+        """Return what the answer must look like: the request's own grammar, calls where they are required, or either.
+
+        Raises UsageError for a choice that is no tool, and for a schema that cannot be kept to.
+        """
+        wanted, choice, own = self._template.tools, request.tool_choice, request.grammar
+        is_required = choice.required or choice.name is not None
+        if not request.tools or wanted is None or (not is_required and (own is None or own.kind == "gbnf")):
+            return own
+        answer = None if is_required or own is None else parse_schema(own.text)
+        return Grammar("gbnf", calls_grammar(wanted, schemas_of(request.tools), choice, self._part_of_grammar, answer))
+
+    def _part_of_grammar(self, mark: str) -> str:
+        tokens = self._vocabulary.tokenize(mark, parse_special=True)
+        return f"<[{tokens[0]}]>" if self._tool_tokens.issuperset(tokens) and len(tokens) == 1 else literal(mark)
 
     def closing(self) -> list[int]:
         """Return the tokens that end a thought and begin the answer, for a model that writes none."""
@@ -167,21 +225,38 @@ class PromptEncoder:
         """Tell whether marks around thoughts have this control token in them."""
         return token in self._mark_tokens
 
-    def written(self, token: int) -> bytes:
-        """Return what a token stands for to the splitter: its bytes, or for a control token of the marks its text."""
-        if token in self._mark_tokens:
+    def written(self, token: int, *, with_tools: bool = False) -> bytes:
+        """Return what a token stands for to the splitter: its bytes, or for a control token of the marks its text.
+
+        with_tools: the marks of calls are among them.
+        """
+        if token in self._mark_tokens or (with_tools and token in self._tool_tokens):
             return (CONTROL + self._vocabulary.text(token)).encode()
         return self._vocabulary.piece(token)
 
     @cached_property
     def _mark_tokens(self) -> frozenset[int]:
+        return self._controls_of(self._template.format.marks)
+
+    @cached_property
+    def _tool_tokens(self) -> frozenset[int]:
+        return self._controls_of(self._template.tools.marks if self._template.tools else ())
+
+    def _controls_of(self, marks: Sequence[str]) -> frozenset[int]:
         vocabulary = self._vocabulary
-        tokens = {t for mark in self._template.format.marks for t in vocabulary.tokenize(mark, parse_special=True)}
+        tokens = {token for mark in marks for token in vocabulary.tokenize(mark, parse_special=True)}
         return frozenset(token for token in tokens if vocabulary.piece(token) == b"")
 
     def _neutralized(self, message: Message) -> Message:
         content, thoughts = self._harmless_text(message.content), self._harmless_text(message.thoughts)
-        return replace(message, content=content, thoughts=thoughts)
+        call_id, name = self._harmless_text(message.call_id), self._harmless_text(message.name)
+        calls = tuple(map(self._neutralized_call, message.calls))
+        return replace(message, content=content, thoughts=thoughts, call_id=call_id, name=name, calls=calls)
+
+    def _neutralized_call(self, call: ToolCall) -> ToolCall:
+        """Put marks into the texts of the arguments, not between them: an escape may hide a control text."""
+        arguments = json.dumps(map_texts(arguments_of(call), self._harmless_text), ensure_ascii=False)
+        return ToolCall(self._harmless_text(call.id), self._harmless_text(call.name), arguments)
 
     def _harmless_text(self, text: str) -> str:
         vocabulary = self._vocabulary
@@ -230,18 +305,38 @@ class PromptEncoder:
         return tokens
 
 
-def _common_length(one: str, other: str) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def common_length(one: str, other: str) -> int:
+    """Return how many first characters two texts share; slices are compared, as a character each would take long."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(text) for text in texts) or "(?!)")
 
 
-def _unused_marks(messages: Sequence[Message]) -> tuple[str, str]:
+def _unused_marks(messages: Sequence[Message], others: Sequence[str]) -> tuple[str, str]:
     """Return two marks that no message contains; the choice is the same for every turn of an honest conversation."""
-    everything = "".join(message.content + message.thoughts for message in messages)
+    everything = "".join((*others, *(text for message in messages for text in _texts_of_message(message))))
     unused = [mark for mark in _MARKS if mark not in everything]
     first, second = (*unused, *(mark for mark in _MARKS if mark not in unused))[:2]
     return first, second
+
+
+def _texts_of_message(message: Message) -> Iterator[str]:
+    yield from (message.content, message.thoughts, message.call_id, message.name)
+    for call in message.calls:
+        yield from (call.id, call.name, *_texts_of(arguments_of(call)))
+
+
+def _texts_of(value: Any) -> list[str]:
+    """Return the texts in a value of JSON."""
+    texts: list[str] = []
+    map_texts(value, lambda text: texts.append(text) or text)  # type: ignore[func-returns-value]
+    return texts

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from llmrun.message import ToolCall
+
 CONTROL = "\ufdef"  # a Unicode noncharacter: never assigned, so no honest text has it
 _BLANK = " \t\n\v\f\r"  # isspace() of C, as llama.cpp has it
 _MAX_HEADER = 200  # characters; what is longer is no header of a message
@@ -23,10 +25,11 @@ State = Literal["before", "thought", "after", "answer", "header"]
 
 
 class Span(NamedTuple):
-    """A piece of what was written, without marks."""
+    """A piece of what was written, without marks; call: a tool that is to be called, in the place of text."""
 
     text: str
     thought: bool
+    call: ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)

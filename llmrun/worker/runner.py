@@ -31,17 +31,21 @@ from llmrun.engine.protocol import (
     SaveState,
     Work,
 )
+from llmrun.engine.sharing import Count, Embed, Shared, Submit, Withdraw
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
+from llmrun.worker.batching import Batcher
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.devices import devices, engine_info
+from llmrun.worker.job import Job, Say
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
+from llmrun.worker.slot import Slot
 from llmrun.worker.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class Runner:
     def __init__(self, emit: Callable[[Event], None]) -> None:
         start_backend()
         self.cancel = CancelFlag()
+        self.batcher: Batcher | None = None  # what answers many at once, where a model is loaded
         self._emit = emit
         self._session: Session | None = None
 
@@ -67,14 +72,16 @@ class Runner:
             case Generate():
                 self._loaded().answer(command, self._emit)
             case CountTokens():
-                self._emit(self._loaded().count(command.messages, self._emit))
+                self._emit(self._loaded().count(command, self._emit))
             case SaveState():
                 self._emit(Phase("state"))
                 self._emit(self._loaded().save(_path(command.path), command.offset, command.limit))
             case RestoreState():
                 self._emit(Phase("state"))
                 path = _path(command.path)
-                self._emit(self._loaded().restore(path, command.offset, command.size, command.sha256))
+                session = self._loaded()
+                self._sharing().forget()  # what cannot be restored is cleared with all memory
+                self._emit(session.restore(path, command.offset, command.size, command.sha256))
             case DryRun():
                 from llmrun.worker.dry_run import dry_run  # here: who only answers starts without it
 
@@ -96,6 +103,26 @@ class Runner:
         if self._session is None:
             raise EngineError("no model is loaded")
         return self._session
+
+    def share(self, command: Shared, say: Say) -> None:
+        """Take up something about one request of many; `say` gets what there is to say of it, and the last word.
+
+        Raises LLMRunError where that is the last word.
+        """
+        match command:
+            case Submit():
+                self._sharing().submit(Job(command.id, command.owner, command.request, say))
+            case Count():
+                say(self._sharing().count(command.request))
+            case Embed():
+                self._sharing().embedder.submit(command, say)
+            case Withdraw() if self.batcher is not None:
+                self.batcher.withdraw(command.id)
+
+    def _sharing(self) -> Batcher:
+        if self.batcher is None:
+            raise EngineError("no model is loaded")
+        return self.batcher
 
     def _measure(self, command: Measure) -> None:
         from llmrun.worker.measure import DEFAULT_SIZE, measure  # here: who only answers starts without it
@@ -127,7 +154,9 @@ class Runner:
         self._emit(Phase("template"))
         template = load_chat_template(model)
         encoder = PromptEncoder(model.vocabulary, template, vision)
-        self._session = Session(context, model.vocabulary, encoder, self.cancel, vision)
+        slots = [Slot(context, seq) for seq in range(context.n_seq_max)]
+        self._session = Session(context, slots[0], encoder, self.cancel, vision)
+        self.batcher = Batcher(context, slots, encoder, self.cancel, vision, self._emit)
         info = _describe(path, model, context, template, memory, time.perf_counter() - started)
         self._emit(Loaded(replace(info, vision=vision is not None)))
 
@@ -194,4 +223,7 @@ def _describe(
         load_seconds=seconds,
         memory=memory,
         thinking=template.thinking,
+        tools=template.tools.name if template.tools else None,
+        n_slots=context.n_seq_max,
+        infill=model.vocabulary.infill is not None,
     )

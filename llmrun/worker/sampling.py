@@ -18,6 +18,7 @@ from llmrun.worker.llama import Context
 
 # How far back the repeat penalty looks, tokens: llama.cpp's own default (common/common.h, penalty_last_n)
 _PENALTY_WINDOW = 64
+LAST = -1  # the last row of a batch that has logits
 # How far back the penalties look that know only the answer, tokens: no answer is longer, and the memory is 4 bytes each
 _WHOLE_ANSWER = 1 << 17
 
@@ -52,14 +53,14 @@ class Sampler:
         for link in (*_penalties(sampling, penalties, n_vocab, prompt), *_links(sampling, self.seed)):
             lib.llama_sampler_chain_add(self._chain, link)
 
-    def draw(self, context: Context) -> int:
-        """Draw a token from the logits of the last decoded batch.
+    def draw(self, context: Context, row: int = LAST) -> int:
+        """Draw a token from the logits of a row of the last decoded batch.
 
         Raises EngineError where the grammar allows none of this model's tokens, UsageError where it grows too large.
         """
         if self._grammar is None or not self.is_constrained:
-            return int(lib.llama_sampler_sample(self._chain, context.pointer, -1))
-        token = self._draw_allowed(context, self._grammar)
+            return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
+        token = self._draw_allowed(context, row, self._grammar)
         lib.llama_sampler_accept(self._chain, token)
         if token not in self.passes:
             self._grammar.accept(token)
@@ -78,16 +79,16 @@ class Sampler:
         if self._grammar is not None:
             self._grammar.take(text)
 
-    def _draw_allowed(self, context: Context, grammar: AnswerGrammar) -> int:
+    def _draw_allowed(self, context: Context, row: int, grammar: AnswerGrammar) -> int:
         """Draw as if there were no grammar, and only where it refuses that token draw from all it allows.
 
         As llama.cpp does (common_sampler_sample of common/sampling.cpp): most tokens fit, and to ask the grammar about
         a whole vocabulary takes longer than to draw.
         """
-        token = self._apply_chain(self._candidates(context))
+        token = self._apply_chain(self._candidates(context, row))
         if token in self.passes or grammar.allows(token):
             return token
-        allowed = grammar.filter(self._candidates(context))
+        allowed = grammar.filter(self._candidates(context, row))
         while len(allowed):
             token = self._apply_chain(allowed.copy())  # the chain sorts, cuts and scales what it is given
             if grammar.allows(token):
@@ -95,11 +96,10 @@ class Sampler:
             allowed = allowed[allowed["id"] != token]
         raise no_continuation()
 
-    def _candidates(self, context: Context) -> np.ndarray[Any, np.dtype[Any]]:
-        pointer = lib.llama_get_logits_ith(context.pointer, -1)
+    def _candidates(self, context: Context, row: int) -> np.ndarray[Any, np.dtype[Any]]:
         candidates = np.zeros(self._n_vocab, CANDIDATE)
         candidates["id"] = np.arange(self._n_vocab, dtype=np.int32)
-        candidates["logit"] = np.ctypeslib.as_array(pointer, (self._n_vocab,))
+        candidates["logit"] = context.logits(row)
         return candidates
 
     def _apply_chain(self, candidates: np.ndarray[Any, np.dtype[Any]]) -> int:

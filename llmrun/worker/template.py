@@ -6,6 +6,7 @@ ordinary conversations. The C function behind the built-in ones is handed in: th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,6 +20,9 @@ from llmrun.worker.reasoning import Format
 from llmrun.worker.template_jinja import TEMPLATE_FAILURES, Clock, TemplateRefusalError
 from llmrun.worker.template_quirks import Capabilities, Fields
 from llmrun.worker.template_thinking import HARMONY, USUAL, Said, find_format, find_thinking
+from llmrun.worker.tools.detect import find_shape, find_tools
+from llmrun.worker.tools.fields import shape_messages
+from llmrun.worker.tools.format import CallShape, ToolFormat
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -75,7 +79,8 @@ _Render = Callable[[Sequence[Message], bool, Tools, Fields], str]
 class ChatTemplate:
     """The template in use. source_name: "gguf", "builtin:<name>" or "chatml"; notice: why it is not the file's own.
 
-    format: the marks around thoughts; thinking: what can be set about them.
+    format: the marks around thoughts; thinking: what can be set about them. tools: how the model asks for tools, None
+    where that is not known.
     """
 
     source_name: str
@@ -83,6 +88,8 @@ class ChatTemplate:
     _render: _Render
     format: Format = USUAL
     thinking: Thinking = field(default_factory=Thinking)
+    tools: ToolFormat | None = None
+    _render_tools: _Render | None = None  # where the file has a template of its own for them
 
     def render(
         self,
@@ -97,8 +104,9 @@ class ChatTemplate:
         tools and variables (enable_thinking, reasoning_effort, ...) mean nothing to a built-in template. Raises
         GGUFError with the template's own words where it refuses; the process ends where it takes over RENDER_SECONDS.
         """
+        render = self._render if not tools or self._render_tools is None else self._render_tools
         try:
-            return self._render(messages, add_generation_prompt, tools, dict(variables or {}))
+            return render(messages, add_generation_prompt, tools, dict(variables or {}))
         except TemplateRefusalError as error:
             raise GGUFError(f"the model's chat template refuses this conversation: {error}") from error
         except TEMPLATE_FAILURES as error:
@@ -113,21 +121,18 @@ def load_template(
     architecture: str,
     builtin: BuiltinTemplates,
     clock: Clock = datetime.now,
+    tool_source: str | None = None,
 ) -> ChatTemplate:
     """The first template of the chain that renders ordinary conversations; source is the GGUF's, None if it has none.
 
+    tool_source: the GGUF's other one, for conversations with tools, which is used where the first knows none.
     Raises GGUFError for one over MAX_TEMPLATE_BYTES or past the limits of template_limits: such a file is not trusted
     with a fallback either.
     """
     if not source:
         name = BUILTIN_BY_ARCHITECTURE.get(architecture, architecture)
         return _load_fallback(name, name, "the model has no chat template", builtin, clock)
-    size = len(source.encode("utf-8", "replace"))
-    if size > MAX_TEMPLATE_BYTES:
-        raise GGUFError(
-            f"the model's chat template has {size:,} bytes, at most {MAX_TEMPLATE_BYTES:,} are allowed",
-            "the file is broken or hostile: use another one",
-        )
+    _check_size(source)
     try:
         template = _compile(source, bos_token, eos_token, clock)
         _self_test(template.render)
@@ -136,7 +141,31 @@ def load_template(
         return _load_fallback(source, "detected", problem, builtin, clock)
     found = find_format(template.source, template.render_trial)
     thinking = find_thinking(template.source, found, template.render_trial)
-    return ChatTemplate("gguf", None, template.render, found or USUAL, thinking)
+    template, tools = _with_tools(template)
+    chosen = ChatTemplate("gguf", None, template.render, found or USUAL, thinking, tools)
+    if tools is not None or not tool_source:
+        return chosen
+    _check_size(tool_source)
+    with contextlib.suppress(TemplateRefusalError, *TEMPLATE_FAILURES):  # then the model has no tools
+        for_tools, tools = _with_tools(_compile(tool_source, bos_token, eos_token, clock))
+        return replace(chosen, tools=tools, _render_tools=for_tools.render if tools else None)
+    return chosen
+
+
+def _check_size(source: str) -> None:
+    size = len(source.encode("utf-8", "replace"))
+    if size > MAX_TEMPLATE_BYTES:
+        raise GGUFError(
+            f"the model's chat template has {size:,} bytes, at most {MAX_TEMPLATE_BYTES:,} are allowed",
+            "the file is broken or hostile: use another one",
+        )
+
+
+def _with_tools(template: _JinjaTemplate) -> tuple[_JinjaTemplate, ToolFormat | None]:
+    """The template with what is found out of how it takes tools, and the format of its calls."""
+    found = find_tools(template.source, template.render_tool_trial)
+    tools, shape = found or (None, find_shape(template.source, template.render_tool_trial))
+    return replace(template, capabilities=replace(template.capabilities, calls=shape)), tools
 
 
 def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTemplates, clock: Clock) -> ChatTemplate:
@@ -144,7 +173,7 @@ def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTempl
 
     def render(messages: Sequence[Message], add_generation_prompt: bool, tools: Tools, variables: Fields) -> str:
         del tools, variables
-        text = builtin(template, messages, add_generation_prompt)
+        text = builtin(template, shape_messages(messages, CallShape(in_words=True)), add_generation_prompt)
         if text is None:
             raise LookupError("llama.cpp has no built-in template for it")
         return text
@@ -152,7 +181,7 @@ def _load_fallback(template: str, name: str, problem: str, builtin: BuiltinTempl
     try:
         _self_test(render)
     except TEMPLATE_FAILURES:
-        chatml = _compile(_CHATML, "", "", clock)
+        chatml, _ = _with_tools(_compile(_CHATML, "", "", clock))
         return ChatTemplate("chatml", f"{problem}; using ChatML, the most common format", chatml.render)
     notice = f"{problem}; using llama.cpp's built-in one ({name})"
     return ChatTemplate(f"builtin:{name}", notice, render, HARMONY if name == "gpt-oss" else USUAL)
@@ -199,6 +228,16 @@ class _JinjaTemplate:
         context |= template_quirks.expand_variables(variables or {})
         input_length = len(self.source) + len(str(messages)) + len(str(tools or ""))
         return template_jinja.render_template(self.template, context, input_length)
+
+    def render_tool_trial(
+        self, messages: Sequence[Message], shape: CallShape, *, tools: Tools, add_generation_prompt: bool
+    ) -> str | None:
+        """The text for a conversation with tools that is only tried; None where the template refuses or fails."""
+        tried = replace(self, capabilities=replace(self.capabilities, calls=shape))
+        try:
+            return tried.render(messages, add_generation_prompt, tools, {"preserve_reasoning": True})
+        except (TemplateRefusalError, *TEMPLATE_FAILURES):
+            return None
 
     def render_trial(self, question: str, said: Said | None, variables: Variables) -> str | None:
         """The text for a conversation that is only tried; None where the template refuses or fails."""

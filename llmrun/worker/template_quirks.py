@@ -1,15 +1,17 @@
 """What llama.cpp does to a template and its messages before and after rendering, so that our text agrees with its text.
 
 Pure. Sources in llama.cpp: common/chat.cpp (common_chat_templates_init, common_chat_templates_apply_jinja, namespace
-workaround), common/parsers/gpt-oss.cpp, ministral3.cpp and gemma4.cpp. Left out is what only concerns tool calls.
+workaround), common/parsers/gpt-oss.cpp, ministral3.cpp and gemma4.cpp. What concerns tools is in worker.tools.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llmrun.message import Message
+from llmrun.worker.tools.fields import call_fields, shape_messages
+from llmrun.worker.tools.format import CallShape
 
 Fields = dict[str, object]
 
@@ -33,11 +35,15 @@ _DISABLED_CHECKS = (
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a template can do: take a system message; take content only as a list of typed parts; make a model think."""
+    """What a template can do: take a system message; take content only as a list of typed parts; make a model think.
+
+    calls: how it wants calls of tools.
+    """
 
     system_role: bool = True
     only_typed_content: bool = False
     thinking: bool = True
+    calls: CallShape = field(default_factory=CallShape)
 
 
 def patch_source(source: str) -> str:
@@ -57,8 +63,11 @@ def prepare_messages(source: str, capabilities: Capabilities, messages: Sequence
     if not capabilities.system_role:
         messages = merge_system(messages)
     typed_roles = _typed_roles(source, capabilities)
-    prepared = [to_fields(message, typed=typed_roles is None or message.role in typed_roles) for message in messages]
-    return [_with_thoughts_moved(source, fields) for fields in prepared]
+    prepared = []
+    for message in shape_messages(messages, capabilities.calls):
+        fields = to_fields(message, typed=typed_roles is None or message.role in typed_roles)
+        prepared.append(_with_thoughts_moved(source, fields) | call_fields(message, capabilities.calls))
+    return prepared
 
 
 def merge_system(messages: Sequence[Message]) -> Sequence[Message]:

@@ -88,8 +88,10 @@ class Vision:
         """Return the span that a token of a prompt stands for."""
         return self._spans[token]
 
-    def read(self, span: Span, context: Any, position: int, n_batch: int) -> int:
+    def read(self, span: Span, context: Any, place: tuple[int, int], n_batch: int) -> int:
         """Encode a span and put it into a context (a pointer); returns llama_decode's status, -1 for no encoding.
+
+        place: sequence and position.
 
         Raises EngineError for one that would have to be in one batch, and is larger.
         """
@@ -100,11 +102,11 @@ class Vision:
             )
         if mtmd.mtmd_encode_chunk(self._pointer, span.chunk) != 0:
             return -1
-        new = lib.llama_pos(0)
+        new, (seq, position) = lib.llama_pos(0), place
         return int(
             mtmd.mtmd_helper_decode_image_chunk(
                 *(self._pointer, context, span.chunk, mtmd.mtmd_get_output_embd(self._pointer)),
-                *(position, 0, n_batch, ctypes.byref(new), mtmd.mtmd_helper_post_decode_callback(), None),
+                *(position, seq, n_batch, ctypes.byref(new), mtmd.mtmd_helper_post_decode_callback(), None),
             )
         )
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
 _ROOM = 256  # bytes a token's text is first given; longer ones (rows of "=" have hundreds) are asked for again
+
+
+@dataclass(frozen=True, slots=True)
+class Infill:
+    """The tokens around a gap: before what comes before it, before what comes after it, before what fills it."""
+
+    prefix: int
+    suffix: int
+    middle: int
 
 
 class Vocabulary:
@@ -73,3 +83,10 @@ class Vocabulary:
         special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         tokens = (t for t in range(self.n_tokens) if lib.llama_vocab_get_attr(self.pointer, t) & special)
         return tuple(sorted({self.text(t) for t in tokens} - {""}, key=len, reverse=True))
+
+    @cached_property
+    def infill(self) -> Infill | None:
+        """The tokens with which a gap is filled, None where the model has none."""
+        ask = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        prefix, suffix, middle = (int(function(self.pointer)) for function in ask)
+        return Infill(prefix, suffix, middle) if min(prefix, suffix, middle) >= 0 else None

@@ -20,6 +20,7 @@ from scripts.benchmarks.pressure import measure_pressure
 from scripts.benchmarks.render import measure_render
 from scripts.benchmarks.resume import measure_resume
 from scripts.benchmarks.serve import measure_serve
+from scripts.benchmarks.soak import measure_soak
 from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
@@ -40,6 +41,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "render": measure_render,
     "resume": measure_resume,
     "serve": measure_serve,
+    "soak": measure_soak,
 }
 
 

@@ -13,6 +13,7 @@ from llmrun.server.answering import Piece
 
 # An answer that was cut off is told as such, whatever cut it off
 _FINISHED: dict[FinishReason, str] = {"stop": "stop", "length": "length", "context": "length", "cancelled": "length"}
+DONE = b"data: [DONE]\n\n"  # the end of a stream of completions
 FINGERPRINT = f"llmrun-{__version__}"
 
 

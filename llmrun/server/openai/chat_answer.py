@@ -9,7 +9,8 @@ from typing import Any
 from llmrun.engine.protocol import Chunk, Usage
 from llmrun.message import ToolCall
 from llmrun.server.answering import Piece
-from llmrun.server.openai.answer import Head, Whole, format_finish, format_usage, with_figures
+from llmrun.server.families import Problem, openai_error
+from llmrun.server.openai.answer import DONE, Head, Whole, format_finish, format_usage, with_figures
 from llmrun.server.openai.logprobs import drawn_of, format_chat_logprobs
 
 
@@ -47,6 +48,7 @@ class ChatStream:
     head: Head
     shape: ChatShape
     n: int
+    ends_with: bytes = DONE
     _begun: set[int] = field(default_factory=set)
     _called: dict[int, int] = field(default_factory=dict)
     _usages: dict[int, Usage] = field(default_factory=dict)
@@ -71,6 +73,10 @@ class ChatStream:
             return []
         usages = [self._usages[index] for index in sorted(self._usages)]
         return [self.head.of("chat.completion.chunk", []) | {"usage": format_usage(usages, self.n)}]
+
+    def fail(self, problem: Problem) -> dict[str, Any]:
+        """Return the chunk that comes where something went wrong."""
+        return openai_error(problem)
 
     def _delta(self, index: int, chunk: Chunk) -> dict[str, Any]:
         delta: dict[str, Any] = {}

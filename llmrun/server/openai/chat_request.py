@@ -16,8 +16,6 @@ from llmrun.server.openai import parameters as p
 
 KeepImage = Callable[[bytes], str]
 
-_EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
-
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):
     """A part of a message that is text."""
@@ -136,7 +134,7 @@ class ChatRequest(p.Parameters, kw_only=True):
     tools: list[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
@@ -216,8 +214,8 @@ def _grammar(body: ChatRequest) -> Grammar | None:
     if given is not None:
         raise UsageError("grammar and response_format are both there", "leave one of them out")
     if isinstance(form, SchemaFormat):
-        return Grammar("json_schema", _text(form.json_schema.schema))
-    return Grammar("json_schema", _text({"type": "object"} if form.schema is None else form.schema))
+        return p.schema_grammar(form.json_schema.schema)
+    return p.schema_grammar({"type": "object"} if form.schema is None else form.schema)
 
 
 def _tool_choice(body: ChatRequest) -> ToolChoice:
@@ -234,7 +232,7 @@ def _tools(body: ChatRequest) -> tuple[Tool, ...]:
         return ()
     functions = [tool.function for tool in body.tools or ()]
     return tuple(
-        Tool(function.name, function.description or "", _text(function.parameters or {"type": "object"}))
+        Tool(function.name, function.description or "", p.as_text(function.parameters or {"type": "object"}))
         for function in functions
     )
 
@@ -251,15 +249,8 @@ def _think(body: ChatRequest) -> str | None:
         )
     if switch is not None and not isinstance(switch, bool):
         raise UsageError("enable_thinking is neither true nor false")
-    if effort is not None and effort not in _EFFORTS:
-        raise UsageError(f"reasoning_effort is {effort!r}", f"it can be {', '.join(_EFFORTS)}")
-    if switch is False:
-        return "off"
-    return _EFFORTS[effort] if effort is not None else "on" if switch else None
-
-
-def _text(schema: Any) -> str:
-    return msgspec.json.encode(schema).decode()
+    word = p.think_of(effort)
+    return "off" if switch is False else word or ("on" if switch else None)
 
 
 def _said(part: TextPart | RefusalPart) -> str:

@@ -22,7 +22,10 @@ def format_chat_logprobs(drawn: Sequence[Drawn]) -> dict[str, Any]:
 
 
 def format_text_logprobs(drawn: Sequence[Drawn], offset: int) -> dict[str, Any]:
-    """Return them as completions have them. offset: characters of the text before the first of them."""
+    """Return them as completions have them: the drawn token is always among the top ones.
+
+    offset: characters of the text before the first of them.
+    """
     offsets = []
     for one in drawn:
         offsets.append(offset)
@@ -30,7 +33,7 @@ def format_text_logprobs(drawn: Sequence[Drawn], offset: int) -> dict[str, Any]:
     return {
         "tokens": [_text(one.chosen) for one in drawn],
         "token_logprobs": [_logprob(one.chosen) for one in drawn],
-        "top_logprobs": [{_text(other): _logprob(other) for other in one.top} for one in drawn],
+        "top_logprobs": [{_text(other): _logprob(other) for other in (*one.top, one.chosen)} for one in drawn],
         "text_offset": offsets,
     }
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llmrun.errors import NotFoundError
+from llmrun.server.anthropic.models import list_of, model_of, speaks_anthropic
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
 
@@ -32,9 +33,12 @@ class ModelList(msgspec.Struct):
     object: Literal["list"] = "list"
 
 
-async def list_models(_: Request, service: Service) -> Response:
+async def list_models(request: Request, service: Service) -> Response:
     """Name the models."""
-    return json_response(ModelList([Model(name, _BEGUN) for name in service.fleet.names()]))
+    names = service.fleet.names()
+    if speaks_anthropic(request.headers):
+        return json_response(list_of(names))
+    return json_response(ModelList([Model(name, _BEGUN) for name in names]))
 
 
 async def show_model(request: Request, service: Service) -> Response:
@@ -42,7 +46,7 @@ async def show_model(request: Request, service: Service) -> Response:
     name = request.path_params["model"]
     if name not in service.fleet.names():
         raise NotFoundError(f"no model {name!r} is served here", "GET /v1/models lists them")
-    return json_response(Model(name, _BEGUN))
+    return json_response(model_of(name) if speaks_anthropic(request.headers) else Model(name, _BEGUN))
 
 
 ENDPOINTS = (

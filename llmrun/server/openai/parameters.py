@@ -17,6 +17,7 @@ MAX_CHOICES = 16  # answers to one prompt
 MAX_STOPS = 64
 MAX_LOGPROBS = 20
 MAX_BIASES = 1024
+_EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
 
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -125,6 +126,23 @@ def wants_usage(body: Parameters) -> bool:
 def parse_gbnf(body: Parameters) -> Grammar | None:
     """Return the grammar that was given in llama.cpp's own language."""
     return Grammar("gbnf", body.grammar) if body.grammar else None
+
+
+def schema_grammar(schema: Any) -> Grammar:
+    """Return what holds an answer to a JSON schema."""
+    return Grammar("json_schema", as_text(schema))
+
+
+def as_text(value: Any) -> str:
+    """Return a value as the text of its JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def think_of(effort: str | None) -> str | None:
+    """Return a word for effort as --think has it; raises UsageError for one that OpenAI has not."""
+    if effort is not None and effort not in _EFFORTS:
+        raise UsageError(f"the effort of reasoning is {effort!r}", f"it can be {', '.join(_EFFORTS)}")
+    return None if effort is None else _EFFORTS[effort]
 
 
 def _token(name: str) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 from llmrun.engine.protocol import Usage
 from llmrun.server.answering import Piece
-from llmrun.server.openai.answer import Head, Whole, format_finish, format_usage, with_figures
+from llmrun.server.families import Problem, openai_error
+from llmrun.server.openai.answer import DONE, Head, Whole, format_finish, format_usage, with_figures
 from llmrun.server.openai.logprobs import drawn_of, format_text_logprobs
 
 
@@ -45,6 +46,7 @@ class TextStream:
 
     head: Head
     shape: TextShape
+    ends_with: bytes = DONE
     _lengths: dict[int, int] = field(default_factory=dict)
     _usages: dict[int, Usage] = field(default_factory=dict)
 
@@ -70,6 +72,10 @@ class TextStream:
             return []
         usages = [self._usages[index] for index in sorted(self._usages)]
         return [self.head.of("text_completion", []) | {"usage": format_usage(usages, self.shape.n)}]
+
+    def fail(self, problem: Problem) -> dict[str, Any]:
+        """Return the chunk that comes where something went wrong."""
+        return openai_error(problem)
 
 
 def _choice(index: int, text: str, logprobs: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:

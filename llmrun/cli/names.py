@@ -1,0 +1,12 @@
+"""The names of models, as they mean the same in every folder."""
+
+from __future__ import annotations
+
+from llmrun.reference import LocalRef, ModelRef, format_reference
+
+
+def lasting_reference(reference: ModelRef) -> str:
+    """Return what a reference means, so that two who mean the same model by the same name write the same."""
+    if isinstance(reference, LocalRef):
+        return str(reference.path.expanduser().absolute())
+    return format_reference(reference)

@@ -1,0 +1,64 @@
+"""Which servers of this user run, and which of them has a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from llmrun.errors import LLMRunError
+from llmrun.servers.client import ServerClient
+from llmrun.servers.control import STATUS, LoadedModel, Status
+from llmrun.servers.note import Note, read_notes
+
+PATIENCE = 3.0  # seconds in which a server that is well says what it has loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A server that runs, and what it has loaded; trouble: why that is not known."""
+
+    note: Note
+    loaded: tuple[LoadedModel, ...] = ()
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A server that has a model, by the name the model has there, loaded or to be loaded when it is asked."""
+
+    client: ServerClient
+    name: str
+    is_loaded: bool
+
+
+def list_servers() -> Iterator[Seen]:
+    """Yield the servers of this user, the youngest first."""
+    for note in read_notes():
+        try:
+            yield Seen(note, ServerClient(note).ask(STATUS, Status, patience=PATIENCE).loaded)
+        except LLMRunError as error:
+            yield Seen(note, trouble=error.message)
+
+
+def is_noted(lasting: str) -> bool:
+    """Whether a server that runs began with a model, without asking it; lasting: what the model's name means."""
+    return any(served.lasting == lasting for note in read_notes() for served in note.models)
+
+
+def find_model(lasting: str) -> Found | None:
+    """Return the server that has a model, one that has it loaded before one that would load it; None where none does.
+
+    lasting: what the model's name means, see ServedName; a model that was not named when a server began has that name.
+    """
+    found = [one for seen in list_servers() if (one := _in_it(seen, lasting)) is not None]
+    return min(found, key=lambda one: not one.is_loaded, default=None)
+
+
+def _in_it(seen: Seen, lasting: str) -> Found | None:
+    if seen.trouble is not None:
+        return None
+    loaded = {name for model in seen.loaded for name in (model.name, *model.names)}
+    names = [served.name for served in seen.note.models if served.lasting == lasting]
+    names += [lasting] if lasting in loaded else []
+    names.sort(key=lambda name: name not in loaded)
+    return Found(ServerClient(seen.note), names[0], names[0] in loaded) if names else None

@@ -1,0 +1,39 @@
+"""How many tokens of prompts a step may read, by how long that took before, so that it is never long. Pure."""
+
+from __future__ import annotations
+
+from llmrun.worker.share import next_step
+
+# Those who write should not be held up for longer than this, seconds, by prompts that are read in the same step: the
+# text still flows. Where the step takes as long without them, they may double it. What is so slow that this is not
+# enough for 8 tokens reads 8.
+_STALL_SECONDS = 0.25
+_LEAST_STEP = 8
+_ALONE_SECONDS = 1.0  # where nobody writes: so that progress is seen, and a new request begins
+# A large model begins with a few tokens, because nothing is known of its speed.
+_FIRST_STEP = 32
+
+
+class Pace:
+    """What steps took so far. n_rows: tokens that a step can have."""
+
+    def __init__(self, n_rows: int, *, is_large: bool) -> None:
+        self._n_rows = n_rows
+        self._writing = 0.0  # seconds of a step that only wrote
+        self._read = (_FIRST_STEP, _ALONE_SECONDS) if is_large else (1, 0.0)  # tokens, and the seconds for them
+
+    def took(self, n_writing: int, n_read: int, seconds: float) -> None:
+        """Learn what a step took that wrote so many tokens and read so many."""
+        if n_read == 0:
+            self._writing = seconds
+        elif n_read >= _LEAST_STEP:
+            self._read = n_read, max(0.0, seconds - (self._writing if n_writing else 0.0))
+
+    def room(self, n_writing: int) -> int:
+        """Return how many tokens of prompts the next step may read beside the tokens that are written."""
+        n, seconds = self._read
+        if n_writing == 0:
+            return next_step(n, seconds, self._n_rows, limit=_ALONE_SECONDS)
+        limit = max(_STALL_SECONDS, self._writing)
+        most = next_step(n, seconds, self._n_rows, limit=limit, least=_LEAST_STEP)
+        return min(most, self._n_rows - n_writing)
