@@ -253,7 +253,9 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/nothing", CHAT, "/health/", "//health", "/page/", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/metrics", "/nothing", CHAT, "/health/", "//health", "/page/", "/docs"]
+)
 def test_only_health_and_the_static_page_are_free_of_the_key(keyed: Server, path: str) -> None:
     assert keyed.ask("/health") == (200, {"status": "ok"})
     status, answer = keyed.ask(path)

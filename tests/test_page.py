@@ -318,10 +318,8 @@ def test_a_reload_keeps_the_conversation(browser: Browser) -> None:
 
 
 @needs_browser
-def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(
-    browser: Browser, models: Models, server: Server
-) -> None:
-    browser.choose("#model", models.endless)
+def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(browser: Browser, server: Server) -> None:
+    browser.choose("#model", "endless")
     browser.send("go on")
     browser.until(
         lambda: browser.run_async(
