@@ -253,8 +253,10 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/nothing", CHAT, "/health/", "//health", "/", "/docs"])
-def test_only_health_is_free_of_the_key(keyed: Server, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/metrics", "/nothing", CHAT, "/health/", "//health", "/page/", "/docs"]
+)
+def test_only_health_and_the_static_page_are_free_of_the_key(keyed: Server, path: str) -> None:
     assert keyed.ask("/health") == (200, {"status": "ok"})
     status, answer = keyed.ask(path)
     assert status == 401
@@ -278,7 +280,7 @@ def test_a_key_comes_as_a_bearers_as_x_api_key_or_as_a_browsers_password(keyed: 
 
 
 def test_a_browser_is_asked_for_the_key_and_a_program_is_not(keyed: Server) -> None:
-    start = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    start = b"GET /docs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     person = exchange(keyed, start + b"Accept: text/html,*/*\r\nSec-Fetch-Mode: navigate\r\n\r\n").lower()
     program = exchange(keyed, start + b"Accept: text/html,*/*\r\nSec-Fetch-Mode: cors\r\n\r\n").lower()
     assert b"www-authenticate: basic " in person

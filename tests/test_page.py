@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,12 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from llmrun.server.page import ASSETS
 from scripts.synthetic import FIRST_FILLER, TINY, write_model
 from tests.browser import Browser, browsing, needs_browser
 from tests.environments import clean_environment
 from tests.serving import Server, serving
 from tests.thinking_models import QWEN3, write_script
 
-HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 QUESTION = "What is a KV cache?"
 ANSWER = "The KV cache keeps the keys and values of every token read so far, so that they are not computed again."
 # Each piece is a token that the model writes; none may be the same as another.
@@ -75,53 +72,6 @@ def browser(opened: Browser, server: Server) -> Browser:
     opened.visit(server.url + "/")
     opened.said()
     return opened
-
-
-def get(server: Server, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-    request = urllib.request.Request(server.url + path, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, dict(answer.headers), answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, dict(error.headers), error.read()
-
-
-# ---- what is served
-
-
-def test_browsers_get_the_page_and_others_a_line(server: Server) -> None:
-    status, headers, body = get(server, "/", HTML)
-    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert "Accept" in headers["vary"]
-    assert b"<title>llmrun</title>" in body
-    for accept in ("*/*", "application/json", "text/plain"):
-        assert get(server, "/", {"Accept": accept})[2] == b"Ollama is running"
-
-
-def test_what_may_run_is_what_is_served(server: Server) -> None:
-    for path in ("/", "/page/main.js"):
-        policy = get(server, path, HTML)[1]["content-security-policy"].split("; ")
-        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"} <= set(
-            policy
-        )
-        assert not any("unsafe" in part or "http" in part or "*" in part for part in policy)
-
-
-def test_every_file_of_the_page_is_served_and_no_other(server: Server) -> None:
-    folder = Path(__file__).parent.parent / "llmrun" / "server" / "page"
-    assert sorted(ASSETS) == sorted(path.name for path in folder.iterdir() if path.name != "index.html")
-    kinds = {get(server, f"/page/{name}", {})[1]["content-type"] for name in ASSETS}
-    assert kinds == {"text/javascript; charset=utf-8", "text/css; charset=utf-8", "image/svg+xml"}
-    for name in ("index.html", "page.py", "../page.py", "..%2fpage.py", "%2e%2e%2fpage.py", "", "MAIN.JS"):
-        assert get(server, f"/page/{name}", HTML)[0] == 404, name
-
-
-def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
-    status, headers, body = get(server, "/page/main.js", {})
-    assert (status, headers["cache-control"]) == (200, "no-cache")
-    assert body
-    assert get(server, "/page/main.js", {"If-None-Match": headers["etag"]})[::2] == (304, b"")
-    assert get(server, "/page/main.js", {"If-None-Match": '"other"'})[0] == 200
 
 
 # ---- a conversation
@@ -318,10 +268,8 @@ def test_a_reload_keeps_the_conversation(browser: Browser) -> None:
 
 
 @needs_browser
-def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(
-    browser: Browser, models: Models, server: Server
-) -> None:
-    browser.choose("#model", models.endless)
+def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(browser: Browser, server: Server) -> None:
+    browser.choose("#model", "endless")
     browser.send("go on")
     browser.until(
         lambda: browser.run_async(
@@ -397,6 +345,25 @@ def test_a_browser_that_keeps_nothing_says_so_and_works(opened: Browser, server:
 
 
 # ---- how it looks
+
+
+@needs_browser
+def test_the_plan_is_a_picture_of_memory(browser: Browser, server: Server) -> None:
+    """Its parts are what the plan says, and as wide as they are large."""
+    plan = next(one["plan"] for one in server.ask("/v1/plan")[1]["models"] if one["name"] == "guide")
+    used = plan["pools"][0]["used"]
+    spoken = browser.see("#welcome-memory [role=img]").get_attribute("aria-label") or ""
+    assert spoken.startswith("RAM: weights 4.9 MiB, KV cache ")
+    assert "kept free" in spoken
+    widths = browser.run(
+        """return Object.fromEntries([...document.querySelectorAll("#welcome-memory .bar:last-of-type rect")]
+        .map((e) => [e.classList[1], e.getBoundingClientRect().width]));"""
+    )
+    parts = {name: used[name] for name in ("weights", "kv_cache", "compute", "overhead")}
+    whole = sum(widths.values())
+    for name, size in parts.items():
+        assert abs(widths[name] / whole - size / used["total"]) < 0.01, name
+    assert f"context {plan['n_ctx']:,}" in browser.text("#welcome-memory .facts")
 
 
 @needs_browser

@@ -28,6 +28,12 @@ function waitFor(dialog) {
       dialog.close();
     };
     find('[data-do="close-dialog"]', dialog).onclick = () => dialog.close();
-    dialog.onclose = () => resolve(given);
+    dialog.onclose = () => {
+      // Chromium gives the focus back to where it was, and yet takes no text there before it comes once more
+      const focused = document.activeElement;
+      focused?.blur();
+      focused?.focus();
+      resolve(given);
+    };
   });
 }
