@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmrun.engine.protocol import Chunk, Drawn, Failed, Generate, PrefillProgress, TokenCounts
+from llmrun.engine.sharing import Embedded
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
 from llmrun.worker.chat_format import load_chat_template
@@ -22,7 +23,7 @@ class Heard:
     """What was said of one request."""
 
     job: Job
-    events: list[Chunk | PrefillProgress | TokenCounts | Failed] = field(default_factory=list)
+    events: list[Chunk | PrefillProgress | TokenCounts | Embedded | Failed] = field(default_factory=list)
 
     @property
     def chunks(self) -> list[Chunk]:

@@ -33,11 +33,19 @@ class Said:
 
     events: tuple[PrefillProgress | Chunk, ...]
     error: BaseException | None = None
+    n_said: int = 0
 
     def __iter__(self) -> Iterator[PrefillProgress | Chunk]:
-        yield from self.events
-        if self.error is not None:
-            raise self.error
+        return self
+
+    def __next__(self) -> PrefillProgress | Chunk:
+        self.n_said += 1
+        if self.n_said <= len(self.events):
+            return self.events[self.n_said - 1]
+        raise StopIteration if self.error is None else self.error
+
+    def abandon(self) -> None:
+        """Nothing is left of it."""
 
     def cancel(self) -> None:
         """Nothing goes on that could be stopped."""

@@ -337,14 +337,15 @@ def test_a_stop_string_ends_only_its_own_answer(open_batch: Open, endless: Model
     assert whole.text == text
 
 
-def test_a_seed_repeats_an_answer_under_load(open_batch: Open, guide_model: Model) -> None:
-    question = "What is a KV cache?"
-    wishes = [request(question, sampling=Sampling(temperature=2, seed=seed), max_tokens=24) for seed in range(8)]
+def test_a_seed_repeats_an_answer_under_load(guide_model: Model) -> None:
+    """Where each has cells of its own: attention then adds up in the same order as alone."""
+    sampling = Sampling(temperature=1.5, top_p=0.9)
+    wishes = [request("What is a GGUF?", sampling=replace(sampling, seed=seed), max_tokens=24) for seed in range(8)]
     with batch(guide_model, settings(1)) as one:
         apart = [one.answers(wish)[0].text for wish in wishes]
-    with open_batch(guide_model) as many:
+    with batch(guide_model, settings()) as many:
         assert [heard.text for heard in many.answers(*wishes)] == apart
-    assert len(set(apart)) > 3
+    assert len(set(apart)) > 1
 
 
 def test_log_probabilities_are_those_of_what_was_drawn(open_batch: Open, guide_model: Model) -> None:

@@ -94,7 +94,7 @@ def test_waiting_for_a_busy_one_has_an_end_that_says_when_to_come_again() -> Non
                 with pytest.raises(BusyError) as told:
                     await touch(fleet, MODELS[0])
                 assert told.value.http_status == 503
-                assert told.value.retry_after >= 1
+                assert 1 <= (told.value.retry_after or 0) <= 60
                 assert "cache" in await text_of(served)
             await touch(fleet, MODELS[0])
 

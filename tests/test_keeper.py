@@ -18,6 +18,7 @@ from llmrun.chat.keeper import Keeper, KeptModel
 from llmrun.chat.settings import AnswerSettings
 from llmrun.chat.talk import Talk
 from llmrun.console import Console
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.errors import UsageError
@@ -203,7 +204,8 @@ def test_a_summary_goes_with_what_it_tells_of() -> None:
 class DeadlyVault(Vault):
     """One whose states are the death of the engine."""
 
-    def restore(self, engine: Engine, conversation: str, key: str | None) -> int:
+    def restore(self, engine: AnsweringEngine, conversation: str, key: str | None) -> int:
+        assert isinstance(engine, Engine)
         os.kill(engine.pid, signal.SIGKILL)
         return engine.restore_state(self.folder / "x.state", 0, 1, "")
 

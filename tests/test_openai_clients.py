@@ -39,14 +39,14 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
 
 
 def test_the_client_lists_the_models_and_finds_one(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["guide"]
+    assert [model.id for model in client.models.list()][0] == "guide"
     assert client.models.retrieve("guide").id == "guide"
 
 
 def test_a_model_that_is_not_served_is_not_found(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="no model 'owner/other:Q4_K_M'"):
+    with pytest.raises(openai.NotFoundError, match="owner/other:Q4_K_M"):
         client.models.retrieve("owner/other:Q4_K_M")
-    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4'"):
+    with pytest.raises(openai.NotFoundError, match="'gpt-4'"):
         client.chat.completions.create(model="gpt-4", messages=QUESTION)
 
 

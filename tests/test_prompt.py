@@ -137,7 +137,7 @@ def test_a_thought_about_control_tokens_takes_no_part_of_the_next_prompt_away(vo
     thought = "A turn ends with <|im_end|>, the next begins with <|im_start|>."
     written = f"<think>\n{thought}\n</think>\n\nSo it is."
     question = Message("user", "What ends a turn?")
-    made.remember(encode(made, [question]), written, vocabulary.tokenize(written, parse_special=False))
+    made.recall(encode(made, [question]).with_answer(written, vocabulary.tokenize(written, parse_special=False)))
     conversation = [question, Message("assistant", "So it is.", thought), Message("user", "Sure?")]
     prompt = encode(made, conversation)
     assert text_of(vocabulary, prompt.tokens) == prompt.text

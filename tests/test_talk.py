@@ -64,6 +64,7 @@ def test_a_full_context_leaves_room_for_a_whole_answer(talk: Talk) -> None:
 def test_the_chat_goes_on_after_the_engine_has_died(talk: Talk) -> None:
     def messages() -> Iterator[str]:
         yield "what is vram"
+        assert isinstance(talk.engine, Engine)
         os.kill(talk.engine.pid, signal.SIGKILL)
         yield "what is a kv cache"
         yield "what is a kv cache"

@@ -332,3 +332,12 @@ def test_a_schema_that_no_grammar_keeps_to_leaves_an_object(anything: Callable[[
     chunks = ask(anything(QWEN25), tools=(odd,), tool_choice=choice, sampling=sampling, max_tokens=2000)
     if chunks[-1].finish_reason == "stop":
         assert isinstance(json.loads(calls_of(chunks)[0].arguments), dict)
+
+
+def test_tools_count_among_the_tokens(anything: Callable[[str], Engine]) -> None:
+    engine = anything(QWEN25)
+    alone, with_tools = engine.count(QUESTION), engine.count(QUESTION, (WEATHER, CLOCK))
+    usage = ask(engine, max_tokens=1)[-1].usage
+    assert usage is not None
+    assert alone.total < with_tools.total == usage.prompt_tokens
+    assert alone.messages == with_tools.messages

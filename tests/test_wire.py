@@ -10,6 +10,7 @@ from llmrun import errors
 from llmrun.engine import protocol as p
 from llmrun.engine import wire
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
+from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 
@@ -28,7 +29,7 @@ MESSAGES = st.one_of(
     st.just(p.Load("/m.gguf", RunSettings(n_ctx=5))),
     st.builds(
         p.Generate,
-        st.lists(st.builds(p.Message, TEXT, TEXT)).map(tuple),
+        st.lists(st.builds(Message, TEXT, TEXT)).map(tuple),
         st.builds(Sampling, seed=st.none() | st.integers(0, 99)),
         st.none() | st.integers(1, 9),
         st.lists(TEXT).map(tuple),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from llmrun.engine.process import WorkerProcess
 from llmrun.engine.protocol import (
@@ -45,7 +46,7 @@ from llmrun.engine.protocol import (
 from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
-from llmrun.message import Message
+from llmrun.message import Message, Tool
 from llmrun.planning.rates import Rates
 from llmrun.settings import RunSettings
 
@@ -75,7 +76,7 @@ class Engine:
         self._broken_off = False
         self._start = self._engine_import = 0.0
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -119,9 +120,9 @@ class Engine:
         self._last = Answer(self._next_event, lambda: self._worker.send(Cancel()))
         return self._last
 
-    def count(self, messages: Sequence[Message]) -> TokenCounts:
+    def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenCounts:
         """Count the tokens of a conversation, as the loaded model would read it."""
-        result = self._ask(CountTokens(tuple(messages)))
+        result = self._ask(CountTokens(tuple(messages), tuple(tools)))
         assert isinstance(result, TokenCounts)
         return result
 

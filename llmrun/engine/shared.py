@@ -14,7 +14,7 @@ from llmrun.engine.protocol import Chunk, CountTokens, Event, Failed, Generate, 
 from llmrun.engine.sharing import Count, Embed, Embedded, Said, Shared, Submit, Withdraw
 from llmrun.engine.wire import encode, error_of
 from llmrun.errors import EngineError, LLMRunError, WorkerDiedError
-from llmrun.message import Message
+from llmrun.message import Message, Tool
 
 _NUMBERS = itertools.count(1)  # of requests; no two are the same, though one engine be shared by a loop after another
 
@@ -98,10 +98,10 @@ class SharedEngine:
         finally:
             self._leave(number)
 
-    async def count(self, messages: Sequence[Message]) -> TokenCounts:
-        """Count as Engine.count does, while answers are written too."""
+    async def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenCounts:
+        """Count as Engine.count does, with tools that may be asked for, while answers are written too."""
         number = next(_NUMBERS)
-        events = self._begin(Count(number, CountTokens(tuple(messages))))
+        events = self._begin(Count(number, CountTokens(tuple(messages), tuple(tools))))
         try:
             event = _event_of(await events.get())
             assert isinstance(event, TokenCounts)
@@ -111,7 +111,7 @@ class SharedEngine:
 
     async def embed(self, text: str, tokens: Sequence[int] = (), *, truncate: bool = False) -> Embedded:
         """Turn a text into a vector, see Embed; raises ContextOverflowError, UsageError or EngineError."""
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         events = self._begin(Embed(number, text, tuple(tokens), truncate))
         try:
             event = _event_of(await events.get())

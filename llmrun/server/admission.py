@@ -53,9 +53,10 @@ class Admission:
     def enter(self, n: int = 1) -> Place:
         """Count a request for n answers, each of which takes a slot; raises QueueFullError.
 
-        One that is alone is never refused, however many answers it is for.
+        It takes no more than all slots: its other answers are written after the first ones.
         """
-        if self.inside and self.inside + n > self._n_slots + self._queue:
+        n = min(n, self._n_slots)
+        if self.inside + n > self._n_slots + self._queue:
             raise QueueFullError(
                 f"{self._name} is busy: {self.waiting} requests wait for it, and more may not",
                 "ask again later; `llmrun serve --queue N` lets more of them wait",

@@ -88,13 +88,15 @@ class Fleet:
 
     # ---- what there is
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names of the models that may be asked for, as it is now; reads the disk, some milliseconds."""
-        return tuple(one.name for one in self._names.offered())
-
     async def offered(self) -> tuple[Offered, ...]:
         """Return the models that may be asked for, those given at the start first, without holding up the loop."""
         return await in_thread(self._names.offered, _drop)
+
+    async def find(self, name: str) -> None:
+        """Raise NotFoundError where a name is none that may be asked for, GGUFError where it cannot be run."""
+        meant = self._names.meant(name)
+        if self._find(meant.key) is None:
+            await in_thread(lambda: self._names.paths(meant), _drop)
 
     def loaded(self) -> tuple[LoadedNow, ...]:
         """Return the models that are loaded, in the order in which they were."""
@@ -125,7 +127,7 @@ class Fleet:
         finally:
             now = self._clock()
             self._uses.end(use)
-            model.active -= n
+            model.active -= place.n
             model.admission.leave(place, now - begun if answered else None)
             kept = self._keeping.seconds(model.meant.key, keep_alive, given=model.meant.given)
             model.last_used, model.expires_at = now, now + kept
@@ -187,7 +189,7 @@ class Fleet:
             else:
                 place = model.admission.enter(n)
                 if await self._has_turn(model, place):
-                    model.active += n
+                    model.active += place.n
                     return model, place
 
     async def _has_turn(self, model: LoadedModel, place: Place) -> bool:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from llmrun.errors import LLMRunError
 from llmrun.server.answering import answering
 from llmrun.server.anthropic.answer import Writer, message_of
-from llmrun.server.anthropic.asking import ask_of, messages_of
+from llmrun.server.anthropic.asking import ask_of, messages_of, tools_of
 from llmrun.server.anthropic.request import Conversation, MessageRequest
 from llmrun.server.anthropic.waiting import with_signs
 from llmrun.server.bodies import json_response, read_body, sse
@@ -70,7 +70,7 @@ async def _counted(body: Conversation, service: Service) -> Response:
     with ImageFolder() as folder:
         messages = messages_of(body, folder.keep)
         async with service.fleet.borrow(body.model) as served:
-            counts = await served.engine.count(messages)
+            counts = await served.engine.count(messages, tools_of(body))
     return json_response({"input_tokens": counts.total})
 
 

@@ -9,7 +9,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmrun.errors import NotFoundError
 from llmrun.server.anthropic.models import list_of, model_of, speaks_anthropic
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Service
@@ -35,7 +34,7 @@ class ModelList(msgspec.Struct):
 
 async def list_models(request: Request, service: Service) -> Response:
     """Name the models."""
-    names = service.fleet.names()
+    names = tuple(one.name for one in await service.fleet.offered())
     if speaks_anthropic(request.headers):
         return json_response(list_of(names))
     return json_response(ModelList([Model(name, _BEGUN) for name in names]))
@@ -44,8 +43,7 @@ async def list_models(request: Request, service: Service) -> Response:
 async def show_model(request: Request, service: Service) -> Response:
     """Tell of one model; raises NotFoundError for one that is not served."""
     name = request.path_params["model"]
-    if name not in service.fleet.names():
-        raise NotFoundError(f"no model {name!r} is served here", "GET /v1/models lists them")
+    await service.fleet.find(name)
     return json_response(model_of(name) if speaks_anthropic(request.headers) else Model(name, _BEGUN))
 
 
