@@ -7,8 +7,9 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -18,6 +19,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+
+from scripts.synthetic import FIRST_FILLER, TINY, write_model
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webelement import WebElement
@@ -83,6 +86,14 @@ class Browser:
     def texts(self, selector: str) -> list[str]:
         """Return the texts of all elements that a selector finds."""
         return list(self.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector))
+
+    def come_first(self, address: str) -> None:
+        """See the page as who comes for the first time, but with a temperature of 0."""
+        self.visit(address)
+        self.forget({"temperature": 0})
+        self.desktop()
+        self.visit(address)
+        self.said()
 
     def forget(self, settings: dict[str, Any]) -> None:
         """Let nothing be kept of what was done before, but settings."""
@@ -185,6 +196,13 @@ def browsing() -> Iterator[Browser]:
         yield Browser(driver)
     finally:
         driver.quit()
+
+
+def write_endless(path: Path) -> Path:
+    """Write a model that, asked greedily, writes "tick300 tick411 …" for thousands of tokens."""
+    shape = replace(TINY, tied=False, n_ctx_train=16384)
+    words = range(FIRST_FILLER, shape.n_vocab)
+    return write_model(path, shape, pieces={token: f"tick{token}Ġ" for token in words}, writes=words)
 
 
 @contextmanager

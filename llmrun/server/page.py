@@ -109,17 +109,19 @@ def _asset(name: str) -> _Asset:
     return _Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
+_STYLES = ("text/css", "image/svg+xml")
 ENDPOINTS = (
     Endpoint(
-        "GET", "/", "The chat page, for browsers", show_page, kind="text/html", also=("text/plain",), tags=("page",)
+        "GET", "/", "The chat page", show_page, kind="text/html", also=("text/plain",), tags=("page",), is_free=True
     ),
     Endpoint(
         "GET",
         "/page/{name}",
-        "A file of the chat page",
+        "Its files",
         show_asset,
         kind="text/javascript",
-        also=("text/css", "image/svg+xml"),
+        also=_STYLES,
         tags=("page",),
+        is_free=True,
     ),
 )
