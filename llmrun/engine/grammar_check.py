@@ -42,7 +42,7 @@ def compile_grammar(path: Path, grammar: Grammar) -> Grammar:
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise UsageError(answer["error"], answer.get("hint"))
-    return Grammar("gbnf", answer["gbnf"])
+    return Grammar("gbnf", answer["gbnf"], is_json=grammar.kind == "json_schema")
 
 
 def _too_much(grammar: Grammar) -> UsageError:

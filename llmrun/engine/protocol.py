@@ -32,10 +32,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an answer must look like: a grammar in GBNF with a rule `root`, or a JSON schema as text."""
+    """What an answer must look like: a grammar in GBNF with a rule `root`, or a JSON schema as text.
+
+    is_json: whether a grammar was made of a schema, so that marks of thoughts within it are text.
+    """
 
     kind: Literal["gbnf", "json_schema"]
     text: str
+    is_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)

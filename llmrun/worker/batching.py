@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import CountTokens, Phase, TokenCounts
 from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
-from llmrun.worker.batch import Part
 from llmrun.worker.choosing import choose_slot, find_source
 from llmrun.worker.embedding import Embedder
 from llmrun.worker.encoding import check_room, count, encode_raw, render
@@ -22,36 +20,14 @@ from llmrun.worker.pace import Pace
 from llmrun.worker.prompt import Prompt, PromptEncoder, common_length
 from llmrun.worker.session import LARGE
 from llmrun.worker.share import share
-from llmrun.worker.slot import CANCELLED, NO_ROOM, OK, Slot, before_image, failed_decode, text_before_image
+from llmrun.worker.slot import CANCELLED, NO_ROOM, OK, Slot, before_image, failed_decode
+from llmrun.worker.turn import Turn, wanted_tokens
 from llmrun.worker.writing import Writing
 
 if TYPE_CHECKING:
     from llmrun.worker.vision import Vision
 
 _ADMIT_SECONDS = 0.02  # of a step, for templates and tokenizers; then the others have their turn
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """The tokens that a request reads in a step, the first at `start`, and whether the next one is drawn after them."""
-
-    job: Job
-    begun: Begun
-    start: int
-    tokens: Sequence[int]
-
-    @property
-    def draws(self) -> bool:
-        return self.start + len(self.tokens) == len(self.begun.tokens)
-
-    @property
-    def part(self) -> Part:
-        return Part(self.begun.slot.seq, self.tokens, self.start, self.draws)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the memory is still as it was when this was planned."""
-        return len(self.begun.slot.past) == self.start
 
 
 class Batcher:
@@ -120,6 +96,7 @@ class Batcher:
     def step(self) -> None:
         """Begin what can begin, compute one batch, and say what came of it."""
         self._cancel.clear()
+        self.embedder.begin()  # before the next answer does: a text takes a moment, and answers may never leave one
         self._admit()
         turns = self._turns()
         if turns:
@@ -230,9 +207,9 @@ class Batcher:
 
     # ---- a step
 
-    def _turns(self) -> list[_Turn]:
+    def _turns(self) -> list[Turn]:
         """Divide a step: a token for all who write, what is left of it for those who read."""
-        writing: list[_Turn] = []
+        writing: list[Turn] = []
         reading: list[tuple[Job, Begun]] = []
         for job in self._active:
             begun = job.begun
@@ -240,20 +217,20 @@ class Batcher:
             if self._follow(job, begun):
                 continue
             if begun.is_writing:
-                writing.append(_Turn(job, begun, len(begun.slot.past), begun.tokens[-1:]))
+                writing.append(Turn(job, begun, len(begun.slot.past), begun.tokens[-1:]))
             else:
                 reading.append((job, begun))
         if not reading:
             return writing
-        wanted = [_wanted(begun, self._context.n_rows) for _, begun in reading]
+        wanted = [wanted_tokens(begun, self._context.n_rows) for _, begun in reading]
         shares = share(self._pace.room(len(writing)), wanted)
         for (job, begun), n in zip(reading, shares, strict=True):
             n_past = len(begun.slot.past)
             if n:
-                writing.append(_Turn(job, begun, n_past, begun.tokens[n_past : n_past + n]))
+                writing.append(Turn(job, begun, n_past, begun.tokens[n_past : n_past + n]))
         return writing
 
-    def _read(self, turns: Sequence[_Turn]) -> None:
+    def _read(self, turns: Sequence[Turn]) -> None:
         """Compute a batch; where that fails, smaller ones, so that one request's failure is no other's."""
         self.alone = turns[0].job.id if len(turns) == 1 else None
         started = time.perf_counter()
@@ -278,16 +255,16 @@ class Batcher:
         else:
             self._read_less(turns[0], status)
 
-    def _again(self, turns: Sequence[_Turn]) -> None:
+    def _again(self, turns: Sequence[Turn]) -> None:
         """Compute what can still be computed of a batch that failed: who lost its memory has to begin anew."""
         due = [turn for turn in turns if turn.job in self._active and turn.is_due]
         if due:
             self._read(due)
 
-    def _read_less(self, turn: _Turn, status: int) -> None:
+    def _read_less(self, turn: Turn, status: int) -> None:
         half = turn.tokens[: len(turn.tokens) // 2]
         if half:
-            self._again([_Turn(turn.job, turn.begun, turn.start, half)])
+            self._again([Turn(turn.job, turn.begun, turn.start, half)])
         else:
             self._fail(turn.job, failed_decode(status, len(turn.tokens), turn.start, self._context))
 
@@ -310,7 +287,7 @@ class Batcher:
         self._is_crowded = True
         return True
 
-    def _took(self, turns: Sequence[_Turn], seconds: float) -> None:
+    def _took(self, turns: Sequence[Turn], seconds: float) -> None:
         n_writing = sum(turn.begun.is_writing for turn in turns)
         self._pace.took(n_writing, sum(len(turn.tokens) for turn in turns) - n_writing, seconds)
         row, drawn = -1, []
@@ -332,7 +309,7 @@ class Batcher:
             begun.n_read += len(tokens)
         begun.slot.past.extend(tokens)
 
-    def _draw(self, turn: _Turn, row: int) -> None:
+    def _draw(self, turn: Turn, row: int) -> None:
         begun = turn.begun
         try:
             token = begun.writing.next_token(self._context, row, len(begun.slot.past))
@@ -395,8 +372,3 @@ def _seq(job: Job) -> int:
 
 def _used(job: Job) -> int:
     return -1 if job.begun is None else job.begun.slot.used
-
-
-def _wanted(begun: Begun, n_most: int) -> int:
-    n_past = len(begun.slot.past)
-    return len(text_before_image(begun.tokens[n_past : n_past + n_most]))

@@ -92,27 +92,29 @@ class Embedder:
         for text in list(self._waiting):
             self._fail(text, error)
 
+    def begin(self) -> None:
+        """Take a slot for the next text, if there is one free."""
+        if not self._waiting or self._waiting[0].slot is not None:
+            return
+        slot = min(self._free(), key=lambda slot: (bool(slot.past), slot.used), default=None)
+        if slot is not None:
+            slot.claim(None)
+            slot.forget()
+            self._waiting[0].slot = slot
+            self._waiting[0].total = np.zeros(self._context.n_embd)
+
     def step(self) -> None:
         """Read on for a while, if there is a slot."""
         began = time.perf_counter()
         while self._waiting and time.perf_counter() - began < _STEP_SECONDS:
             text = self._waiting[0]
-            if text.slot is None and not self._begin(text):
+            self.begin()
+            if text.slot is None:
                 return
             try:
                 self._read(text)
             except LLMRunError as error:
                 self._fail(text, error)
-
-    def _begin(self, text: _Text) -> bool:
-        slot = min(self._free(), key=lambda slot: (bool(slot.past), slot.used), default=None)
-        if slot is None:
-            return False
-        slot.claim(None)
-        slot.forget()
-        text.slot = slot
-        text.total = np.zeros(self._context.n_embd)
-        return True
 
     def _read(self, text: _Text) -> None:
         slot = text.slot

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from llmrun.engine.protocol import Chunk, Drawn, FinishReason, Generate, Usage
+from llmrun.engine.protocol import Chunk, Drawn, FinishReason, Generate, Grammar, Usage
 from llmrun.worker.grammar import AnswerGrammar
 from llmrun.worker.llama import Context
 from llmrun.worker.logprobs import drawn_token
@@ -43,7 +43,7 @@ class Writing:
         self._text = StreamingText(request.stop, None if is_raw else encoder.splitter(prompt), finder)
         with_tools = functools.partial(encoder.written, with_tools=finder is not None)
         self._written = self._vocabulary.piece if is_raw else with_tools
-        self._is_json = request.grammar is not None and request.grammar.kind == "json_schema"
+        self._is_json = _is_json(request.grammar)
         self._n_positions = n_ctx - prompt.extra_cells
         self._closing: list[int] = []  # tokens that the model is made to write
         self._thought_tokens = 0
@@ -180,3 +180,7 @@ class Writing:
         drawn = self._drawn_in_thought if chunk.thought else self._drawn
         self._emit(replace(chunk, drawn=tuple(drawn)))
         drawn.clear()
+
+
+def _is_json(grammar: Grammar | None) -> bool:
+    return grammar is not None and (grammar.is_json or grammar.kind == "json_schema")
