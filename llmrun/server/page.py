@@ -1,8 +1,7 @@
 """The page at /: a chat in the browser, its files as they lie beside this module, and what browsers may do with them.
 
-It knows nothing of models: what the page shows it asks of the APIs, as every other client does. Its files are the same
-for everybody and hold nothing private, so they need no key: the page asks for it where the APIs want one, and keeps it
-to itself. A browser's own prompt would have the key sent along with whatever any page asks of the server.
+It knows nothing of models: what the page shows it asks of the APIs, as every other client does. Where a key is wanted
+the browser asks for it, as a password, and sends it along with what the page asks.
 """
 
 from __future__ import annotations
