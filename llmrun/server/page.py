@@ -46,7 +46,6 @@ ASSETS = (
     "thread.js",
     "units.js",
 )
-PATHS = frozenset({"/", *(f"/page/{name}" for name in ASSETS)})
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -110,9 +109,7 @@ def _asset(name: str) -> _Asset:
 
 _STYLES = ("text/css", "image/svg+xml")
 ENDPOINTS = (
-    Endpoint(
-        "GET", "/", "The chat page", show_page, kind="text/html", also=("text/plain",), tags=("page",), is_free=True
-    ),
+    Endpoint("GET", "/", "The chat page", show_page, kind="text/html", also=("text/plain",), tags=("page",)),
     Endpoint(
         "GET",
         "/page/{name}",
@@ -121,6 +118,5 @@ ENDPOINTS = (
         kind="text/javascript",
         also=_STYLES,
         tags=("page",),
-        is_free=True,
     ),
 )
