@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.engine.protocol import Generate, Grammar
-from llmrun.engine.sharing import Embed, Embedded
 from llmrun.message import RawPrompt
-from llmrun.sampling import Penalties, Sampling
+from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.worker.llama import Model
 from llmrun.worker.share import share
@@ -295,50 +294,6 @@ def test_one_that_fails_fails_alone(open_batch: Open, guide_model: Model, alone:
     assert "tokens" in long.failure.message
     assert [one.failure.kind for one in (broken, strange, gap)] == ["UsageError"] * 3
     assert held.text in ("\U0001f600", "") or held.failure.kind == "EngineError"
-
-
-def test_a_fault_in_one_request_ends_that_one_alone(
-    open_batch: Open, guide_model: Model, alone: dict[str, str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """And its own words, which may be those of a prompt, are told to nobody."""
-    odd: Any = "secret"  # what no client can send, as a fault of ours could make it
-    with open_batch(guide_model) as many:
-        good = [many.submit(request(question, max_tokens=48)) for question in QUESTIONS[:3]]
-        many.batcher.step()
-        beginning = many.submit(request("Hello", penalties=Penalties(frequency=1.0), max_tokens=8, stop=(7, odd)))
-        writing = many.submit(request("Hello", max_tokens=odd))
-        many.finish()
-        assert [one.text for one in many.answers(request(QUESTIONS[3], max_tokens=48))] == [alone[QUESTIONS[3]]]
-    assert [one.text for one in good] == [alone[question] for question in QUESTIONS[:3]]
-    assert [one.failure.kind for one in (beginning, writing)] == ["EngineError"] * 2
-    assert "met a bug: TypeError" in writing.failure.message
-    assert "secret" not in writing.failure.message + beginning.failure.message + capfd.readouterr().err
-
-
-def test_who_gave_up_its_memory_leaves_nothing_in_the_slot_of_another(echo: Model) -> None:
-    with batch(echo, settings(2, 128, kv_unified=True)) as many:
-        first, second = (many.submit(request(letter * 40, max_tokens=200), owner=letter) for letter in "ab")
-        while (begun := second.job.begun) is None or not begun.read_at or begun.slot.past:
-            many.batcher.step()
-        assert not first.is_over
-        many.batcher.withdraw(second.job.id)
-        assert second.last.finish_reason == "cancelled"
-        assert begun.slot.remembered.text == ""
-
-
-def test_a_text_is_read_again_where_the_end_of_another_request_broke_it_off(echo: Model) -> None:
-    """Who is withdrawn raises the flag, and its own step may be over by then."""
-    with batch(echo, settings(2, 128)) as many:
-        whole: list[Any] = []
-        many.batcher.embedder.submit(Embed(900, "abc" * 20), whole.append)
-        many.finish()
-        broken: list[Any] = []
-        many.batcher.embedder.submit(Embed(901, "abc" * 20), broken.append)
-        gone = many.submit(raw("a", max_tokens=2))
-        gone.job.say = lambda _: many.cancel.set()  # in the step, after its decode
-        many.finish()
-    assert broken == whole
-    assert isinstance(whole[0], Embedded)
 
 
 def test_cells_that_all_share_cut_off_nobody(echo: Model) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import CountTokens, Phase, TokenCounts
@@ -14,7 +14,7 @@ from llmrun.errors import LLMRunError
 from llmrun.worker.choosing import choose_slot, find_source
 from llmrun.worker.embedding import Embedder
 from llmrun.worker.encoding import check_room, count, encode_raw, render
-from llmrun.worker.fault import silent_fault
+from llmrun.worker.fault import contained
 from llmrun.worker.job import Begun, Job
 from llmrun.worker.llama import CancelFlag, Context
 from llmrun.worker.overlap import LEAST, common_prefix, least_stretch
@@ -120,7 +120,7 @@ class Batcher:
         started = time.perf_counter()
         while self._waiting and not self._is_crowded and (free := self._free()):
             job = self._waiting.popleft()
-            with self._failing(job):
+            with contained(partial(self._fail, job)):
                 self._begin(job, free) if job.begun is None else self._resume(job, job.begun, free)
             if self._active and time.perf_counter() - started > _ADMIT_SECONDS:
                 return
@@ -311,7 +311,7 @@ class Batcher:
 
     def _draw(self, turn: Turn, row: int) -> None:
         begun = turn.begun
-        with self._failing(turn.job):
+        with contained(partial(self._fail, turn.job)):
             token = begun.writing.next_token(self._context, row, len(begun.slot.past))
             if token is None:
                 self._end(turn.job)
@@ -348,16 +348,6 @@ class Batcher:
             begun.slot.remembered = begun.writing.known() or begun.prompt
         self._drop(job)
         job.finish()
-
-    @contextmanager
-    def _failing(self, job: Job) -> Iterator[None]:
-        """Let what goes wrong in what is done for one request be the end of that one alone, a fault of ours too."""
-        try:
-            yield
-        except LLMRunError as error:
-            self._fail(job, error)
-        except Exception as fault:  # as at the top of the process, but for one request
-            self._fail(job, silent_fault(fault))
 
     def _fail(self, job: Job, error: LLMRunError) -> None:
         self._drop(job)

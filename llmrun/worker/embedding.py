@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from llmrun.engine.sharing import Embed, Embedded
 from llmrun.engine.wire import failure_of
 from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
 from llmrun.worker.batch import Part
-from llmrun.worker.fault import silent_fault
+from llmrun.worker.fault import contained
 from llmrun.worker.llama import Context
 from llmrun.worker.slot import CANCELLED, OK, Slot, failed_decode
 from llmrun.worker.vocabulary import Vocabulary
@@ -112,13 +113,9 @@ class Embedder:
             self.begin()
             if text.slot is None:
                 return
-            try:
+            with contained(partial(self._fail, text)):
                 if not self._read(text):
                     return
-            except LLMRunError as error:
-                self._fail(text, error)
-            except Exception as fault:  # as at the top of the process, but for one text
-                self._fail(text, silent_fault(fault))
 
     def _read(self, text: _Text) -> bool:
         """Read on; False where that was broken off for a request that is gone by now, and is to be done again."""

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from llmrun.errors import EngineError
+from llmrun.errors import EngineError, LLMRunError
+
+
+@contextmanager
+def contained(fail: Callable[[LLMRunError], None]) -> Iterator[None]:
+    """Let what goes wrong in what is done for one request be the end of that one alone, a fault of ours too."""
+    try:
+        yield
+    except LLMRunError as error:
+        fail(error)
+    except Exception as fault:  # as at the top of the process, but for one request
+        fail(silent_fault(fault))
 
 
 def told_fault(error: Exception) -> EngineError:
