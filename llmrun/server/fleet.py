@@ -168,6 +168,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*loads, *self._tending, return_exceptions=True)
         await asyncio.gather(*map(self._end, tuple(self._models)))
+        self.grammars.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ---- a place at a model
