@@ -71,10 +71,10 @@ class Heard:
 
 
 class Batch:
-    """A batcher and those who ask it."""
+    """A batcher and those who ask it. cancel: the flag that breaks off what is computed."""
 
-    def __init__(self, batcher: Batcher, slots: Sequence[Slot]) -> None:
-        self.batcher, self.slots = batcher, slots
+    def __init__(self, batcher: Batcher, slots: Sequence[Slot], cancel: CancelFlag) -> None:
+        self.batcher, self.slots, self.cancel = batcher, slots, cancel
         self._number = 0
 
     def submit(self, request: Generate, owner: str = "") -> Heard:
@@ -114,5 +114,5 @@ def batch(model: Model, settings: RunSettings) -> Iterator[Batch]:
     slots = [Slot(context, seq) for seq in range(context.n_seq_max)]
     encoder = PromptEncoder(model.vocabulary, load_chat_template(model))
     batcher = Batcher(context, slots, encoder, cancel, None, lambda phase: None)
-    yield Batch(batcher, slots)
+    yield Batch(batcher, slots, cancel)
     context.close()

@@ -169,6 +169,25 @@ def test_released_it_answers_those_who_asked_and_comes_back_when_asked_for() -> 
     run(test())
 
 
+def test_who_wants_one_released_may_go_away_before_it_is() -> None:
+    """Else it would wait for its end for ever, and so would all who ask for it."""
+
+    async def test() -> None:
+        machine = Machine()
+        async with fleet_of(machine) as fleet:
+            async with fleet.borrow("guide") as served:
+                leaving = asyncio.create_task(fleet.release("guide"))
+                await asyncio.sleep(0)
+                leaving.cancel()
+                await asyncio.wait([leaving])
+                late = asyncio.create_task(ask(fleet))
+                assert "cache" in await text_of(served)
+            assert "cache" in await late
+            assert machine.loads == ["guide"] * 2
+
+    run(test())
+
+
 def test_only_the_speed_of_an_answer_that_was_alone_is_remembered() -> None:
     async def test() -> None:
         uses, seen = Uses(), list[str]()

@@ -68,6 +68,18 @@ def test_one_who_asked_first_and_left_takes_it_from_nobody() -> None:
     assert asyncio.run(ask()).kind == "gbnf"
 
 
+def test_a_refusal_that_is_remembered_holds_on_to_nobody_who_got_it() -> None:
+    async def depths() -> list[int]:
+        grammars, found = Grammars(), list[int]()
+        for _ in range(5):
+            with pytest.raises(UsageError) as refused:
+                await grammars.checked(Grammar("gbnf", "root ::= x"), GUIDE)
+            found.append(len(refused.traceback))
+        return found
+
+    assert len(set(asyncio.run(depths())[1:])) == 1
+
+
 @pytest.mark.parametrize(
     "grammar",
     [

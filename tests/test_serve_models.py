@@ -21,6 +21,7 @@ from tests.serving import Server, serving
 
 MINE = "acme/tiny-GGUF"
 HUGE = "acme/huge-GGUF"
+DAMAGED = "acme/damaged-GGUF"
 
 
 def write_ghost(path: Path, least: int) -> None:
@@ -37,6 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("home")
     cache = HubCache(home / ".cache" / "huggingface" / "hub")
     cache.add(MINE, {"tiny-Q4_K_M.gguf": embedded_file("Q4_K_M").read_bytes()})
+    cache.add(DAMAGED, {"damaged-Q4_K_M.gguf": embedded_file("Q4_K_M").read_bytes()[:5000]})
     with serving(home, "guide", "--threads", "1", "--keep-alive", "10m", env={"HF_HUB_OFFLINE": "1"}) as running:
         yield running
 
@@ -46,6 +48,21 @@ def ask(server: Server, model: str) -> tuple[int, Any]:
     body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 30}
     status, answer = server.ask("/v1/chat/completions", body)
     return status, answer["choices"][0]["message"]["content"] if status == 200 else answer["error"]["message"]
+
+
+def test_a_damaged_file_is_named_and_not_where_it_lies(server: Server) -> None:
+    for path, body in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/embeddings", {"input": "Hi"}),
+        ("/api/show", {}),
+        (f"/v1/models/{DAMAGED}", None),
+    ):
+        status, answer = server.ask(path, None if body is None else {"model": DAMAGED} | body)
+        assert status in (404, 422), (path, answer)
+        assert str(server.home) not in str(answer)
+        assert "/snapshots/" not in str(answer)
 
 
 def workers(server: Server) -> list[int]:

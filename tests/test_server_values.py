@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrun.errors import MisdirectedError, RateError, RefusedError, UsageError
+from llmrun.errors import GGUFError, MisdirectedError, RateError, RefusedError, UsageError
+from llmrun.server.families import problem_of
 from llmrun.server.keys import Keys, make_key, parse_key, parse_keys, read_keys
 from llmrun.server.limits import MAX_DEPTH, check_depth
 from llmrun.server.origins import Doors, check_host, check_origin, is_loopback, parse_host, parse_origin
@@ -232,3 +233,24 @@ def test_json_is_refused_exactly_where_it_is_nested_too_deep(value: Any, more: i
         return
     with pytest.raises(UsageError, match="nested more than"):
         check_depth(body)
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/home/anna/My Models/x y.gguf: bad magic", "x y.gguf: bad magic"),
+        ("'/a/b.gguf' ends, and /c/d/e.gguf too", "'b.gguf' ends, and e.gguf too"),
+        (r"C:\Users\Anna B\x.gguf is empty", "x.gguf is empty"),
+        ("/home/anna/.ollama/blobs/sha256-12ab is empty", "sha256-12ab is empty"),
+        ("part 2 of 3 is missing: there is no file /m/x-00002-of-00003.gguf", None),
+        ("no model is called 'a/b-GGUF' (GET /v1/models lists those that are here)", None),
+        ("there is nothing at this path (GET /openapi.json lists what there is), 3/4 and and/or", None),
+        ("send it as data:image/png;base64,… or http://localhost:8080/v1", None),
+    ],
+)
+def test_clients_are_told_of_files_and_not_of_folders(text: str, told: str | None) -> None:
+    expected = text.replace("/m/", "") if told is None else told
+    assert problem_of(GGUFError(text)).message == expected

@@ -7,6 +7,7 @@ from typing import Any
 
 import anthropic
 import ollama
+import psutil
 import pytest
 
 from tests.serving import Server, serving
@@ -80,6 +81,35 @@ def test_tools_count_as_tokens_too(claude: anthropic.Anthropic) -> None:
     usage = claude.messages.create(**ask()).usage
     assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
     assert counted > without
+
+
+def test_a_schema_for_the_answer_leaves_the_choice_to_call_a_tool(claude: anthropic.Anthropic) -> None:
+    form = {"format": {"type": "json_schema", "schema": {"type": "object", "properties": {}}}}
+    message = claude.messages.create(
+        **ask(thinking={"type": "disabled"}, extra_body={"output_config": form, "temperature": 0})
+    )
+    assert [block.type for block in message.content] == ["tool_use"]
+
+
+def test_tools_whose_schemas_would_be_the_end_of_the_worker_are_refused(server: Server) -> None:
+    """They are compiled, as every schema is, in a process of their own."""
+    hostile = {"properties": {"city": {"type": "string", "pattern": "^" + "a?" * 5000 + "$"}}, "required": ["city"]}
+    large = {"properties": {"city": {"enum": ["x" * 70_000]}}}
+    many = {"properties": {"city": {"type": "string", "maxLength": 1001}}}
+    pid = worker_of(server)
+    for schema, reason in ((hostile, "takes too much"), (large, "at most 64.0 KiB"), (many, "repeats something")):
+        tool = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"} | schema}}
+        body = {"messages": QUESTION, "tools": [tool], "tool_choice": "required", "max_tokens": 5}
+        status, answer = server.ask("/v1/chat/completions", body)
+        assert (status, reason in str(answer)) == (400, True), answer
+        assert server.ask("/v1/chat/completions", {"messages": QUESTION, "max_tokens": 5})[0] == 200
+    assert worker_of(server) == pid
+
+
+def worker_of(server: Server) -> set[int]:
+    """The process ids of the server's workers."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return {child.pid for child in children if "llmrun.worker" in child.cmdline()}
 
 
 @pytest.mark.parametrize("stream", [False, True])

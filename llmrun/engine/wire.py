@@ -7,7 +7,7 @@ must not be able to run code in its parent. Pure: no pipe is touched here.
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TypeVar, get_args
 
 import msgspec
 
@@ -15,6 +15,7 @@ from llmrun import errors
 from llmrun.engine.protocol import Chunk, Command, Event, Failed, PrefillProgress, TokenCounts
 from llmrun.engine.sharing import Embedded, Said, Shared
 
+_T = TypeVar("_T")
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 _LENGTH_BYTES = 4
 
@@ -37,6 +38,16 @@ def encode(message: _Message) -> bytes:
     if len(body) > MAX_FRAME_BYTES:
         raise errors.UsageError(f"a message of {len(body):,} bytes is too long: at most {MAX_FRAME_BYTES:,} are taken")
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+def pack(value: object) -> bytes:
+    """Write one of our values for a process that has no other message to read."""
+    return msgspec.json.encode(value)
+
+
+def unpack(data: bytes, kind: type[_T]) -> _T:
+    """Read what pack wrote."""
+    return msgspec.json.decode(data, type=kind)
 
 
 class FrameDecoder:

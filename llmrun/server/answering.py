@@ -13,6 +13,7 @@ from llmrun.message import RawPrompt
 from llmrun.sampling import MAX_SEED, Sampling, choose_sampling
 from llmrun.server.ask import Ask
 from llmrun.server.fleet import Fleet, Served
+from llmrun.server.grammars import Grammars, calls_of
 from llmrun.server.limits import check_limits, check_prompt
 from llmrun.server.tally import current_tally
 from llmrun.thinking import Thinking, Variables
@@ -46,13 +47,21 @@ async def answering(ask: Ask, fleet: Fleet, owner: str) -> AsyncIterator[Answers
     """
     check_ask(ask)
     async with fleet.borrow(ask.model, ask.keep_alive, ask.n * max(1, len(ask.raw))) as served:
-        if ask.grammar is not None:
-            ask = replace(ask, grammar=await fleet.grammars.checked(ask.grammar, served.started.planned.variant.path))
+        ask = await _harmless(ask, served, fleet.grammars)
         current_tally().begin(served.name, ask)
         check_prompt(ask, served.engine.info.n_ctx)
         pieces = _merged(requests_of(ask, served.engine.info), served, owner)
         async with aclosing(pieces):
             yield Answers(served.name, served.engine.info, pieces)
+
+
+async def _harmless(ask: Ask, served: Served, grammars: Grammars) -> Ask:
+    """Return a request whose grammar the worker can take, whatever it makes of it; raises as Grammars.checked."""
+    path, calls = served.started.planned.variant.path, calls_of(ask)
+    if calls is not None and served.engine.info.tools is not None:
+        await grammars.check_calls(calls, path)
+        return ask
+    return ask if ask.grammar is None else replace(ask, grammar=await grammars.checked(ask.grammar, path))
 
 
 def check_ask(ask: Ask) -> None:

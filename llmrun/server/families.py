@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,18 @@ class Problem:
     retry_after: float | None = None
 
 
+# A path of this machine: to a model's file, whatever blanks are in it, or to any file below two folders. The paths of
+# endpoints are none.
+_PATHS = re.compile(
+    r"""(?<![^\s'"(`])(?:[A-Za-z]:)?[\\/](?!v1/|api/)(?:[^\n'"`]*?\.gguf\b|[^\s'"`():,]+[\\/][^\s'"`():,]+)"""
+)
+
+
 def problem_of(error: LLMRunError) -> Problem:
-    """Return an error of ours as clients get it."""
+    """Return an error of ours as clients get it: files are named, and where they lie is nobody's business."""
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
-    return Problem(error.http_status, text, error.retry_after)
+    told = _PATHS.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
+    return Problem(error.http_status, told, error.retry_after)
 
 
 Shape = Callable[[Problem], dict[str, Any]]

@@ -148,9 +148,8 @@ class Fleet:
         if model is None:
             raise NotFoundError(f"{meant.name} is not loaded", "`llmrun ps` shows what is")
         model.leaving = True
-        while model.active and not now and not model.closing:
-            await self._change.wait()
-        await self._end(model)
+        ending = self._spawn(self._end(model) if now else self._end_when_idle(model))
+        await asyncio.shield(ending)  # who asked for it may go away: the model goes all the same
 
     def adopt(self, name: str, started: Started) -> None:
         """Take a model that was started already."""
@@ -169,6 +168,7 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*loads, *self._tending, return_exceptions=True)
         await asyncio.gather(*map(self._end, tuple(self._models)))
+        self.grammars.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ---- a place at a model
@@ -325,11 +325,16 @@ class Fleet:
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            await self.tend()
+            self._spawn(self.tend())  # which may take as long as a load, or end in a fault
 
     async def _end_if_over(self, model: LoadedModel) -> None:
         if model.state == "idle" and self._clock() >= model.expires_at:
             await self._end(model)
+
+    async def _end_when_idle(self, model: LoadedModel) -> None:
+        while model.active and not model.closing:
+            await self._change.wait()
+        await self._end(model)
 
     async def _end(self, model: LoadedModel) -> None:
         """End a model's worker, and wait until it is gone, whoever began with it."""
@@ -365,10 +370,11 @@ class Fleet:
         self._change.set()
         self._change = asyncio.Event()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _set_until(event: asyncio.Event, deadline: float) -> bool:

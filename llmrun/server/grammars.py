@@ -6,14 +6,18 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmrun.engine.grammar_check import compile_grammar
+from llmrun.engine.grammar_check import check_calls, compile_grammar
 from llmrun.engine.protocol import Grammar
-from llmrun.errors import LLMRunError, OverloadedError, UsageError
+from llmrun.errors import OverloadedError, UsageError
+from llmrun.message import Tool, ToolChoice
+from llmrun.server.ask import Ask
 from llmrun.server.limits import MAX_REPETITIONS, check_grammar_size
 from llmrun.structured.convert import parse_schema
 
@@ -28,11 +32,36 @@ _COUNTING = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", 
 _VALUES = ("const", "enum", "default", "examples")  # what stands in them is no schema
 
 
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Tools of which one must be called, or may be where an answer by a schema is `instead`."""
+
+    tools: tuple[Tool, ...]
+    choice: ToolChoice
+    instead: Grammar | None
+
+    @property
+    def schemas(self) -> list[Grammar]:
+        """What the arguments of those that may be called must be like."""
+        chosen = [tool for tool in self.tools if self.choice.name in (None, tool.name)]
+        return [Grammar("json_schema", tool.parameters or "{}") for tool in chosen]
+
+
+def calls_of(ask: Ask) -> Calls | None:
+    """Return what the worker makes a grammar of calls for; None where it makes none."""
+    choice, grammar = ask.tool_choice, ask.grammar
+    if not ask.tools or ask.raw:
+        return None
+    if choice.required or choice.name is not None:
+        return Calls(ask.tools, choice, None)
+    return None if grammar is None or grammar.kind == "gbnf" else Calls(ask.tools, choice, grammar)
+
+
 class Grammars:
     """What clients' grammars were compiled to, by the model's file; for one event loop."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, asyncio.Task[Grammar | LLMRunError]] = OrderedDict()
+        self._known: OrderedDict[str, asyncio.Task[Grammar | UsageError | None]] = OrderedDict()
         self._pool = ThreadPoolExecutor(_AT_ONCE, "grammar")
         self._waiting = 0
 
@@ -43,28 +72,49 @@ class Grammars:
         """
         check_grammar_size(grammar)
         check_repetitions(grammar)
-        key = hashlib.sha256(repr((str(path), grammar.kind, grammar.text)).encode()).hexdigest()
+        known = await self._once(repr((str(path), grammar)), partial(compile_grammar, path, grammar))
+        assert known is not None
+        return known
+
+    async def check_calls(self, calls: Calls, path: Path) -> None:
+        """Raise as checked does where the grammar that the worker makes of tools would harm it."""
+        schemas = [*calls.schemas, *([] if calls.instead is None else [calls.instead])]
+        check_grammar_size(*schemas)
+        for schema in schemas:
+            check_repetitions(schema)
+        work = partial(check_calls, path, calls.tools, calls.choice, calls.instead)
+        await self._once(repr((str(path), calls)), work)
+
+    def close(self) -> None:
+        """Let go of the threads; what waits for one is not compiled any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _once(self, question: str, work: Callable[[], Grammar | None]) -> Grammar | None:
+        """Return what work does, done once for all who have the same question, or raise what it raised."""
+        key = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
         task = self._known.get(key)
         if task is None:
             if self._waiting >= _MAX_WAITING:
                 raise OverloadedError("too many grammars are being compiled", "ask again", retry_after=2)
-            task = self._known[key] = asyncio.create_task(self._compile(grammar, path))
+            task = self._known[key] = asyncio.create_task(self._done(key, work))
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         found = await asyncio.shield(task)  # who asked for it first may go away
-        if isinstance(found, LLMRunError):
-            if not isinstance(found, UsageError):
-                self._known.pop(key, None)  # the machine's fault, not the grammar's
-            raise found
+        if isinstance(found, UsageError):  # a new one: with every raise an error holds on to more of who raised it
+            raise UsageError(found.message, found.hint)
         return found
 
-    async def _compile(self, grammar: Grammar, path: Path) -> Grammar | LLMRunError:
+    async def _done(self, key: str, work: Callable[[], Grammar | None]) -> Grammar | UsageError | None:
+        """Do work in a thread; what the machine is to blame for, and not the grammar, is not remembered."""
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, compile_grammar, path, grammar)
-        except LLMRunError as error:
-            return error
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except UsageError as error:
+            return error.with_traceback(None)
+        except BaseException:
+            self._known.pop(key, None)
+            raise
         finally:
             self._waiting -= 1
 

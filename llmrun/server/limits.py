@@ -30,6 +30,7 @@ MAX_REPETITIONS = 1000
 # No text has that many characters a token over a whole context: what is longer need not be tokenized to be refused
 MAX_CHARACTERS_A_TOKEN = 64
 
+_KINDS = {"gbnf": "grammar", "json_schema": "schema"}
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 
@@ -59,12 +60,12 @@ def check_limits(ask: Ask) -> None:
         check_grammar_size(ask.grammar)
 
 
-def check_grammar_size(grammar: Grammar) -> None:
-    """Raise UsageError for a schema or a grammar with more bytes than are compiled."""
-    size = len(grammar.text.encode("utf-8", "replace"))
+def check_grammar_size(*grammars: Grammar) -> None:
+    """Raise UsageError for a schema or a grammar, or several together, with more bytes than are compiled."""
+    size = sum(len(grammar.text.encode("utf-8", "replace")) for grammar in grammars)
     if size > MAX_GRAMMAR:
-        what = "grammar" if grammar.kind == "gbnf" else "schema"
-        raise UsageError(f"the {what} has {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
+        what = "schemas have" if len(grammars) > 1 else f"{_KINDS[grammars[0].kind]} has"
+        raise UsageError(f"the {what} {format_bytes(size)}: at most {format_bytes(MAX_GRAMMAR)} are taken")
 
 
 def check_prompt(ask: Ask, n_ctx: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llmrun.engine.protocol import CountTokens, Phase, TokenCounts
@@ -13,6 +14,7 @@ from llmrun.errors import LLMRunError
 from llmrun.worker.choosing import choose_slot, find_source
 from llmrun.worker.embedding import Embedder
 from llmrun.worker.encoding import check_room, count, encode_raw, render
+from llmrun.worker.fault import contained
 from llmrun.worker.job import Begun, Job
 from llmrun.worker.llama import CancelFlag, Context
 from llmrun.worker.overlap import LEAST, common_prefix, least_stretch
@@ -118,10 +120,8 @@ class Batcher:
         started = time.perf_counter()
         while self._waiting and not self._is_crowded and (free := self._free()):
             job = self._waiting.popleft()
-            try:
+            with contained(partial(self._fail, job)):
                 self._begin(job, free) if job.begun is None else self._resume(job, job.begun, free)
-            except LLMRunError as error:
-                self._fail(job, error)
             if self._active and time.perf_counter() - started > _ADMIT_SECONDS:
                 return
 
@@ -140,15 +140,15 @@ class Batcher:
         prompt = self._encode(job)
         check_room(prompt, job.request.room, self._context)
         tokens = list(prompt.tokens)
-        slot = choose_slot(free, job.owner, tokens, self._apart())
         writing = Writing(job.request, prompt, self._encoder, self._context.n_ctx, job.say)
+        slot = choose_slot(free, job.owner, tokens, self._apart())
+        job.begun = begun = Begun(prompt, slot, writing, tokens, started)  # from here on its end closes what it holds
         self._take(slot, job.owner)
         source, n = find_source(self._slots, slot, job.owner, tokens[:-1], self._least_copy)
-        leader, n_led = self._leader(job, tokens[:-1], n)
-        if leader is None and source is not slot:
+        begun.leader, begun.follows = self._leader(job, tokens[:-1], n)
+        if begun.leader is None and source is not slot:
             slot.take_from(source, before_image(tokens, n))
-        cached = slot.reuse(tokens)
-        job.begun = Begun(prompt, slot, writing, tokens, cached, started, leader, n_led)
+        begun.cached = slot.reuse(tokens)
         self._active.append(job)
         self._active.sort(key=_seq)  # llama.cpp computes neighbouring sequences together
 
@@ -317,15 +317,12 @@ class Batcher:
 
     def _draw(self, turn: Turn, row: int) -> None:
         begun = turn.begun
-        try:
+        with contained(partial(self._fail, turn.job)):
             token = begun.writing.next_token(self._context, row, len(begun.slot.past))
-        except LLMRunError as error:
-            self._fail(turn.job, error)
-            return
-        if token is None:
-            self._end(turn.job)
-        else:
-            begun.tokens.append(token)
+            if token is None:
+                self._end(turn.job)
+            else:
+                begun.tokens.append(token)
 
     def _read_an_image(self) -> None:
         """Read one image, if one is due: it takes long, and a batch of its own."""
@@ -353,7 +350,7 @@ class Batcher:
     def _end(self, job: Job) -> None:
         """Say the last word; what the slot holds may serve the owner's next request."""
         begun = job.begun
-        if begun is not None and job.request.raw is None:
+        if begun is not None and job.request.raw is None and job in self._active:  # else the slot may be another's
             begun.slot.remembered = begun.writing.known() or begun.prompt
         self._drop(job)
         job.finish()

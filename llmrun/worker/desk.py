@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import sys
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 from llmrun.engine.protocol import Event, Failed, Generate, Load, Phase, RestoreState, SaveState, Work
 from llmrun.engine.sharing import Said, Shared
 from llmrun.engine.wire import failure_of
-from llmrun.errors import EngineError, LLMRunError
+from llmrun.errors import LLMRunError
+from llmrun.worker.fault import silent_fault, told_fault
 
 if TYPE_CHECKING:
     from llmrun.worker.job import Say
     from llmrun.worker.runner import Runner
+
+
+_TAKING_SECONDS = 0.05  # between two steps, for texts that are counted or tokenized; the rest waits for the next
 
 
 class Emit(Protocol):
@@ -39,13 +43,14 @@ class Desk:
         if batcher is None or not batcher.has_work:
             self._take_up(self._later.popleft() if self._later else self._commands.get())
             return
+        until = time.perf_counter() + _TAKING_SECONDS
         with contextlib.suppress(queue.Empty):
-            while True:
+            while time.perf_counter() < until:
                 self._take_up(self._commands.get_nowait())
         try:
             batcher.step()
         except Exception as error:  # a fault of ours: nobody must wait for an answer that does not come
-            batcher.fail_all(_bug(error))
+            batcher.fail_all(silent_fault(error))
 
     def _take_up(self, command: Work | Shared) -> None:
         if isinstance(command, Shared):
@@ -67,7 +72,7 @@ class Desk:
         except LLMRunError as error:
             say(failure_of(error))
         except Exception as error:  # as above
-            say(failure_of(_bug(error)))
+            say(failure_of(silent_fault(error)))
 
     def _say(self, number: int) -> Say:
         return partial(_say, self._emit, number)
@@ -79,14 +84,9 @@ class Desk:
         except LLMRunError as error:
             return failure_of(error)
         except Exception as error:  # the top of this process: the parent must hear of it
-            return failure_of(_bug(error))
+            return failure_of(told_fault(error))
         return Phase("idle")
 
 
 def _say(emit: Emit, number: int, event: Failed) -> None:
     emit(Said(number, event), flush=False)
-
-
-def _bug(error: Exception) -> EngineError:
-    sys.excepthook(type(error), error, error.__traceback__)
-    return EngineError(f"the engine's process met a bug: {type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,9 @@ from llmrun.engine.sharing import Embed, Embedded
 from llmrun.engine.wire import failure_of
 from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
 from llmrun.worker.batch import Part
+from llmrun.worker.fault import contained
 from llmrun.worker.llama import Context
-from llmrun.worker.slot import OK, Slot, failed_decode
+from llmrun.worker.slot import CANCELLED, OK, Slot, failed_decode
 from llmrun.worker.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -111,16 +113,19 @@ class Embedder:
             self.begin()
             if text.slot is None:
                 return
-            try:
-                self._read(text)
-            except LLMRunError as error:
-                self._fail(text, error)
+            with contained(partial(self._fail, text)):
+                if not self._read(text):
+                    return
 
-    def _read(self, text: _Text) -> None:
+    def _read(self, text: _Text) -> bool:
+        """Read on; False where that was broken off for a request that is gone by now, and is to be done again."""
         slot = text.slot
         assert slot is not None
         tokens = text.tokens[text.n_read : text.n_read + self._context.n_outputs]
         status = self._context.embed(Part(slot.seq, tokens, text.n_read))
+        if status == CANCELLED:
+            self._begin_anew(text, slot)
+            return False
         if status != OK:
             raise failed_decode(status, len(tokens), text.n_read, self._context)
         rows = self._context.embeddings(len(tokens))
@@ -132,6 +137,13 @@ class Embedder:
         if text.n_read == len(text.tokens):
             self._drop(text)
             text.say(Embedded(_unit(text.total).tobytes(), len(text.tokens)))
+        return True
+
+    def _begin_anew(self, text: _Text, slot: Slot) -> None:
+        """Read a text from its start again; half a step may be in the memory."""
+        slot.forget()
+        text.n_read = 0
+        text.total = np.zeros(self._context.n_embd)
 
     def _fail(self, text: _Text, error: LLMRunError) -> None:
         self._drop(text)

@@ -1,6 +1,6 @@
 """A process that lives for one grammar of a stranger's: whatever it would do to the worker, it does here.
 
-Reads {"path", "kind", "text"} as JSON from stdin: a model's file and a grammar. Writes {"gbnf"} to stdout where the
+Reads an engine.grammar_check.Question as JSON from stdin. Writes {"gbnf"} to stdout where the
 grammar is one that the model's vocabulary can be held to, {"error", "hint"} where it is none. It loads no weights.
 """
 
@@ -15,12 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from llmrun.engine.protocol import Grammar
-from llmrun.errors import LLMRunError
+from llmrun.engine.grammar_check import Question
+from llmrun.engine.protocol import Generate, Grammar
+from llmrun.engine.wire import unpack
+from llmrun.errors import LLMRunError, UsageError
+from llmrun.sampling import Sampling
 from llmrun.structured.convert import gbnf_of
 from llmrun.structured.gbnf import check_grammar
+from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.grammar import CANDIDATE, AnswerGrammar
-from llmrun.worker.llama import load_vocabulary, start_backend
+from llmrun.worker.llama import load_words, start_backend
+from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.vocabulary import Vocabulary
 
 # Conversion, compilation and a first few tokens take 0.01 to 0.4 s for what people write;
@@ -36,12 +41,13 @@ def main() -> None:
     """Answer the one question that stdin holds."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
-    question = json.load(sys.stdin)
+    question = unpack(sys.stdin.buffer.read(), Question)
     try:
         start_backend()
-        vocabulary = load_vocabulary(Path(os.fsdecode(question["path"].encode("latin-1"))))
+        model = load_words(Path(os.fsdecode(question.path.encode("latin-1"))))
+        encoder = PromptEncoder(model.vocabulary, load_chat_template(model)) if question.tools else None
         _limit()
-        answer = {"gbnf": _compile(question["kind"], question["text"], vocabulary)}
+        answer = {"gbnf": _compile(_grammar_of(question, encoder), model.vocabulary)}
     except LLMRunError as error:
         answer = {"error": error.message} | ({} if error.hint is None else {"hint": error.hint})
     out.write(json.dumps(answer))
@@ -64,12 +70,22 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mapped + _MEMORY, mapped + _MEMORY))
 
 
-def _compile(kind: str, text: str, vocabulary: Vocabulary) -> str:
+def _grammar_of(question: Question, encoder: PromptEncoder | None) -> Grammar:
+    """Return what is to be compiled: with tools what the worker itself makes of them; raises UsageError."""
+    grammar = question.grammar
+    if encoder is not None:
+        tools, choice = question.tools, question.choice
+        grammar = encoder.grammar(Generate((), Sampling(), grammar=grammar, tools=tools, tool_choice=choice))
+    if grammar is None:
+        raise UsageError("there is no grammar to compile")
+    return grammar
+
+
+def _compile(grammar: Grammar, vocabulary: Vocabulary) -> str:
     """Return the grammar as llama.cpp takes it; raises UsageError."""
-    gbnf = gbnf_of(text) if kind == "json_schema" else text
+    gbnf = gbnf_of(grammar.text) if grammar.kind == "json_schema" else grammar.text
     check_grammar(gbnf)
-    grammar = AnswerGrammar(Grammar("gbnf", gbnf), vocabulary)
-    _try(grammar, vocabulary)
+    _try(AnswerGrammar(Grammar("gbnf", gbnf), vocabulary), vocabulary)
     return gbnf
 
 

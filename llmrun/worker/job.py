@@ -30,8 +30,8 @@ class Begun:
     slot: Slot
     writing: Writing
     tokens: list[int]
-    cached: int
     started: float
+    cached: int = 0
     leader: Job | None = None
     follows: int = 0
     n_read: int = 0

@@ -109,14 +109,19 @@ def _open_model(path: Path, params: Any, name: str) -> Model:
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """Load only the vocabulary of a file; the tensors are not looked at."""
+    """Load only the vocabulary of a file."""
+    return load_words(path).vocabulary
+
+
+def load_words(path: Path) -> Model:
+    """Load only the metadata and the vocabulary of a file; the tensors are not looked at."""
     params = lib.llama_model_default_params()
     params.vocab_only = True
     with engine_log().collecting() as complaints:
         pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
         raise _load_error(str(path), complaints)
-    return Model(pointer).vocabulary
+    return Model(pointer)
 
 
 def _load_error(name: str, complaints: Sequence[str]) -> LLMRunError:
