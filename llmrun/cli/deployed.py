@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun.deployment.limits import MemoryLimits, memory_limits
@@ -52,3 +53,9 @@ def placed(options: Iterable[Option], place: Callable[[str], str]) -> tuple[Opti
         replace(option, value=place(option.value)) if option.name == "--pin" and option.value else option
         for option in options
     )
+
+
+def absolute(path: Path) -> Path:
+    """Return a path that means the same in every folder, without .. in it, under its own name."""
+    path = path.expanduser().absolute()
+    return path.resolve() if path.name == ".." else path.parent.resolve() / path.name

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from llmrun import __version__, pipeline
-from llmrun.cli.deployed import Deployed, placed
+from llmrun.cli.deployed import Deployed, absolute, placed
 from llmrun.deployment.container import KEYS, MODELS, OWN_KEYS, USER, Backend, Container, backend_of
 from llmrun.deployment.options import Option, serve_words, with_value, without
 from llmrun.deployment.package import requirement_of, wheel_name
@@ -89,7 +89,7 @@ def _taken_in(reference: ModelRef, planned: Planned, folder: str, files: dict[st
         )
     if not isinstance(reference, LocalRef):
         return ""
-    path = reference.path.expanduser().absolute()
+    path = absolute(reference.path)
     inside = f"{folder}/{path.name}"
     outer = (path,) if path.is_dir() else tuple(path.parent / Path(file.name).name for file in planned.variant.files)
     files.update((str(one), f"{folder}/{one.name}") for one in outer)
@@ -110,7 +110,7 @@ def _inner_options(deployed: Deployed) -> tuple[Option, ...]:
 def _keys(deployed: Deployed) -> str | None:
     gate = deployed.wish.gate
     if gate.api_key_file is not None:
-        return str(gate.api_key_file.expanduser().absolute())
+        return str(absolute(gate.api_key_file))
     return None if gate.insecure else OWN_KEYS
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmrun import pipeline
-from llmrun.cli.deployed import Deployed, placed
+from llmrun.cli.deployed import Deployed, absolute, placed
 from llmrun.deployment.options import serve_words, without
 from llmrun.deployment.unit import Unit
 from llmrun.folders import answers_folder
@@ -35,7 +35,7 @@ def unit_of(deployed: Deployed) -> Unit:
         serve_words(map(_lasting, wish.models), options),
         deployed.limits,
         wish.gate.grace,
-        None if key_file is None else key_file.expanduser().absolute(),
+        None if key_file is None else absolute(key_file),
         tuple(map(str, _writable())),
         {name: value for name in _CARRIED if (value := os.environ.get(name)) and "@" not in value},
         deployed.mlock,
@@ -52,7 +52,7 @@ def program_of(scripts: Path, python: str) -> tuple[str, ...]:
 def _lasting(typed: str) -> str:
     """Return what means the same model, by the same name, in every folder."""
     reference = parse_reference(typed, pipeline.hub_address())
-    return str(reference.path.expanduser().absolute()) if isinstance(reference, LocalRef) else typed
+    return str(absolute(reference.path)) if isinstance(reference, LocalRef) else typed
 
 
 def _writable() -> tuple[Path, ...]:
