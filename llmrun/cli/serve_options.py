@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from llmrun.planning.plan import PlanWish
     from llmrun.settings import Constraints
 
+_FORMATS = ("systemd", "containerfile", "compose")
+
 Served = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to serve; guide if none.")]  # noqa: UP045 - typer
 Slots = Annotated[
     int | None,
@@ -29,6 +31,18 @@ Slots = Annotated[
 ]
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 is any that is free.")]
+
+EmitServer = Annotated[
+    Optional[str],  # noqa: UP045 - typer
+    typer.Option(
+        "--emit",
+        metavar="FORMAT",
+        autocompletion=lambda incomplete: [form for form in _FORMATS if form.startswith(incomplete)],
+        help="Print what serves this when the machine starts, with the plan's memory as limits, and end: systemd, "
+        "containerfile or compose.",
+        show_default=False,
+    ),
+]
 
 Stopped = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to unload.", show_default=False)]  # noqa: UP045 - typer
 StopPort = Annotated[Optional[int], typer.Option("--port", metavar="PORT", help="Of the server that is meant.")]  # noqa: UP045 - typer
