@@ -76,7 +76,6 @@ def test_what_is_here_may_be_asked_for_without_a_restart(hub_cache: HubCache) ->
     assert len(names.paths(names.meant(REPO))) == 2
     assert [one.name for one in names.offered()] == [
         "guide",
-        "guide:Q8_0",
         "guide:F16",
         "guide:Q4_K_M",
         f"{REPO}:Q4_K_M",
