@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from llmrun.engine.protocol import Chunk, Generate, ModelInfo
+from llmrun.engine.protocol import Chunk, Generate, ModelInfo, PrefillProgress
 from llmrun.errors import LLMRunError, UsageError
 from llmrun.message import RawPrompt
 from llmrun.sampling import MAX_SEED, Sampling, choose_sampling
@@ -23,10 +23,14 @@ MAX_ANSWERS = 128  # of one request
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of one of the answers, counted from 0; the last one of each has the finish reason."""
+    """A part of one of the answers, counted from 0; the last one of each has the finish reason.
+
+    read: in the first one of each, what its prompt took; None where that is not known.
+    """
 
     index: int
     chunk: Chunk
+    read: PrefillProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +147,13 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
     async def write(index: int, request: Generate) -> None:
         try:
             async with places, aclosing(served.engine.answer(request, owner)) as events:
+                read: PrefillProgress | None = None
                 async for event in events:
-                    if isinstance(event, Chunk):
-                        queue.put_nowait(Piece(index, event))
+                    if isinstance(event, PrefillProgress):
+                        read = event
+                    else:
+                        queue.put_nowait(Piece(index, event, read))
+                        read = None
                         if event.usage is not None:
                             served.record(event.usage)
         except LLMRunError as error:

@@ -58,7 +58,7 @@ async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGe
                 aclosing(with_signs(answers.pieces, _SILENCE)) as pieces,
             ):
                 async for piece in pieces:
-                    for event in writer.wait() if piece is None else writer.take(piece.chunk):
+                    for event in writer.wait() if piece is None else writer.take(piece.chunk, piece.read):
                         yield sse(event, event["type"])
     except LLMRunError as error:
         if not writer.begun:
