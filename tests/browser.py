@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +48,11 @@ class Browser:
         """Open the page, and wait until it has asked the server for its models."""
         self.driver.get(address)
         self.until(lambda: self.run("return document.body?.dataset.ready === 'true'"))
+
+    def send_with_all(self, headers: Mapping[str, str]) -> None:
+        """Send headers with every request from here on, as a browser does with a password that was typed."""
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        self.driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": dict(headers)})
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript as a body of a function, beside the page's policy as developers' tools do."""

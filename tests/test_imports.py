@@ -56,6 +56,7 @@ FLOORS = (
         "history.export",
         "history.finding",
         "prompts.prompt",
+        "deployment",
         "memory",
         "planning",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -121,24 +122,22 @@ def test_a_name_that_was_bound_to_this_machine_leads_nowhere(server: Server, bro
         assert "guide" not in browser.text("body")
 
 
-def test_the_page_asks_for_the_key(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_key_is_asked_for(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By the browser, as a password, before it has anything; and by the page, where the key no longer holds."""
     with serving(tmp_path_factory.mktemp("home"), "guide", "--threads", "1", "--api-key", KEY) as server:
-        assert {server.ask(path)[0] for path in ("/v1/models", "/v1/plan", "/metrics", "/docs")} == {401}
-        browser.driver.get(server.url + "/")
+        assert {server.ask(path)[0] for path in ("/", "/page/main.js", "/v1/models", "/v1/plan", "/docs")} == {401}
+        browser.send_with_all({"Authorization": "Basic " + base64.b64encode(f"me:{KEY}".encode()).decode()})
+        browser.visit(server.url + "/")
+        assert "cache" in browser.ask("What is a KV cache?")
+        browser.send_with_all({})
+        browser.send("hi")
         browser.type("wrong", "#key")
         browser.press("#key-dialog [type=submit]")
         assert "refused" in browser.see("#key-error").text
         browser.type(KEY, "#key")
         browser.press("#key-dialog [type=submit]")
-        browser.until(lambda: browser.run("return document.body.dataset.ready === 'true'"))
+        browser.until(lambda: len(browser.texts(".answered:not(.busy) .figures")) == 2)
         assert not browser.seen("#key-dialog")
-        assert "cache" in browser.ask("What is a KV cache?")
+        assert not browser.seen(".answered .error")
         kept = browser.run("return [JSON.stringify(localStorage), JSON.stringify(sessionStorage), document.cookie]")
         assert [KEY in place for place in kept] == [False, True, False]
-        browser.visit(browser.driver.current_url)  # a reload asks nothing
-        browser.run("sessionStorage.setItem('llmrun.key', 'old')")
-        browser.send("hi")  # the server has another key by now
-        browser.type(KEY, "#key")
-        browser.press("#key-dialog [type=submit]")
-        browser.until(lambda: len(browser.texts(".answered:not(.busy) .figures")) == 2)
-        assert not browser.seen(".answered .error")

@@ -104,7 +104,9 @@ def serve(
     served: ServedHow,
     gate: Gate,
     kept: Kept,
+    context: typer.Context,
     models: Served = None,
+    emit: so.EmitServer = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
@@ -115,7 +117,14 @@ def serve(
     names = tuple(models or (_GUIDE,))
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
-    run_serve(ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate))
+    meant = ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate)
+    if emit is None:
+        run_serve(meant)
+        return
+    from llmrun.cli.given import given_options
+    from llmrun.cli.serve_emit import run_emit
+
+    run_emit(emit, given_options(context), meant)
 
 
 @app.command()

@@ -8,14 +8,41 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from llmrun.cli import options as o
+from llmrun.settings import MAX_SEQUENCES
 
 if TYPE_CHECKING:
     from llmrun.planning.plan import PlanWish
     from llmrun.settings import Constraints
 
+_FORMATS = ("systemd", "containerfile", "compose")
+
 Served = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to serve; guide if none.")]  # noqa: UP045 - typer
+Slots = Annotated[
+    int | None,
+    typer.Option(
+        "--parallel",
+        min=1,
+        max=MAX_SEQUENCES,
+        metavar="N",
+        help="Clients answered at once, each with a whole context. (default: 4, fewer where memory is short)",
+        rich_help_panel="How the model runs",
+        show_default=False,
+    ),
+]
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 is any that is free.")]
+
+EmitServer = Annotated[
+    Optional[str],  # noqa: UP045 - typer
+    typer.Option(
+        "--emit",
+        metavar="FORMAT",
+        autocompletion=lambda incomplete: [form for form in _FORMATS if form.startswith(incomplete)],
+        help="Print what serves this when the machine starts, with the plan's memory as limits, and end: systemd, "
+        "containerfile or compose.",
+        show_default=False,
+    ),
+]
 
 Stopped = Annotated[Optional[list[str]], typer.Argument(metavar="MODEL", help="What to unload.", show_default=False)]  # noqa: UP045 - typer
 StopPort = Annotated[Optional[int], typer.Option("--port", metavar="PORT", help="Of the server that is meant.")]  # noqa: UP045 - typer
@@ -44,7 +71,7 @@ class ServedHow:
     gpu_layers: o.GpuLayers = None
     kv_type: o.KVType = None
     threads: o.Threads = None
-    parallel: o.Parallel = None
+    parallel: Slots = None
     device: o.Devices = None
     prefer: o.Prefer = None
     reserve: o.Reserve = None

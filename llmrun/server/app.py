@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from llmrun.errors import LLMRunError
-from llmrun.server import control, page
+from llmrun.server import control
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.endpoints import ENDPOINTS
 from llmrun.server.families import Problem, refusal_of, response_of
@@ -31,7 +31,7 @@ def make_app(service: Service, policy: Policy = Policy(), told: Told = Told()) -
     handlers = {LLMRunError: _refuse, HTTPException: _refuse_http}
     app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
     app.router.redirect_slashes = False  # a body is not sent twice
-    free = page.PATHS | {endpoint.path for endpoint in ENDPOINTS if endpoint.is_free}
+    free = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_free)
     return Watch(Guard(app, replace(policy, free=free)), service.metrics, _path_of, told)
 
 

@@ -1,8 +1,7 @@
 """The page at /: a chat in the browser, its files as they lie beside this module, and what browsers may do with them.
 
-It knows nothing of models: what the page shows it asks of the APIs, as every other client does. Its files are the same
-for everybody and hold nothing private, so they need no key: the page asks for it where the APIs want one, and keeps it
-to itself. A browser's own prompt would have the key sent along with whatever any page asks of the server.
+It knows nothing of models: what the page shows it asks of the APIs, as every other client does. Where a key is wanted
+the browser asks for it, as a password, and sends it along with what the page asks.
 """
 
 from __future__ import annotations
@@ -47,7 +46,6 @@ ASSETS = (
     "thread.js",
     "units.js",
 )
-PATHS = frozenset({"/", *(f"/page/{name}" for name in ASSETS)})
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -111,9 +109,7 @@ def _asset(name: str) -> _Asset:
 
 _STYLES = ("text/css", "image/svg+xml")
 ENDPOINTS = (
-    Endpoint(
-        "GET", "/", "The chat page", show_page, kind="text/html", also=("text/plain",), tags=("page",), is_free=True
-    ),
+    Endpoint("GET", "/", "The chat page", show_page, kind="text/html", also=("text/plain",), tags=("page",)),
     Endpoint(
         "GET",
         "/page/{name}",
@@ -122,6 +118,5 @@ ENDPOINTS = (
         kind="text/javascript",
         also=_STYLES,
         tags=("page",),
-        is_free=True,
     ),
 )

@@ -129,13 +129,19 @@ class Batcher:
         taken = {job.begun.slot.seq for job in self._active if job.begun is not None}
         return [slot for slot in self._slots if slot.seq not in taken and slot is not self.embedder.slot]
 
+    def _apart(self) -> set[int] | None:
+        """The sequences that are busy, where it matters which."""
+        if self._context.is_unified:
+            return None
+        return {job.begun.slot.seq for job in self._active if job.begun is not None}
+
     def _begin(self, job: Job, free: Sequence[Slot]) -> None:
         started = time.perf_counter()
         prompt = self._encode(job)
         check_room(prompt, job.request.room, self._context)
         tokens = list(prompt.tokens)
         writing = Writing(job.request, prompt, self._encoder, self._context.n_ctx, job.say)
-        slot = choose_slot(free, job.owner, tokens)
+        slot = choose_slot(free, job.owner, tokens, self._apart())
         job.begun = begun = Begun(prompt, slot, writing, tokens, started)  # from here on its end closes what it holds
         self._take(slot, job.owner)
         source, n = find_source(self._slots, slot, job.owner, tokens[:-1], self._least_copy)
@@ -148,7 +154,7 @@ class Batcher:
 
     def _resume(self, job: Job, begun: Begun, free: Sequence[Slot]) -> None:
         """Go on with a request that had to give up its memory."""
-        begun.slot = choose_slot(free, job.owner, begun.tokens)
+        begun.slot = choose_slot(free, job.owner, begun.tokens, self._apart())
         self._take(begun.slot, job.owner)
         begun.slot.reuse(begun.tokens)
         self._active.append(job)

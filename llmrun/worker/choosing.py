@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from llmrun.worker.overlap import common_prefix
 from llmrun.worker.slot import Slot
 
 
-def choose_slot(free: Sequence[Slot], owner: str, tokens: Sequence[int]) -> Slot:
-    """Return the free slot that has most of a prompt, else the one that was used least recently.
+def choose_slot(free: Sequence[Slot], owner: str, tokens: Sequence[int], apart: Collection[int] | None = None) -> Slot:
+    """Return the free slot that has most of a prompt, else one that nobody has used, else the least recently used.
 
+    apart: the sequences that are busy, where each has cells of its own: llama.cpp then computes neighbours together and
+    reads all weights once more for each gap (llama-batch.cpp, split_equal), so that of slots which have nothing of the
+    prompt one is taken that leaves the fewest. None where all share their cells.
     One that would lose more than half of what it holds is another conversation, which only begins alike: it is left
     alone while there is a slot that nobody has used, for the beginning can be copied.
     """
@@ -20,7 +23,15 @@ def choose_slot(free: Sequence[Slot], owner: str, tokens: Sequence[int]) -> Slot
     best = max(own, key=lambda slot: (shared[slot.seq], -slot.used), default=None)
     if best is not None and shared[best.seq] and (not unused or 2 * shared[best.seq] >= len(best.past)):
         return best
-    return unused[0] if unused else min(free, key=lambda slot: slot.used)
+    return min(free, key=lambda slot: (_runs(slot.seq, apart), slot.owner is not None, slot.used, slot.seq))
+
+
+def _runs(seq: int, apart: Collection[int] | None) -> int:
+    """Return in how many parts sequences would be computed with one more."""
+    if apart is None:
+        return 1
+    busy = {*apart, seq}
+    return sum(one - 1 not in busy for one in busy)
 
 
 def find_source(slots: Sequence[Slot], slot: Slot, owner: str, tokens: Sequence[int], least: int) -> tuple[Slot, int]:

@@ -116,17 +116,17 @@ class _Soak:
             await kind()
 
     async def _ask(self) -> None:
-        question = self._random.choice(QUESTIONS)
+        question, began = self._random.choice(QUESTIONS), time.monotonic()
         reply = await self._send(_body(question))
         if reply.status == 200:
             found = json.loads(reply.body)["choices"][0]["message"]["content"]
-            self._completed(question, found)
+            self._completed(question, found, began)
         else:
             self._failed(reply)
             await self._wait_after(reply)
 
     async def _stream(self, *, slowly: bool = False) -> None:
-        question = self._random.choice(QUESTIONS)
+        question, began = self._random.choice(QUESTIONS), time.monotonic()
         reply = await self._send(_body(question, stream=True), pause=0.05 if slowly else 0.0)
         if reply.status != 200:
             self._failed(reply)
@@ -136,7 +136,7 @@ class _Soak:
         if error is not None:
             self.seen.outcomes["failed in mid-stream, and said so"] += 1
         elif done:
-            self._completed(question, text)
+            self._completed(question, text, began)
         else:
             self._wrong(f"a stream ended without a word: {reply.body[-200:]!r}")
 
@@ -168,11 +168,11 @@ class _Soak:
         else:
             self._wrong(f"{what} was answered with {reply.status}: {reply.body[:200]!r}")
 
-    def _completed(self, question: str, found: str) -> None:
+    def _completed(self, question: str, found: str, began: float) -> None:
         if found != self._answers[question]:
             self._wrong(f"{question!r} was answered with {found!r}, alone it is {self._answers[question]!r}")
         self.seen.outcomes["completed"] += 1
-        if self._killed is not None:
+        if self._killed is not None and began > self._killed:
             self.seen.recoveries.append(time.monotonic() - self._killed)
             self._killed = None
 
@@ -212,11 +212,12 @@ class _Soak:
 
     async def _check_rest(self) -> None:
         """See that as many as before are answered at once now, and right."""
+        began = time.monotonic()
         replies = await asyncio.gather(*(self._send(_body(question)) for question in QUESTIONS))
         for question, reply in zip(QUESTIONS, replies, strict=True):
             if reply.status not in _BUSY:
                 found = json.loads(reply.body)["choices"][0]["message"]["content"] if reply.status == 200 else ""
-                self._completed(question, found)
+                self._completed(question, found, began)
 
     async def _send(self, body: dict[str, Any], pause: float = 0.0) -> Reply:
         return await self._send_raw(json.dumps(body).encode(), pause=pause)
