@@ -21,8 +21,9 @@ from llmrun.errors import (
 )
 from llmrun.neighbours import Neighbourhood
 from llmrun.pipeline import Started
-from llmrun.server.fleet import Fleet, Served
+from llmrun.server.fleet import Fleet
 from llmrun.server.keeping import Keeping
+from llmrun.server.loaded import Served
 from llmrun.server.names import Meant, Names
 from llmrun.settings import Constraints
 from tests.conftest import request

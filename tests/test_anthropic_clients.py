@@ -65,6 +65,10 @@ def test_events_come_as_anthropics_do(server: Server) -> None:
     assert kinds[:3] == ["message_start", "ping", "content_block_start"]
     assert set(kinds[3:-3]) == {"content_block_delta"}
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+    begun, ended = (json.loads(events[index][1].removeprefix("data: ")) for index in (0, -2))
+    told = {**ended["usage"], "output_tokens": 0}
+    assert begun["message"]["usage"] == told
+    assert told["input_tokens"] + told["cache_read_input_tokens"] > 0
 
 
 def test_the_asynchronous_client_streams_too(server: Server) -> None:

@@ -113,3 +113,32 @@ def test_texts_and_tokens_are_told_apart() -> None:
     assert parse_input(["a", [1]]) == ["a", [1]]
     with pytest.raises(UsageError):
         parse_input(["a", 1])
+
+
+def test_a_text_that_no_context_holds_is_not_even_tokenized(server: Server, client: openai.OpenAI) -> None:
+    text = "hello " * 600_000
+    with pytest.raises(openai.BadRequestError, match="3,600,000 characters"):
+        client.embeddings.create(model="guide", input=text)
+    with ollama.Client(server.url) as llama:
+        cut = llama.embed("guide", text)
+    assert 0 < (cut.prompt_eval_count or 0) <= 4096
+
+
+def test_a_few_texts_have_a_turn_beside_a_great_many(client: openai.OpenAI) -> None:
+    ended = list[str]()
+
+    def embed(name: str, texts: list[str]) -> None:
+        client.embeddings.create(model="guide", input=texts)
+        ended.append(name)
+
+    many = threading.Thread(target=embed, args=("many", ["many " * 100] * 100))
+    many.start()
+    embed("few", ["few"])
+    many.join()
+    assert ended == ["few", "many"]
+
+
+def test_a_client_that_leaves_takes_its_texts_along(server: Server, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.3).embeddings.create(model="guide", input=["many " * 100] * 1000)
+    assert client.embeddings.create(model="guide", input="few").usage.prompt_tokens

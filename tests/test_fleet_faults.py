@@ -19,8 +19,11 @@ from llmrun.errors import (
     QueueFullError,
     WorkerDiedError,
 )
+from llmrun.message import Message
 from llmrun.neighbours import Neighbourhood
 from llmrun.pipeline import Started
+from llmrun.server.answering import answering
+from llmrun.server.ask import Ask
 from llmrun.server.fleet import Fleet
 from llmrun.server.keeping import Keeping
 from llmrun.server.names import Meant
@@ -184,6 +187,22 @@ def test_who_wants_one_released_may_go_away_before_it_is() -> None:
                 assert "cache" in await text_of(served)
             assert "cache" in await late
             assert machine.loads == ["guide"] * 2
+
+    run(test())
+
+
+def test_who_reads_slowly_takes_up_no_place() -> None:
+    async def test() -> None:
+        wanted = Ask("guide", (Message("user", "What is a KV cache?"),), max_tokens=30)
+        async with fleet_of(Machine(), keeping=Keeping(queue=0)) as fleet:
+            async with answering(wanted, fleet, "") as answers:
+                text = (await anext(answers.pieces)).chunk.text  # and no more for now
+                assert fleet.loaded()[0].busy == 1
+                await until(lambda: fleet.loaded()[0].busy == 0)
+                assert "cache" in await ask(fleet)
+                text += "".join([piece.chunk.text async for piece in answers.pieces])
+            assert "cache" in text
+            assert fleet.loaded()[0].busy == 0
 
     run(test())
 

@@ -184,6 +184,35 @@ def test_the_death_of_the_worker_fails_all(start_engine: Callable[..., Engine], 
     with_shared(engine, use)
 
 
+def test_who_asks_a_worker_that_died_before_anybody_asked_is_told(
+    start_engine: Callable[..., Engine], tiny_model: Path
+) -> None:
+    engine = start_engine(tiny_model, TWO)
+
+    async def use(shared: SharedEngine) -> None:
+        os.kill(engine.pid, signal.SIGKILL)
+        await asyncio.to_thread(engine.hand_over()._threads[0].join)  # its last word was heard, and told to nobody
+        with pytest.raises(WorkerDiedError, match="was killed"):
+            await whole(shared, ENDLESS)
+
+    with_shared(engine, use)
+
+
+def test_a_worker_that_does_not_read_can_be_ended(start_engine: Callable[..., Engine], tiny_model: Path) -> None:
+    """However much it was sent: whoever sends would wait for ever."""
+    engine = start_engine(tiny_model, TWO)
+
+    async def use(shared: SharedEngine) -> None:
+        await whole(shared, request("go", max_tokens=1))
+        os.kill(engine.pid, signal.SIGSTOP)
+        task = asyncio.ensure_future(whole(shared, request("x" * 1_000_000)))
+        await asyncio.sleep(0)
+        await shared.close()
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], WorkerDiedError)
+
+    with_shared(engine, use)
+
+
 def test_closing_fails_who_still_waits(start_engine: Callable[..., Engine], tiny_model: Path) -> None:
     engine = start_engine(tiny_model, TWO)
 

@@ -185,6 +185,7 @@ def test_a_model_whose_format_is_not_known_is_refused_with_the_reason(guide: Eng
         ((WEATHER, WEATHER), ToolChoice(), "two tools"),
         ((replace(WEATHER, parameters="{"),), ToolChoice(), "no JSON"),
         ((replace(WEATHER, parameters="[]"),), ToolChoice(), "no JSON object"),
+        ((replace(WEATHER, parameters=f'{{"a": {"[" * 500}{"]" * 500}}}'),), ToolChoice(), "more than 100 deep"),
         ((WEATHER,), ToolChoice(name="get_time"), "'get_time' must be called and is not there"),
     ],
 )

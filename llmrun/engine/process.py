@@ -22,6 +22,7 @@ from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 LOG_LINES = 400  # kept of the engine's log
 _TOLD_LINES = 6  # of them, told when it dies
 _READ_BYTES = 1 << 16
+_STUCK_SECONDS = 2.0  # that sending one command may take
 _POLL_SECONDS = 0.2  # a wait without end could not be interrupted on Windows
 
 _DOING = {
@@ -54,6 +55,8 @@ class WorkerProcess:
         self._ended: LLMRunError | None = None
         self._process = _spawn()
         self._send_lock = threading.Lock()
+        self._sink_lock = threading.Lock()
+        self._is_silent = False  # all was heard that the worker will ever say
         self._threads = [
             threading.Thread(target=target, daemon=True) for target in (self._listen_events, self._listen_log)
         ]
@@ -98,9 +101,14 @@ class WorkerProcess:
     def divert(self, sink: Sink) -> None:
         """Give what the worker says to `sink` from here on, and not to `receive`: while it waits for a command.
 
-        It is called from another thread with all that came together; the worker's death is the last of it.
+        It is called from another thread with all that came together; the worker's death is the last of it, at once
+        where it is dead already.
         """
-        self._sink = sink
+        with self._sink_lock:
+            self._sink = sink
+            is_over = self._is_silent
+        if is_over:  # who listened is gone, and has told nobody
+            self._pass_on([None])
 
     def _follow(self, event: Event | LLMRunError | None) -> None:
         """Note what the worker does from here on, so that its death can be explained."""
@@ -111,6 +119,10 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and wait until it is gone."""
+        if self._send_lock.acquire(timeout=_STUCK_SECONDS):
+            self._send_lock.release()
+        else:  # it does not read what it is sent, and whoever sends holds the pipe
+            self._process.kill()
         with contextlib.suppress(OSError):
             _pipe(self._process.stdin).close()  # the worker ends at the end of its input
         try:
@@ -136,13 +148,16 @@ class WorkerProcess:
         self._pass_on([None])
 
     def _pass_on(self, events: Sequence[Event | Said | LLMRunError | None]) -> None:
-        if self._sink is not None:
+        with self._sink_lock:
+            sink = self._sink
+            self._is_silent |= None in events
+        if sink is not None:
             for event in events:
                 if not isinstance(event, Said):
                     self._follow(event)
             if None in events and self._ended is None:
                 self._ended = self._explain_death()
-            self._sink([self._ended if event is None else event for event in events])
+            sink([self._ended if event is None else event for event in events])
             return
         for event in events:
             if not isinstance(event, Said):  # nobody asked for that here

@@ -143,10 +143,12 @@ class SharedEngine:
     def _leave(self, number: int) -> None:
         """Let go of a request; where its end was not heard the worker is told that nobody waits for it."""
         del self._open[number]
-        if number in self._unfinished and self._ended is None:
+        if number in self._unfinished:
             self._tell(Withdraw(number))
 
     def _tell(self, command: Shared) -> None:
+        if self._ended is not None:  # nobody hears it, and the sender may be gone
+            return
         self._sender.submit(self._worker.send_frame, encode(command))
 
     def _hear(self, events: Sequence[Event | Said | LLMRunError | None]) -> None:

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from llmrun.engine.protocol import Chunk, Generate, ModelInfo
+from llmrun.engine.protocol import Chunk, Generate, ModelInfo, PrefillProgress
 from llmrun.errors import LLMRunError, UsageError
 from llmrun.message import RawPrompt
 from llmrun.sampling import MAX_SEED, Sampling, choose_sampling
 from llmrun.server.ask import Ask
-from llmrun.server.fleet import Fleet, Served
+from llmrun.server.fleet import Fleet
 from llmrun.server.grammars import Grammars, calls_of
 from llmrun.server.limits import check_limits, check_prompt
+from llmrun.server.loaded import Served
 from llmrun.server.tally import current_tally
 from llmrun.thinking import Thinking, Variables
 
@@ -23,10 +24,14 @@ MAX_ANSWERS = 128  # of one request
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of one of the answers, counted from 0; the last one of each has the finish reason."""
+    """A part of one of the answers, counted from 0; the last one of each has the finish reason.
+
+    read: in the first one of each, what its prompt took; None where that is not known.
+    """
 
     index: int
     chunk: Chunk
+    read: PrefillProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +145,17 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
     queue: asyncio.Queue[Piece | LLMRunError | None] = asyncio.Queue()
     places = asyncio.Semaphore(max(1, served.engine.info.n_slots))
 
+    unwritten = len(requests)
+
     async def write(index: int, request: Generate) -> None:
+        nonlocal unwritten
         try:
-            async with places, aclosing(served.engine.answer(request, owner)) as events:
-                async for event in events:
-                    if isinstance(event, Chunk):
-                        queue.put_nowait(Piece(index, event))
-                        if event.usage is not None:
-                            served.record(event.usage)
+            async with places, aclosing(_pieces(index, request, served, owner)) as pieces:
+                async for piece in pieces:
+                    queue.put_nowait(piece)
+            unwritten -= 1
+            if not unwritten:  # who reads slowly keeps nobody waiting
+                served.done()
         except LLMRunError as error:
             queue.put_nowait(error)
         finally:
@@ -170,3 +178,17 @@ async def _merged(requests: list[Generate], served: Served, owner: str) -> Async
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pieces(index: int, request: Generate, served: Served, owner: str) -> AsyncGenerator[Piece, None]:
+    """Give the pieces of one answer."""
+    read: PrefillProgress | None = None
+    async with aclosing(served.engine.answer(request, owner)) as events:
+        async for event in events:
+            if isinstance(event, PrefillProgress):
+                read = event
+                continue
+            yield Piece(index, event, read)
+            read = None
+            if event.usage is not None:
+                served.record(event.usage)

@@ -8,12 +8,15 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmrun.engine.shared import SharedEngine
 from llmrun.engine.sharing import Embedded
-from llmrun.errors import UsageError
+from llmrun.errors import ContextOverflowError, UsageError
 from llmrun.server.fleet import Fleet
+from llmrun.server.limits import most_characters
 from llmrun.server.tally import current_tally
 
 MOST_TEXTS = 2048  # of one request, as OpenAI's API
+_AT_ONCE = 8  # of them with the engine, which takes texts in the order they come
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +48,44 @@ async def embed(
     if not texts or len(texts) > MOST_TEXTS:
         raise UsageError(f"{len(texts)} texts are to be embedded: 1 to {MOST_TEXTS} are taken at once")
     async with fleet.borrow(model, keep_alive) as served:
-        asked = [
-            asyncio.create_task(
-                served.engine.embed(text, truncate=truncate)
-                if isinstance(text, str)
-                else served.engine.embed("", text, truncate=truncate)
-            )
-            for text in texts
-        ]
-        try:
-            vectors = Vectors(served.name, tuple(await asyncio.gather(*asked)))
-        finally:
-            for one in asked:  # where one failed, nobody waits for the others
-                one.cancel()
+        bounded = _bounded(texts, served.engine.info.n_ctx, truncate=truncate)
+        vectors = Vectors(served.name, await _embedded(bounded, served.engine, truncate=truncate))
         tally = current_tally()
         tally.model, tally.prompt_tokens = vectors.model, vectors.n_tokens
         return vectors
+
+
+def _bounded(texts: Sequence[str | Sequence[int]], n_ctx: int, *, truncate: bool) -> list[str | Sequence[int]]:
+    """Return texts that are worth tokenizing: no longer than any that a context holds; raises ContextOverflowError."""
+    most = most_characters(n_ctx)
+    for text in texts:
+        if isinstance(text, str) and len(text) > most and not truncate:
+            raise ContextOverflowError(
+                f"a text has {len(text):,} characters, more than the context's {n_ctx:,} tokens hold",
+                "divide it, or serve a longer --ctx",
+            )
+    return [text[:most] for text in texts]
+
+
+async def _embedded(
+    texts: Sequence[str | Sequence[int]], engine: SharedEngine, *, truncate: bool
+) -> tuple[Embedded, ...]:
+    """Return the vectors; no more texts are with the engine at once than keep it busy, so that others have a turn."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(text: str | Sequence[int]) -> Embedded:
+        async with places:
+            if isinstance(text, str):
+                return await engine.embed(text, truncate=truncate)
+            return await engine.embed("", text, truncate=truncate)
+
+    asked = [asyncio.create_task(one(text)) for text in texts]
+    try:
+        return tuple(await asyncio.gather(*asked))
+    finally:  # where one failed, or the client is gone, nobody waits for the others
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def numbers_of(vector: bytes) -> list[float]:

@@ -6,18 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmrun.engine.protocol import Usage
-from llmrun.engine.shared import SharedEngine
 from llmrun.errors import BusyError, LLMRunError, NotFoundError, QueueFullError
 from llmrun.pipeline import Started
 from llmrun.server.admission import Admission, Place, default_queue
 from llmrun.server.grammars import Grammars
 from llmrun.server.keeping import Keeping
-from llmrun.server.loaded import LoadedModel, LoadedNow
+from llmrun.server.loaded import LoadedModel, LoadedNow, Served
 from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread
 from llmrun.server.names import Meant, Names, Offered
 from llmrun.server.uses import Uses, recorder
@@ -26,19 +23,6 @@ _LOOK_SECONDS = 0.5  # between looks for workers that died unasked and for model
 _PATIENCE = 30.0  # seconds that a request waits for the memory that others' answers hold
 _TOO_SOON = 10.0  # seconds: what dies again so soon waits for a request before it is loaded again
 _RETRY = 5.0  # seconds to come again where the memory is in use: about an answer
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model that is loaded: the name it was asked by, how it was started, and the engine that answers.
-
-    record: remembers how fast an answer was, where no other was written at the same time.
-    """
-
-    name: str
-    started: Started
-    engine: SharedEngine
-    record: Callable[[Usage], None]
 
 
 class _Loading:
@@ -119,24 +103,33 @@ class Fleet:
         """
         meant = self._names.meant(name)
         model, place = await self._admitted(meant, n)
-        use = self._uses.begin(n)
-        begun, answered = self._clock(), False
-        try:
-            yield Served(name or meant.name, model.started, model.engine, recorder(use, model.started.record))
-            answered = True
-        finally:
-            now = self._clock()
+        use, begun = self._uses.begin(n), self._clock()
+        kept = self._keeping.seconds(model.meant.key, keep_alive, given=model.meant.given)
+
+        def leave() -> None:
+            if use.ended:
+                return
             self._uses.end(use)
-            model.active -= place.n
-            model.admission.leave(place, now - begun if answered else None)
-            kept = self._keeping.seconds(model.meant.key, keep_alive, given=model.meant.given)
-            model.last_used, model.expires_at = now, now + kept
-            if model.has_ended:
-                self._spawn(self._revive(model))
-            elif kept == 0:
-                self._spawn(self._end_if_over(model))
-            if not model.active:
-                self._changed()
+            model.admission.leave(place, self._clock() - begun if served.is_answered else None)
+            self._left(model, place, kept)
+
+        served = Served(name or meant.name, model.started, model.engine, recorder(use, model.started.record), leave)
+        try:
+            yield served
+            served.is_answered = True
+        finally:
+            leave()
+
+    def _left(self, model: LoadedModel, place: Place, kept: float) -> None:
+        now = self._clock()
+        model.active -= place.n
+        model.last_used, model.expires_at = now, now + kept
+        if model.has_ended:
+            self._spawn(self._revive(model))
+        elif kept == 0:
+            self._spawn(self._end_if_over(model))
+        if not model.active:
+            self._changed()
 
     async def release(self, name: str, *, now: bool = False) -> None:
         """End a model once it has answered those who asked, or now; a pinned one too: who says so means it.

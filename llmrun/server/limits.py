@@ -6,9 +6,11 @@ Every limit is far above what people ask and far below what would hold up the ot
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import ContextOverflowError, UsageError
+from llmrun.message import Message, Tool
 from llmrun.server.ask import Ask
 from llmrun.units import format_bytes
 
@@ -30,6 +32,7 @@ MAX_REPETITIONS = 1000
 # No text has that many characters a token over a whole context: what is longer need not be tokenized to be refused
 MAX_CHARACTERS_A_TOKEN = 64
 
+_SHORTER = "shorten it, or serve with --ctx"
 _KINDS = {"gbnf": "grammar", "json_schema": "schema"}
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
@@ -51,13 +54,18 @@ def check_depth(body: bytes) -> None:
 
 def check_limits(ask: Ask) -> None:
     """Raise UsageError where there is more of something than is taken."""
-    _check_count("messages", len(ask.messages), MAX_MESSAGES)
+    check_counts(ask.messages, ask.tools)
     _check_count("stop strings", len(ask.stop), MAX_STOPS)
-    _check_count("tools", len(ask.tools), MAX_TOOLS)
     if any(len(text.encode("utf-8", "replace")) > MAX_STOP for text in ask.stop):
         raise UsageError(f"a stop string has more than {format_bytes(MAX_STOP)}", "shorten it")
     if ask.grammar is not None:
         check_grammar_size(ask.grammar)
+
+
+def check_counts(messages: Sequence[Message], tools: Sequence[Tool]) -> None:
+    """Raise UsageError for more messages or tools than are taken."""
+    _check_count("messages", len(messages), MAX_MESSAGES)
+    _check_count("tools", len(tools), MAX_TOOLS)
 
 
 def check_grammar_size(*grammars: Grammar) -> None:
@@ -70,12 +78,35 @@ def check_grammar_size(*grammars: Grammar) -> None:
 
 def check_prompt(ask: Ask, n_ctx: int) -> None:
     """Raise ContextOverflowError for a prompt that is beyond any doubt longer than a context of so many tokens."""
-    length = sum(len(message.content) + len(message.thoughts) for message in ask.messages)
-    length = max([length, *(len(raw.text) + len(raw.suffix or "") for raw in ask.raw)])
-    if length > n_ctx * MAX_CHARACTERS_A_TOKEN or any(len(raw.tokens) > n_ctx for raw in ask.raw):
+    check_length(ask.messages, ask.tools, n_ctx)
+    for raw in ask.raw:
+        _check_characters(len(raw.text) + len(raw.suffix or ""), n_ctx)
+        if len(raw.tokens) > n_ctx:
+            raise ContextOverflowError(
+                f"the prompt has {len(raw.tokens):,} tokens, and the context holds {n_ctx:,}", _SHORTER
+            )
+
+
+def check_length(messages: Sequence[Message], tools: Sequence[Tool], n_ctx: int) -> None:
+    """Raise ContextOverflowError for a conversation that is beyond any doubt longer than a context of so many tokens.
+
+    Tools and calls count: they stand in the prompt too.
+    """
+    length = sum(len(message.content) + len(message.thoughts) for message in messages)
+    length += sum(len(call.arguments) for message in messages for call in message.calls)
+    length += sum(len(tool.description) + len(tool.parameters) for tool in tools)
+    _check_characters(length, n_ctx)
+
+
+def most_characters(n_ctx: int) -> int:
+    """Return how many characters no text has that a context of so many tokens holds."""
+    return n_ctx * MAX_CHARACTERS_A_TOKEN
+
+
+def _check_characters(length: int, n_ctx: int) -> None:
+    if length > most_characters(n_ctx):
         raise ContextOverflowError(
-            f"the prompt has {length:,} characters, more than the context's {n_ctx:,} tokens hold",
-            "shorten it, or serve with --ctx",
+            f"the prompt has {length:,} characters, more than the context's {n_ctx:,} tokens hold", _SHORTER
         )
 
 

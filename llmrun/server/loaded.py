@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmrun.engine.protocol import Usage
 from llmrun.engine.shared import SharedEngine
 from llmrun.neighbours import State
 from llmrun.pipeline import Started
@@ -44,6 +45,31 @@ class LoadedNow:
     def bytes(self) -> int:
         """Planned of all pools together."""
         return sum(self.pools.values())
+
+
+class Served:
+    """A loaded model as one request has it: the name it was asked by, how it was started, and the engine that answers.
+
+    record: remembers how fast an answer was, where no other was written at the same time. is_answered: whether the
+    request had all that it wanted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        started: Started,
+        engine: SharedEngine,
+        record: Callable[[Usage], None],
+        leave: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self.started, self.engine, self.record = name, started, engine, record
+        self.is_answered = False
+        self._leave = leave
+
+    def done(self) -> None:
+        """Give the place to others at once: the engine has said all, whoever may still be reading it."""
+        self.is_answered = True
+        self._leave()
 
 
 class LoadedModel:

@@ -9,10 +9,14 @@ from llmrun.engine.protocol import Usage
 
 
 class Use:
-    """One request that is being answered. alone: whether no other was at any moment of it, and it is for one answer."""
+    """One request that is being answered, until it has ended.
+
+    alone: whether no other was at any moment of it, and it is for one answer.
+    """
 
     def __init__(self, *, alone: bool) -> None:
         self.alone = alone
+        self.ended = False
 
 
 class Uses:
@@ -31,6 +35,7 @@ class Uses:
 
     def end(self, use: Use) -> None:
         """Count it out."""
+        use.ended = True
         self._now.discard(use)
 
 

@@ -304,8 +304,7 @@ class Batcher:
             self._remember(turn.begun, turn.tokens)
         now = time.perf_counter()
         for turn, last in drawn:
-            if turn.begun.read_at is None:
-                turn.begun.read_at = now
+            turn.job.tell_read(now)
             self._draw(turn, last)
         for turn in turns:
             turn.job.tell_progress()

@@ -65,7 +65,16 @@ class Job:
         if begun is None or begun.read_at is not None or now - begun.told_at < _PROGRESS_INTERVAL:
             return
         begun.told_at = now
-        done = len(begun.slot.past)
+        self._tell(begun, len(begun.slot.past), now)
+
+    def tell_read(self, now: float) -> None:
+        """Note that all of the prompt is read, and say so, once: from here on it is known what it took."""
+        begun = self.begun
+        if begun is not None and begun.read_at is None:
+            begun.read_at = now
+            self._tell(begun, len(begun.prompt.tokens), now)
+
+    def _tell(self, begun: Begun, done: int, now: float) -> None:
         self.say(PrefillProgress(done, len(begun.prompt.tokens), begun.cached, now - begun.started))
 
     def finish(self) -> None:

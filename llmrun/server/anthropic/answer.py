@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmrun.engine.protocol import Chunk, FinishReason, Usage
+from llmrun.engine.protocol import Chunk, FinishReason, PrefillProgress, Usage
 from llmrun.message import ToolCall
 
 Event = dict[str, Any]
@@ -78,10 +78,11 @@ class Writer:
         yield from self._begin()
         yield {"type": "ping"}
 
-    def take(self, chunk: Chunk) -> Iterator[Event]:
-        """Give the events of a chunk."""
+    def take(self, chunk: Chunk, read: PrefillProgress | None = None) -> Iterator[Event]:
+        """Give the events of a chunk. read: what the prompt took, if this is the first one."""
         if not self.begun:
-            yield from self.wait()
+            yield from self._begin(read)
+            yield {"type": "ping"}
         yield from self._blocks.take(chunk)
         if chunk.finish_reason is None:
             return
@@ -91,11 +92,12 @@ class Writer:
         yield {"type": "message_delta", "delta": delta, "usage": usage_of(chunk.usage or _NOTHING)}
         yield {"type": "message_stop"}
 
-    def _begin(self) -> Iterator[Event]:
-        """Give the beginning, once; what the prompt took is told at the end, when it is known."""
+    def _begin(self, read: PrefillProgress | None = None) -> Iterator[Event]:
+        """Give the beginning, once; what the prompt took is told at the end too, for who waited for that long."""
         if not self.begun:
             self.begun = True
-            message = _message(self.id, self.model, [], (None, None), _NOTHING)
+            usage = _NOTHING if read is None else Usage(read.total, read.cached, 0, 0, 0.0, 0.0, 0)
+            message = _message(self.id, self.model, [], (None, None), usage)
             yield {"type": "message_start", "message": message}
 
 

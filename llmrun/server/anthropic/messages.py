@@ -19,6 +19,7 @@ from llmrun.server.bodies import json_response, read_body, sse
 from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.families import anthropic_error, problem_of
 from llmrun.server.image_folder import ImageFolder
+from llmrun.server.limits import check_counts, check_length
 from llmrun.server.presence import respond, stream
 
 # Seconds without a word before a ping: reading a long prompt takes minutes, and proxies give up after one. Until the
@@ -58,7 +59,7 @@ async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGe
                 aclosing(with_signs(answers.pieces, _SILENCE)) as pieces,
             ):
                 async for piece in pieces:
-                    for event in writer.wait() if piece is None else writer.take(piece.chunk):
+                    for event in writer.wait() if piece is None else writer.take(piece.chunk, piece.read):
                         yield sse(event, event["type"])
     except LLMRunError as error:
         if not writer.begun:
@@ -68,9 +69,11 @@ async def _events(body: MessageRequest, service: Service, owner: str) -> AsyncGe
 
 async def _counted(body: Conversation, service: Service) -> Response:
     with ImageFolder() as folder:
-        messages = messages_of(body, folder.keep)
+        messages, tools = messages_of(body, folder.keep), tools_of(body)
+        check_counts(messages, tools)
         async with service.fleet.borrow(body.model) as served:
-            counts = await served.engine.count(messages, tools_of(body))
+            check_length(messages, tools, served.engine.info.n_ctx)
+            counts = await served.engine.count(messages, tools)
     return json_response({"input_tokens": counts.total})
 
 

@@ -19,6 +19,7 @@ from llmrun.worker.tools.reading import MAX_NAME, NAME
 
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 _MAX_TEXT = 1 << 20  # characters of a schema, or of a call's arguments
+_MAX_DEPTH = 100  # as of the bodies of requests, whose texts may be JSON again
 
 
 def schemas_of(tools: Sequence[Tool]) -> dict[str, Any]:
@@ -44,7 +45,24 @@ def _object(text: str, what: str) -> dict[str, Any]:
         raise UsageError(f"{what} are no JSON: {str(error)[:100]}") from error
     if not isinstance(value, dict):
         raise UsageError(f"{what} are no JSON object")
+    if _is_deep(value):
+        raise UsageError(f"{what} are nested more than {_MAX_DEPTH} deep", "send flatter JSON")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether a value is nested deeper than anything means to be; templates go down into it by recursion."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_constant(name: str) -> None:
