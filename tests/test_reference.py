@@ -159,11 +159,11 @@ def test_models_of_other_programs_have_their_names_there(text: str, ref: ShelfRe
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("", "MODEL is empty", "`llmrun chat guide`"),
-        (" ", "MODEL is empty", "`llmrun chat guide`"),
-        ("guide:", "guide has no quantization ''", "`llmrun chat guide`"),
-        ("guide:Q3", "guide has no quantization 'Q3'; it has Q8_0, F16, Q4_K_M", "`llmrun chat guide`"),
-        ("-", "'-' is written like no short name", "`llmrun chat owner/repo`"),
+        ("", "MODEL is empty", "`guide` is the embedded model"),
+        (" ", "MODEL is empty", "`guide` is the embedded model"),
+        ("guide:", "guide has no quantization ''", "`guide` alone is Q8_0"),
+        ("guide:Q3", "guide has no quantization 'Q3'; it has Q8_0, F16, Q4_K_M", "`guide` alone is Q8_0"),
+        ("-", "'-' is written like no short name", "`owner/repo` one of the Hub"),
         ("what is vram?", "is written like no short name", 'the model comes first: `llmrun run guide "what is vram?"`'),
         ("is 3/4 a lot?", "is written like no short name", 'the model comes first: `llmrun run guide "is 3/4 a lot?"`'),
         ("a/b/Q4_K_M", "'a/b/Q4_K_M' is no repository", "behind a colon: `a/b:Q4_K_M`"),

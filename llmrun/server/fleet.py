@@ -185,7 +185,7 @@ class Fleet:
             elif model.leaving:
                 await model.gone.wait()
             elif model.has_ended:
-                await self._end(model)
+                await self._bury(model, again="now")
             else:
                 place = model.admission.enter(n)
                 if await self._has_turn(model, place):
@@ -357,14 +357,23 @@ class Fleet:
         if model.closing or self._closed:
             return
         soon = model.revived and self._clock() - model.loaded_at < _TOO_SOON
-        await self._end(model)
-        self._tell(f"the worker of {model.name} died")
-        if soon or not (model.meant.given or model.pinned) or model.meant.key in self._loading:
+        stays = (model.meant.given or model.pinned) and not soon
+        await self._bury(model, again="now" if stays or model.meant.key in self._loading else "when it is asked for")
+        if not stays or model.meant.key in self._loading:
             return
         try:
             await asyncio.shield(self._bring(model.meant, revived=True).task)
         except LLMRunError as error:
             self._tell(f"{model.name} is loaded again when it is asked for: {error.message}")
+
+    async def _bury(self, model: LoadedModel, *, again: str) -> None:
+        """Clear away a model whose worker died, and tell why; again: when it is loaded again."""
+        is_known = model.closing
+        await self._end(model)
+        if not is_known:
+            death = model.engine.death
+            why = "its process is gone" if death is None else death.message
+            self._tell(f"the worker of {model.name} died: {why}; it is loaded again {again}")
 
     def _changed(self) -> None:
         self._change.set()
