@@ -176,7 +176,7 @@ def test_models_of_other_programs_have_their_names_there(text: str, ref: ShelfRe
         ("a/b:Q4_K_M@", "'a/b:Q4_K_M@' ends where", "`llmrun show a/b`"),
         ("a/b@x..y", "'x..y' is no revision", "`llmrun show a/b`"),
         ("a/b@-x", "'-x' is no revision", "`llmrun show a/b`"),
-        ("a/b:?", "'?' in 'a/b:?' is no quantization", "llmrun"),
+        ("a/b:?", "'?' in 'a/b:?' is no quantization", "`owner/repo` one of the Hub"),
         ("a/b:../c.gguf", "leads out of its repository", "`llmrun show a/b`"),
         ("a/b:/etc/c.gguf", "is an absolute path", "`llmrun show a/b`"),
         ("a/b:c\\d.gguf", "Windows", "`llmrun show a/b`"),

@@ -18,7 +18,7 @@ from llmrun.server.admission import Admission, Place, default_queue
 from llmrun.server.grammars import Grammars
 from llmrun.server.keeping import Keeping
 from llmrun.server.loaded import LoadedModel, LoadedNow
-from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread
+from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread, set_until
 from llmrun.server.names import Meant, Names, Offered
 from llmrun.server.uses import Uses, recorder
 
@@ -259,7 +259,7 @@ class Fleet:
                 except BusyError as busy:
                     self._wanting += not wanting
                     wanting = True
-                    if not await _set_until(change, deadline):
+                    if not await set_until(change, deadline):
                         raise BusyError(busy.message, busy.hint, _RETRY) from busy
         finally:
             self._wanting -= wanting
@@ -371,9 +371,7 @@ class Fleet:
         is_known = model.closing
         await self._end(model)
         if not is_known:
-            death = model.engine.death
-            why = "its process is gone" if death is None else death.message
-            self._tell(f"the worker of {model.name} died: {why}; it is loaded again {again}")
+            self._tell(f"{model.death_line()}; it is loaded again {again}")
 
     def _changed(self) -> None:
         self._change.set()
@@ -384,16 +382,6 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _set_until(event: asyncio.Event, deadline: float) -> bool:
-    """Wait for an event until a time of the loop's; return whether it was set."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _ending() -> BusyError:
