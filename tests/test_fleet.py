@@ -104,6 +104,7 @@ def test_waiting_for_a_busy_one_has_an_end_that_says_when_to_come_again() -> Non
 @pytest.mark.parametrize(
     ("keeping", "name", "wished", "seconds"),
     [
+        (Keeping(), "guide", 10**400, FOREVER),  # as a client may write it
         (Keeping(), "guide", None, FOREVER),  # given at the start
         (Keeping(), MODELS[0], None, 300),
         (Keeping(20.0), "guide", None, 20),

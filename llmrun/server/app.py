@@ -19,7 +19,7 @@ from llmrun.server.endpoints import ENDPOINTS
 from llmrun.server.families import Problem, refusal_of, response_of
 from llmrun.server.guard import Guard, Policy
 from llmrun.server.near import meant_path, methods_by_path, methods_of
-from llmrun.server.watch import Told, Watch
+from llmrun.server.watch import FAULT, Told, Watch
 
 _PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
 _METHODS = methods_by_path(ENDPOINTS)
@@ -30,7 +30,7 @@ def make_app(service: Service, policy: Policy = Policy(), told: Told = Told()) -
     """Return the application that answers from a service those whom a policy lets in."""
     routes = [Route(endpoint.path, _bound(endpoint, service), methods=[endpoint.method]) for endpoint in ENDPOINTS]
     routes += [Route(point.path, _bound(point, service), methods=[point.method]) for point in control.ENDPOINTS]
-    handlers = {LLMRunError: _refuse, HTTPException: _refuse_http}
+    handlers = {LLMRunError: _refuse, HTTPException: _refuse_http, Exception: _refuse_fault}
     app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
     app.router.redirect_slashes = False  # a body is not sent twice
     free = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_free)
@@ -52,6 +52,11 @@ def _path_of(scope: Scope) -> str:
 
 async def _refuse(request: Request, error: LLMRunError) -> Response:
     return refusal_of(error, request.url.path)
+
+
+async def _refuse_fault(request: Request, _: Exception) -> Response:
+    """Answer where a fault of ours was met, which goes on to the watch around everything."""
+    return response_of(FAULT, request.url.path)
 
 
 async def _refuse_http(request: Request, error: HTTPException) -> Response:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from llmrun.engine.protocol import Chunk, Phase
 from llmrun.engine.shared import Ending
@@ -19,6 +19,7 @@ from llmrun.errors import LLMRunError
 from llmrun.server.bodies import read_body
 from llmrun.server.endpoint import Endpoint, Handler, Service
 from llmrun.server.loaded import LoadedNow
+from llmrun.server.presence import respond, stream
 from llmrun.servers import control
 from llmrun.servers.control import (
     AnswerWish,
@@ -83,7 +84,7 @@ async def count_tokens(request: Request, service: Service) -> Response:
 async def answer(request: Request, service: Service) -> Response:
     """Answer with every event of the engine; who goes away ends it."""
     wish = await read_body(request, AnswerWish)
-    return StreamingResponse(_lines(wish, service), media_type="application/x-ndjson")
+    return await respond(request, stream(_lines(wish, service), "application/x-ndjson"))
 
 
 async def cancel_answer(request: Request, service: Service) -> Response:
@@ -107,7 +108,7 @@ async def stop_server(_: Request, __: Service) -> Response:
     return _response(Done())
 
 
-async def _lines(wish: AnswerWish, service: Service) -> AsyncIterator[bytes]:
+async def _lines(wish: AnswerWish, service: Service) -> AsyncGenerator[bytes, None]:
     """Give the events as lines. They are fetched by a task of its own, whose end no client can cut short."""
     queue: asyncio.Queue[Line | None] = asyncio.Queue()
     ending = Ending()

@@ -10,6 +10,7 @@ from llmrun.errors import UsageError
 
 FOREVER = math.inf
 _OTHERS = 300.0  # seconds for a model that a request named: Ollama's (envconfig, OLLAMA_KEEP_ALIVE)
+_AGES = 1e9  # seconds, 30 years: no clock need count further
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _FORMS = "write it as 5m, 1h30m, 90s or 300; 0 is not at all, -1 or forever until the memory is needed"
@@ -52,7 +53,7 @@ class Keeping:
         if key in self.pinned:
             return FOREVER
         if wished is not None:
-            return FOREVER if wished < 0 else wished
+            return FOREVER if wished < 0 or wished > _AGES else wished
         if self.keep_alive is not None:
             return self.keep_alive
         return FOREVER if given else _OTHERS

@@ -17,6 +17,7 @@ from llmrun.server.metrics import Metrics
 from llmrun.server.reach import plain_address
 from llmrun.server.tally import Tally, begin_tally
 
+FAULT = Problem(500, "llmrun met a fault of its own; its log says more")
 _LEFT = 499  # nginx's own for a client that went away; it is in no answer, only in what is told
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST = 200  # characters of a path that is told
@@ -71,8 +72,7 @@ class Watch:
         except Exception as error:  # the top: a fault of ours is told here, and the client gets an answer
             self.told.fault(_fault_text(error, scope))
             if not seen.status:
-                problem = Problem(500, "llmrun met a fault of its own; its log says more")
-                await response_of(problem, scope["path"])(scope, receive, note)
+                await response_of(FAULT, scope["path"])(scope, receive, note)
         finally:
             status = seen.status if seen.is_complete or not seen.status else _LEFT
             self._end(scope, status or _LEFT, tally)
