@@ -54,7 +54,7 @@ _OTHER_PAGES = frozenset({"commit", "commits", "community", "discussions", "edit
 
 _PASTED = " \t\r\n\"'"  # what comes along where a name is copied from a text
 
-_FORMS = f"`llmrun chat {GUIDE}` for the embedded model, `llmrun chat owner/repo` for one of the Hub, or ./FILE.gguf"
+_FORMS = f"`{GUIDE}` is the embedded model, `owner/repo` one of the Hub, ./FILE.gguf a file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,8 @@ def _parse_guide(quant: str | None) -> GuideRef:
     label = parse_label(quant)
     if label not in GUIDE_QUANTS:
         raise UsageError(
-            f"{GUIDE} has no quantization {quant!r}; it has {', '.join(GUIDE_QUANTS)}", f"`llmrun chat {GUIDE}`"
+            f"{GUIDE} has no quantization {quant!r}; it has {', '.join(GUIDE_QUANTS)}",
+            f"`{GUIDE}` alone is {GUIDE_QUANTS[0]}",
         )
     return GuideRef(label)
 

@@ -49,6 +49,11 @@ class Browser:
         self.driver.get(address)
         self.until(lambda: self.run("return document.body?.dataset.ready === 'true'"))
 
+    def reload(self) -> None:
+        """Load the page anew, as the browser's button does: to visit the same address with a # in it would not."""
+        self.driver.refresh()
+        self.until(lambda: self.run("return document.body?.dataset.ready === 'true'"))
+
     def send_with_all(self, headers: Mapping[str, str]) -> None:
         """Send headers with every request from here on, as a browser does with a password that was typed."""
         self.driver.execute_cdp_cmd("Network.enable", {})

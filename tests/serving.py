@@ -21,11 +21,12 @@ from tests.environments import clean_environment
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. url: without a slash at its end; home: where it keeps its files."""
+    """A running server. url: without a slash at its end; home: where it keeps its files; said: before it was ready."""
 
     url: str
     process: subprocess.Popen[str]
     home: Path
+    said: str
 
     def ask(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, method: str | None = None
@@ -58,7 +59,7 @@ def serving(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -
             for line in process.stderr:
                 said.append(line)
                 if found := re.search(r"http://\S+", line):
-                    yield Server(found[0].rstrip("/"), process, home)
+                    yield Server(found[0].rstrip("/"), process, home, "".join(said))
                     break
             else:
                 raise AssertionError("the server did not start:\n" + "".join(said))

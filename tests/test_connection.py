@@ -190,7 +190,7 @@ def _told(home: Path, *arguments: str) -> str:
 def test_a_request_is_a_line_without_what_was_asked(tmp_path: Path) -> None:
     told = _told(tmp_path)
     assert "POST /v1/chat/completions 200 " in told
-    assert " + 3 tokens key key\n" in told
+    assert " + 3 tokens key=key\n" in told
     assert "GET /metrics 401 " in told
     assert "GET /\\x1b[31m\\nforged 404 " in told
     assert "Whisper" not in told

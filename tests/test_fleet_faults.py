@@ -48,7 +48,8 @@ def test_a_worker_that_is_killed_fails_its_own_requests_and_is_there_again() -> 
             assert "cache" in await ask(fleet)
             assert time.monotonic() - begun < 20  # alone on a machine: 1 s
             assert machine.loads == ["guide", MODELS[0], "guide"]
-            assert told == ["the worker of guide died"]
+            died = "the worker of guide died: the engine's process was killed (SIGKILL) while it wrote the answer"
+            assert told == [f"{died}; it is loaded again now"]
 
     run(test())
 

@@ -59,6 +59,24 @@ def test_a_path_is_served_by_a_name_and_never_told(guide_file: Path) -> None:
     assert next(one.name for one in names.offered()) == "guide-Q8_0"
 
 
+@pytest.mark.parametrize("given", ["guide", "file"])
+def test_one_file_is_one_model_and_keeps_its_other_name(guide_file: Path, given: str) -> None:
+    names = Names([given if given == "guide" else str(guide_file)])
+    offered = {one.name: one.also for one in names.offered()}
+    assert "guide:Q8_0" not in offered
+    assert offered["guide" if given == "guide" else "guide-Q8_0"] == ("guide:Q8_0",)
+    assert {"guide:F16", "guide:Q4_K_M"} <= set(offered)
+    assert names.paths(names.meant("guide:Q8_0")) == {guide_file.resolve()}
+
+
+def test_which_of_several_quantizations_a_name_means_is_not_guessed(hub_cache: HubCache) -> None:
+    names = Names([REPO])
+    add(hub_cache, "Q8_0")
+    assert [one.name for one in names.offered() if REPO in one.name] == [REPO]
+    add(hub_cache, "Q4_K_M")
+    assert [one.name for one in names.offered() if REPO in one.name] == [REPO, f"{REPO}:Q4_K_M", f"{REPO}:Q8_0"]
+
+
 def test_two_that_would_be_called_alike_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both be served as x"):
         Names([str(tmp_path / "a" / "x.gguf"), str(tmp_path / "b" / "x.gguf")])
@@ -76,7 +94,6 @@ def test_what_is_here_may_be_asked_for_without_a_restart(hub_cache: HubCache) ->
     assert len(names.paths(names.meant(REPO))) == 2
     assert [one.name for one in names.offered()] == [
         "guide",
-        "guide:Q8_0",
         "guide:F16",
         "guide:Q4_K_M",
         f"{REPO}:Q4_K_M",

@@ -44,9 +44,19 @@ def test_a_reload_keeps_the_conversation(browser: Browser) -> None:
     browser.ask(QUESTION)
     browser.ask("hi")
     before = [browser.text("#thread"), browser.text("#conversations")]
-    browser.visit(browser.driver.current_url)
+    browser.reload()
     assert [browser.text("#thread"), browser.text("#conversations")] == before
     assert browser.see("#conversations [aria-current]").text == QUESTION
+
+
+def test_who_comes_back_in_the_same_tab_finds_what_was_open(browser: Browser, server: Server) -> None:
+    browser.ask(QUESTION)
+    browser.visit(server.url + "/")
+    assert browser.texts("#thread .asked .text") == [QUESTION]
+    browser.press('header [data-do="new"]')
+    browser.visit(server.url + "/")
+    assert browser.seen("#welcome")
+    assert browser.texts("#conversations .open span") == [QUESTION]
 
 
 def test_an_answer_that_the_page_left_is_kept_as_far_as_it_came(browser: Browser, server: Server) -> None:
@@ -98,6 +108,34 @@ def test_an_export_can_be_read_by_the_program(browser: Browser, tmp_path: Path) 
     assert file.stem == f"llmrun-{key}"
     shown = subprocess.run([*program, "show", key], capture_output=True, text=True, env=environment, check=True).stdout
     assert "not computed again" in " ".join(shown.split())
+
+
+def test_what_was_exported_can_be_imported(browser: Browser, tmp_path: Path) -> None:
+    """By the page, or by the program: into a browser that does not know it, and beside itself where it does."""
+    browser.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.ask(QUESTION)
+    figures = browser.text(".figures").split(" · ")[:2]
+    browser.press('header [data-do="toggle-panel"]')
+    browser.press('[data-do="export"]')
+    file = browser.until(lambda: next(tmp_path.glob("llmrun-*.json"), None))
+    browser.press('#conversations li [data-do="remove"]')
+    browser.until(lambda: browser.seen("#welcome"))
+    for n in (1, 2):
+        browser.run("return document.querySelector('#import')").send_keys(str(file))
+        browser.until(lambda n=n: browser.texts("#conversations .open span") == [QUESTION] * n)  # type: ignore[misc]
+    assert browser.text(".answered > .text") == ANSWER
+    assert browser.text(".figures").split(" · ") == figures
+    assert not browser.seen(".note")
+    assert browser.ask("hi")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 1, "turns": [{"role": "system", "content": "x"}]}'])
+def test_a_file_that_is_no_conversation_is_refused(browser: Browser, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    browser.run("return document.querySelector('#import')").send_keys(str(file))
+    assert browser.see(".notice").text.startswith("other.json was not read: ")
+    assert browser.texts("#conversations .open") == []
 
 
 def test_a_browser_that_is_full_says_so_and_goes_on(browser: Browser) -> None:

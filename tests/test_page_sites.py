@@ -141,3 +141,30 @@ def test_the_key_is_asked_for(browser: Browser, tmp_path_factory: pytest.TempPat
         assert not browser.seen(".answered .error")
         kept = browser.run("return [JSON.stringify(localStorage), JSON.stringify(sessionStorage), document.cookie]")
         assert [KEY in place for place in kept] == [False, True, False]
+
+
+def test_an_address_with_the_key_in_it_works(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Browsers give the key to the page, and not to its styles: the page goes where they do."""
+    with (
+        serving(tmp_path_factory.mktemp("home"), "guide", "--threads", "1", "--api-key", KEY) as server,
+        browsing() as browser,
+    ):
+        browser.visit(server.url.replace("//", f"//me:{KEY}@") + "/")
+        assert browser.run("return [document.baseURI, getComputedStyle(document.body).display]") == [
+            server.url + "/",
+            "grid",
+        ]
+        assert "cache" in browser.ask("What is a KV cache?")
+        assert not browser.seen(".notice")
+
+
+def test_a_page_without_its_scripts_says_what_to_do(server: Server, browser: Browser) -> None:
+    browser.cdp("Network.enable")
+    browser.cdp("Network.setBlockedURLs", urls=["*/page/desk.js"])
+    try:
+        browser.driver.get(server.url + "/")
+        assert "If the address has a key in it" in browser.see("#unready").text
+    finally:
+        browser.cdp("Network.setBlockedURLs", urls=[])
+    browser.visit(server.url + "/")
+    assert browser.texts("#unready") == []

@@ -50,6 +50,14 @@ def ask(server: Server, model: str) -> tuple[int, Any]:
     return status, answer["choices"][0]["message"]["content"] if status == 200 else answer["error"]["message"]
 
 
+def test_one_file_is_listed_once_and_answers_to_both_its_names(server: Server) -> None:
+    listed = [one["id"] for one in server.ask("/v1/models")[1]["data"]]
+    assert listed[0] == "guide"
+    assert "guide:Q8_0" not in listed
+    assert {server.ask("/api/show", {"model": name})[0] for name in ("guide", "guide:Q8_0", "guide:q8_0")} == {200}
+    assert server.ask("/v1/models/guide:Q8_0")[0] == 200
+
+
 def test_a_damaged_file_is_named_and_not_where_it_lies(server: Server) -> None:
     for path, body in (
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),

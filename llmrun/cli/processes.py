@@ -33,6 +33,7 @@ def _figures(seen: Seen) -> dict[str, object]:
     note = seen.note
     return {
         "address": note.address,
+        "listens": note.listens or note.address,
         "pid": note.pid,
         "since": note.since,
         "models": [model.name for model in note.models],
@@ -49,6 +50,8 @@ def servers_text(servers: Sequence[Seen], now: float) -> str:
 def _server_lines(seen: Seen, now: float) -> Iterator[str]:
     note = seen.note
     yield f"{note.address}  pid {note.pid}, up {format_seconds(max(0.0, now - note.since))}"
+    if note.listens is not None:
+        yield f"  open to other machines: it listens at {one_line(note.listens)}"
     if seen.trouble is not None:
         yield f"  > {one_line(seen.trouble)}"
         return

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from llmrun.server.serving import Address
 
 _PANEL = "Who may ask"
-_SHORT = 16  # characters of a key that could be guessed
 
 ApiKey = Annotated[
     Optional[str],  # noqa: UP045 - typer
@@ -79,14 +78,16 @@ class Gate:
         from llmrun.server.guard import Policy
         from llmrun.server.origins import Doors, parse_host, parse_origin
         from llmrun.server.rates import parse_rate
+        from llmrun.server.reach import is_everywhere, read_own_names
         from llmrun.units import parse_bytes
 
         max_body = parse_bytes(self.max_body)
         if max_body < 1024:
             raise UsageError(f"--max-body {self.max_body} is too little for any request", "--max-body 8MiB is usual")
+        own = read_own_names() if is_everywhere(address.host) else ()
         return Policy(
             Doors(
-                frozenset(parse_host(name) for name in (address.host, *(self.allow_host or ()))),
+                frozenset((*own, *(parse_host(name) for name in (address.host, *(self.allow_host or ()))))),
                 frozenset(parse_origin(url) for url in self.allow_origin or ()),
             ),
             self._keys(tell),
@@ -105,7 +106,7 @@ class Gate:
         return [f"warning: what goes to {address.host} is not encrypted: keys and prompts can be read on the way"]
 
     def _keys(self, tell: Callable[[str], None]) -> Keys | None:
-        from llmrun.server.keys import Keys, make_key, parse_key, read_keys
+        from llmrun.server.keys import SHORT, Keys, make_key, parse_key, read_keys
 
         if not self.has_keys:
             return None
@@ -115,7 +116,9 @@ class Gate:
             if text == "new":
                 text = make_key()
                 tell(f"API key: {text}\n(shown this once; clients send it as `Authorization: Bearer`)")
-            elif len(text.strip()) < _SHORT:
-                tell(f"warning: an API key of fewer than {_SHORT} characters can be guessed: --api-key new makes one")
             found.append(parse_key(text, "key" if all(key.name != "key" for key in found) else "--api-key"))
+        for key in found:
+            if key.is_short:
+                which = "an API key" if key.name == "key" else f"the API key {key.name!r}"
+                tell(f"warning: {which} of fewer than {SHORT} characters can be guessed: --api-key new makes one")
         return Keys(found)

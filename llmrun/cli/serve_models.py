@@ -95,9 +95,11 @@ class Starting:
                 step=console.say,
             )
             try:
-                return pipeline.start(meant.reference, self.constraints, self.plan, listener, offline=self.offline)
+                started = pipeline.start(meant.reference, self.constraints, self.plan, listener, offline=self.offline)
             finally:
                 console.clear_status()
+        _tell_notice(console, started)
+        return started
 
     def fetch(self, meant: Meant) -> None:
         """Fetch what is lacking of a model, so that a request need not wait for it; raises as pipeline.pull."""
@@ -119,4 +121,12 @@ class Starting:
             step=lambda line: console.say(f"{meant.name}: {line}"),
         )
         console.log(f"loading {meant.name}")
-        return pipeline.start(meant.reference, self.constraints, self.plan, listener, offline=True, beside=beside)
+        started = pipeline.start(meant.reference, self.constraints, self.plan, listener, offline=True, beside=beside)
+        _tell_notice(console, started, f"{meant.name}: ")
+        return started
+
+
+def _tell_notice(console: Console, started: Started, whose: str = "") -> None:
+    """Tell what the engine says a user should know of a model, as `run` does."""
+    if started.engine.info is not None and started.engine.info.notice:
+        console.say(f"note: {whose}{started.engine.info.notice}")

@@ -37,7 +37,8 @@ def run_stop(wish: StopWish) -> None:
     servers = [seen for seen in list_servers() if wish.port in (None, _port(seen.note))]
     if not servers:
         where = "" if wish.port is None else f" at port {wish.port}"
-        raise NotFoundError(f"no server is running{where}", "`llmrun ps` shows those that are")
+        hint = "`llmrun serve` starts one" if wish.port is None else "`llmrun ps` shows those that are"
+        raise NotFoundError(f"no server is running{where}", hint)
     if wish.models:
         for name in wish.models:
             _unload(name, servers, console)
@@ -57,7 +58,7 @@ def _port(note: Note) -> int:
 
 def _unload(name: str, servers: list[Seen], console: Console) -> None:
     """Take a model out of every server that has it loaded."""
-    lasting = lasting_reference(parse_reference(name, hub_address()))
+    lasting = _lasting(name)
     found = False
     for seen in servers:
         names = {name, lasting} | {served.name for served in seen.note.models if served.lasting == lasting}
@@ -71,10 +72,19 @@ def _unload(name: str, servers: list[Seen], console: Console) -> None:
         raise NotFoundError(f"{name} is not loaded in any server", "`llmrun ps` shows what is")
 
 
+def _lasting(name: str) -> str | None:
+    """Return what a name means in every folder; None for one that means nothing but to a server that has it."""
+    try:
+        return lasting_reference(parse_reference(name, hub_address()))
+    except UsageError:
+        return None
+
+
 def _end(note: Note, console: Console) -> None:
     """Ask a server to end, and wait until it has."""
     client = ServerClient(note)
-    client.ask(STOP, Done, {}, PATIENCE)
+    if not note.ending:
+        client.ask(STOP, Done, {}, PATIENCE)
     console.status(f"{client.where} ends; answers may finish")
     deadline = time.monotonic() + _LONGEST
     while is_running(note):

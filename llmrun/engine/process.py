@@ -84,6 +84,13 @@ class WorkerProcess:
         """Whether the worker is known to be gone."""
         return self._ended is not None or self._process.poll() is not None
 
+    @property
+    def death(self) -> LLMRunError | None:
+        """What it died of, in words; None while it lives."""
+        if self._ended is None and self._process.poll() is not None:
+            self._ended = self._explain_death()
+        return self._ended
+
     def receive(self) -> Event:
         """Wait for the next event; raises WorkerDiedError, or GGUFError where a template was the death of it."""
         if self._ended is not None:

@@ -71,6 +71,11 @@ class SharedEngine:
         return self._ended is not None or self._engine.has_ended
 
     @property
+    def death(self) -> LLMRunError | None:
+        """What its worker died of; None while it lives."""
+        return self._worker.death
+
+    @property
     def load(self) -> Load:
         """How busy it is; who was withdrawn counts until the worker has let go of it, which is within one token."""
         n, slots = len(self._unfinished), self.info.n_slots

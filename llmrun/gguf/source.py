@@ -161,7 +161,7 @@ def _nearest(path: Path) -> str:
     except OSError:
         return f"there is no directory {path.parent} either"
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    return f"did you mean `{path.parent / close[0]}`?" if close else "check the path; `llmrun chat guide` needs no file"
+    return f"did you mean `{path.parent / close[0]}`?" if close else "check the path; the model `guide` needs no file"
 
 
 def _not_gguf(path: Path, start: bytes) -> LLMRunError:

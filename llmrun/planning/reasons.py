@@ -32,7 +32,7 @@ def reasons_of(
     """
     told = {
         "variant": _variant(choice, only_variant=only_variant),
-        "n_ctx": _context(choice, ground, policy),
+        "n_ctx": _of_each(choice, _context(choice, ground, policy)),
         "type_k": _kv_type(choice, ground),
         "n_gpu_layers": _layers(choice, ground),
         "devices": _devices(choice, ground),
@@ -92,6 +92,12 @@ def _context(choice: Choice, ground: Ground, policy: Policy) -> Told:
     if n_ctx < wished:
         return "MEMORY", "the longest that fits without giving up anything preferred to it"
     return "DEFAULT", "a long conversation; --ctx asks for more"
+
+
+def _of_each(choice: Choice, told: Told) -> Told:
+    """Say of a context that is that of several conversations how long each of them may be."""
+    n, n_ctx = choice.settings.n_seq_max, choice.settings.n_ctx
+    return told if n == 1 or n_ctx is None else (told[0], f"{n} times {n_ctx // n:,}, {told[1]}")
 
 
 def _kv_type(choice: Choice, ground: Ground) -> Told:

@@ -18,9 +18,11 @@ from llmrun.server.endpoint import Endpoint, Service
 from llmrun.server.endpoints import ENDPOINTS
 from llmrun.server.families import Problem, refusal_of, response_of
 from llmrun.server.guard import Guard, Policy
+from llmrun.server.near import meant_path, methods_by_path, methods_of
 from llmrun.server.watch import FAULT, Told, Watch
 
 _PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS)
+_METHODS = methods_by_path(ENDPOINTS)
 _SERVED = "llmrun.path"  # in the scope of a request that came to an endpoint
 
 
@@ -58,7 +60,12 @@ async def _refuse_fault(request: Request, _: Exception) -> Response:
 
 
 async def _refuse_http(request: Request, error: HTTPException) -> Response:
-    message = error.detail
+    path, message = request.url.path, error.detail
     if error.status_code == 404:
-        message = "there is nothing at this path (GET /openapi.json lists what there is)"
+        meant = meant_path(path, _METHODS)
+        hint = "GET /openapi.json lists what there is" if meant is None else f"did you mean {meant}?"
+        message = f"there is nothing at this path ({hint})"
+    if error.status_code == 405 and (methods := methods_of(path, _METHODS)):
+        message = f"this path takes {' or '.join(methods)}, not {request.method[:16]}"
+        return response_of(Problem(405, message), path, {"Allow": ", ".join(methods)})
     return response_of(Problem(error.status_code, message), request.url.path, error.headers)

@@ -19,6 +19,8 @@ SSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 async def read_body(request: Request, kind: type[_T]) -> _T:
     """Return the body of a request as a checked value; raises UsageError that says where it is not one."""
     body = await request.body()
+    if not body.strip():
+        raise UsageError("the body is empty", "send an object of JSON")
     check_depth(body)
     try:
         return msgspec.json.decode(body, type=kind)

@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.responses import Response
 
-from llmrun.errors import LLMRunError
+from llmrun.errors import ContextOverflowError, LLMRunError, NotFoundError
 from llmrun.server.bodies import json_response
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What went wrong, as an HTTP status and a message with its hint; retry_after: seconds, None where unknown."""
+    """What went wrong, as an HTTP status and a message with its hint; retry_after: seconds, None where unknown.
+
+    code: OpenAI's word for it, where it has one. param: the field of the request that it is about, where that is known.
+    """
 
     status: int
     message: str
     retry_after: float | None = None
+    code: str | None = None
+    param: str | None = None
 
 
 # A path of this machine: to a model's file, whatever blanks are in it, or to any file below two folders. The paths of
@@ -30,11 +35,20 @@ _PATHS = re.compile(
 )
 
 
+# OpenAI's words for what its clients tell apart
+_CODES: dict[type[LLMRunError], tuple[str, str | None]] = {
+    NotFoundError: ("model_not_found", "model"),  # nothing else is looked for by its name
+    ContextOverflowError: ("context_length_exceeded", None),
+}
+_PROMPTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}  # others call theirs "input"
+
+
 def problem_of(error: LLMRunError) -> Problem:
     """Return an error of ours as clients get it: files are named, and where they lie is nobody's business."""
     text = error.message if error.hint is None else f"{error.message} ({error.hint})"
     told = _PATHS.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
-    return Problem(error.http_status, told, error.retry_after)
+    code, param = next((known for kind, known in _CODES.items() if isinstance(error, kind)), (None, None))
+    return Problem(error.http_status, told, error.retry_after, code, param)
 
 
 Shape = Callable[[Problem], dict[str, Any]]
@@ -53,7 +67,7 @@ _ANTHROPIC_TYPES = {
 def openai_error(problem: Problem) -> dict[str, Any]:
     """Return it as OpenAI's API does."""
     kind = _OPENAI_TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "server_error")
-    return {"error": {"message": problem.message, "type": kind, "param": None, "code": None}}
+    return {"error": {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}}
 
 
 def anthropic_error(problem: Problem) -> dict[str, Any]:
@@ -86,4 +100,7 @@ def response_of(problem: Problem, path: str, headers: Mapping[str, str] | None =
 
 def refusal_of(error: LLMRunError, path: str) -> Response:
     """Return the answer to a request that ended in an error of ours."""
-    return response_of(problem_of(error), path)
+    problem = problem_of(error)
+    if isinstance(error, ContextOverflowError):
+        problem = replace(problem, param=_PROMPTS.get(path, "input"))
+    return response_of(problem, path)

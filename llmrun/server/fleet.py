@@ -15,7 +15,7 @@ from llmrun.server.admission import Admission, Place, default_queue
 from llmrun.server.grammars import Grammars
 from llmrun.server.keeping import Keeping
 from llmrun.server.loaded import LoadedModel, LoadedNow, Served
-from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread
+from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread, set_until
 from llmrun.server.names import Meant, Names, Offered
 from llmrun.server.uses import Uses, recorder
 
@@ -178,7 +178,7 @@ class Fleet:
             elif model.leaving:
                 await model.gone.wait()
             elif model.has_ended:
-                await self._end(model)
+                await self._bury(model, again="now")
             else:
                 place = model.admission.enter(n)
                 if await self._has_turn(model, place):
@@ -252,7 +252,7 @@ class Fleet:
                 except BusyError as busy:
                     self._wanting += not wanting
                     wanting = True
-                    if not await _set_until(change, deadline):
+                    if not await set_until(change, deadline):
                         raise BusyError(busy.message, busy.hint, _RETRY) from busy
         finally:
             self._wanting -= wanting
@@ -350,14 +350,21 @@ class Fleet:
         if model.closing or self._closed:
             return
         soon = model.revived and self._clock() - model.loaded_at < _TOO_SOON
-        await self._end(model)
-        self._tell(f"the worker of {model.name} died")
-        if soon or not (model.meant.given or model.pinned) or model.meant.key in self._loading:
+        stays = (model.meant.given or model.pinned) and not soon
+        await self._bury(model, again="now" if stays or model.meant.key in self._loading else "when it is asked for")
+        if not stays or model.meant.key in self._loading:
             return
         try:
             await asyncio.shield(self._bring(model.meant, revived=True).task)
         except LLMRunError as error:
             self._tell(f"{model.name} is loaded again when it is asked for: {error.message}")
+
+    async def _bury(self, model: LoadedModel, *, again: str) -> None:
+        """Clear away a model whose worker died, and tell why; again: when it is loaded again."""
+        is_known = model.closing
+        await self._end(model)
+        if not is_known:
+            self._tell(f"{model.death_line()}; it is loaded again {again}")
 
     def _changed(self) -> None:
         self._change.set()
@@ -368,16 +375,6 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _set_until(event: asyncio.Event, deadline: float) -> bool:
-    """Wait for an event until a time of the loop's; return whether it was set."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _ending() -> BusyError:

@@ -20,6 +20,7 @@ from llmrun.server.intake import Intake, Reading
 from llmrun.server.keys import Keys
 from llmrun.server.origins import Doors, check_host, check_origin
 from llmrun.server.rates import Buckets, Rate
+from llmrun.server.reach import plain_address
 
 # Paths below it are for the holder of the control key alone, which their own endpoints ask for.
 CONTROL = "/llmrun/"
@@ -79,7 +80,7 @@ class Guard:
             if site is not None and _is_preflight(scope, headers):
                 await _preflight(headers)(scope, receive, reply)
                 return
-            scope.setdefault("state", {})["owner"] = self._admit(scope, headers)
+            self._admit(scope, headers)
             _check_kind(scope["method"], headers, intake)
             await self._app(scope, intake.receive, reply)
         except LLMRunError as error:
@@ -90,14 +91,14 @@ class Guard:
         finally:
             intake.release()
 
-    def _admit(self, scope: Scope, headers: Headers) -> str:
-        """Return the name of the key that a request came with, "" where it needs none; raises RefusedError."""
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Note the name of the key that a request came with, "" where it needs none; raises RefusedError."""
         owner, path = "", scope["path"]
         if self._policy.keys is not None and path not in self._policy.free and not path.startswith(CONTROL):
             owner = self._owner(self._policy.keys, scope, headers)
+        scope.setdefault("state", {})["owner"] = owner  # before its rate: who is refused for that is named in the log
         if self._buckets is not None and scope["method"] in _WITH_BODY and not path.startswith(CONTROL):
             self._buckets.take(owner)
-        return owner
 
     def _owner(self, keys: Keys, scope: Scope, headers: Headers) -> str:
         address = (scope.get("client") or ("",))[0]
@@ -163,7 +164,7 @@ def _check_kind(method: str, headers: Headers, intake: Intake) -> None:
 
 def _local(scope: Scope) -> str | None:
     server = scope.get("server")
-    return None if server is None else str(server[0])
+    return None if server is None else plain_address(str(server[0]))
 
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:

@@ -19,15 +19,21 @@ from llmrun.errors import UsageError
 
 _MAX_FILE = 1 << 20  # bytes; a key has a few dozen
 _MAX_KEY = 512  # characters
+SHORT = 16  # characters: a key of fewer could be guessed
 _DEFAULT_NAME = "key"
+_HOW = "write `name: key` into a file of mode 600, one a line"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key's name, which is told in logs and keeps its owner's prompts from others, and the SHA-256 of the key."""
+    """A key's name, which is told in logs and keeps its owner's prompts from others, and the SHA-256 of the key.
+
+    is_short: whether it could be guessed.
+    """
 
     name: str
     digest: bytes
+    is_short: bool = False
 
 
 class Keys:
@@ -57,12 +63,15 @@ def make_key() -> str:
 def parse_key(text: str, name: str = _DEFAULT_NAME) -> Key:
     """Return a key as it was given; raises UsageError for what no client could send."""
     key = text.strip()
-    if not key or len(key) > _MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if not key:
+        which = "the API key is empty" if name == _DEFAULT_NAME else f"the API key of {name!r} is empty"
+        raise UsageError(which, "`--api-key new` makes one")
+    if len(key) > _MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(
             f"the API key {name!r} is none: 1 to {_MAX_KEY} visible ASCII characters without a blank",
             "`--api-key new` makes one",
         )
-    return Key(name, _digest(key))
+    return Key(name, _digest(key), len(key) < SHORT)
 
 
 def parse_keys(text: str) -> tuple[Key, ...]:
@@ -92,19 +101,19 @@ def read_keys(path: Path) -> tuple[Key, ...]:
             _check_private(os.fstat(file.fileno()), path)
             data = file.read(_MAX_FILE + 1)
     except OSError as error:
-        raise UsageError(f"the API keys in {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"the API keys in {path} cannot be read: {error.strerror}", _HOW) from error
     if len(data) > _MAX_FILE:
-        raise UsageError(f"{path} is too large for a file of API keys")
+        raise UsageError(f"{path} is too large for a file of API keys", _HOW)
     try:
         return parse_keys(data.decode())
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no file of API keys: it is not text in UTF-8") from error
+        raise UsageError(f"{path} is no file of API keys: it is not text in UTF-8", _HOW) from error
 
 
 def _check_private(status: os.stat_result, path: Path) -> None:
     """Refuse a file that others may read or write; on Windows modes say nothing of that."""
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{path} is no file of API keys: it is not a regular file")
+        raise UsageError(f"{path} is no file of API keys: it is not a regular file", _HOW)
     if sys.platform != "win32" and status.st_mode & 0o077:
         raise UsageError(
             f"{path} holds API keys, and others can get at it (mode {status.st_mode & 0o777:o})",

@@ -110,6 +110,11 @@ class LoadedModel:
         """Whether its worker is gone though nobody ended it."""
         return not self.closing and self.engine.has_ended
 
+    def death_line(self) -> str:
+        """Return what is told of a worker that died."""
+        death = self.engine.death
+        return f"the worker of {self.name} died: {'its process is gone' if death is None else death.message}"
+
     def status(self, now: float) -> LoadedNow:
         """Return what others are told of it."""
         plan, info = self.started.plan, self.engine.info

@@ -125,3 +125,13 @@ async def in_thread(work: Callable[[], _T], discard: Callable[[_T], None]) -> _T
 
     threading.Thread(target=run, name="load", daemon=True).start()
     return await future
+
+
+async def set_until(event: asyncio.Event, deadline: float) -> bool:
+    """Wait for an event, of room for a load say, until a time of the loop's; return whether it was set."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from llmrun.errors import LLMRunError, NotFoundError, UnreachableError, UsageErr
 from llmrun.inventory import Holding, read_inventory
 from llmrun.local import locate
 from llmrun.models import Search, open_model
-from llmrun.reference import LocalRef, ModelRef, format_reference, parse_reference
+from llmrun.reference import GuideRef, LocalRef, ModelRef, format_reference, parse_reference
 from llmrun.variant import ModelFile
 
 _LATEST = ":latest"  # what Ollama's clients write behind a name that has no tag
@@ -33,13 +33,17 @@ class Meant:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A model that may be asked for, with its files where it is here; last_used: seconds since 1970, None unknown."""
+    """A model that may be asked for, with its files where it is here.
+
+    last_used: seconds since 1970, None unknown. also: other names by which the same files may be asked for.
+    """
 
     name: str
     files: tuple[ModelFile, ...] = ()
     quant: str | None = None
     given: bool = False
     last_used: float | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -117,10 +121,13 @@ class Names:
         return frozenset(variant.path.resolve() for variant, _ in model.found())
 
     def offered(self) -> tuple[Offered, ...]:
-        """Return what may be asked for, as it is now: those given, then what `llmrun list` shows. Reads the disk."""
+        """Return what may be asked for, as it is now: those given, then what `llmrun list` shows. Reads the disk.
+
+        Where one that was given is known to be files that are listed too, that is one model with two names.
+        """
         holdings = [held for held in read_inventory().holdings if held.kind == "model" and held.problem is None]
         mine = [_offered(meant, holdings) for meant in self.given]
-        known = {one.name for one in mine}
+        known = {one.name for one in mine} | {name for one in mine for name in one.also}
         others = (
             Offered(held.reference, held.files, held.quant, last_used=held.last_used)
             for held in holdings
@@ -144,11 +151,27 @@ def _offered(meant: Meant, holdings: Iterable[Holding]) -> Offered:
             files: tuple[ModelFile, ...] = (ModelFile(path.name, path.stat().st_size, path),)
         except (LLMRunError, OSError):  # a folder of several, or gone: who asks for it is told
             files = ()
-        return Offered(meant.name, files, given=True)
+        return Offered(meant.name, files, given=True, also=_same(meant, files, holdings))
     found = [held for held in holdings if meant.key in (held.model, held.reference)]
     if not found:
         return Offered(meant.name, given=True)
-    return Offered(meant.name, found[0].files, found[0].quant, True, found[0].last_used)
+    first = found[0]
+    # of several quantizations the plan chooses; of guide's the first is the default
+    is_known = len(found) == 1 or isinstance(meant.reference, GuideRef)
+    also = _same(meant, first.files, holdings) if is_known else ()
+    return Offered(meant.name, first.files, first.quant, True, first.last_used, also)
+
+
+def _same(meant: Meant, files: Sequence[ModelFile], holdings: Iterable[Holding]) -> tuple[str, ...]:
+    """Return the names of what is listed with the same files, but not what a model was given as."""
+    wanted = _places(files)
+    same = (held.reference for held in holdings if wanted and _places(held.files) == wanted)
+    return tuple(dict.fromkeys(name for name in same if name != meant.name))
+
+
+def _places(files: Iterable[ModelFile]) -> frozenset[object]:
+    """Return where files lie, links resolved."""
+    return frozenset(file.origin.resolve() if isinstance(file.origin, Path) else file.origin for file in files)
 
 
 def _once(offered: Iterable[Offered]) -> Iterator[Offered]:

@@ -16,6 +16,7 @@ from llmrun.errors import MisdirectedError, RefusedError, UsageError
 
 # RFC 9110, 7.2: uri-host [":" port]; of names only what DNS and hosts files have
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]{0,252}))(?::([0-9]{1,5}))?")
+_LONGEST_TOLD = 100  # characters of a name in a hint
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
 
 
@@ -70,8 +71,10 @@ def check_host(header: str | None, doors: Doors, local: str | None) -> None:
     if host is not None and (is_loopback(host) or host in doors.hosts or (local is not None and host == local.lower())):
         return
     said = "no Host" if header is None else f"Host {header[:100]!r}"
+    where = local if local and not is_loopback(local) else "localhost"
+    name = host if host is not None and len(host) <= _LONGEST_TOLD else "NAME"
     raise MisdirectedError(
-        f"this server does not answer to {said}", "ask it at localhost, or start it with --allow-host NAME"
+        f"this server does not answer to {said}", f"ask it at {where}, or start it with --allow-host {name}"
     )
 
 

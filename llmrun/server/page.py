@@ -44,6 +44,7 @@ ASSETS = (
     "style.css",
     "text.css",
     "thread.js",
+    "transfer.js",
     "units.js",
 )
 POLICY = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -23,6 +24,9 @@ from llmrun.server.limits import MAX_HEADERS, SECONDS_IDLE
 from llmrun.server.origins import is_loopback
 
 _BACKLOG = 2048
+_FOR_ALL = 1024  # the first port that needs no right of its own
+# SIGHUP is the end of the terminal that it was started from; there is none on Windows
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,22 @@ def bind(address: Address, *, open_to_others: bool = True) -> socket.socket:
         listener.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = "another server may be there: `llmrun ps` shows ours, `--port 0` takes any that is free"
-        raise UsageError(f"{address} cannot be listened at: {reason}", hint) from error
+        raise refused_by(address, error) from error
     return listener
+
+
+def refused_by(address: Address, error: OSError | OverflowError) -> UsageError:
+    """Return why nothing can listen at an address, with what helps against that."""
+    number = getattr(error, "errno", None)
+    what = f"{address} cannot be listened at"
+    if number == errno.EADDRINUSE:
+        hint = "another server may be there: `llmrun ps` shows ours, `--port 0` takes any that is free"
+        return UsageError(f"{what}: the port is in use", hint)
+    if number == errno.EADDRNOTAVAIL:
+        return UsageError(f"{what}: this machine has no such address", "--host 0.0.0.0 is all that it has")
+    if number in (errno.EACCES, errno.EPERM) and 0 < address.port < _FOR_ALL:
+        return UsageError(f"{what}: ports below {_FOR_ALL} are for root", "--port 8080")
+    return UsageError(f"{what}: {getattr(error, 'strerror', None) or error}", "--port 0 takes any that is free")
 
 
 def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
@@ -82,12 +98,20 @@ def address_of(listener: socket.socket) -> Address:
 
 
 class _Server(uvicorn.Server):
-    """Ends in order at a signal; uvicorn's own raises the signal once more afterwards, as if it had been in vain."""
+    """Ends in order at a signal; uvicorn's own raises the signal once more afterwards, as if it had been in vain.
+
+    on_ending: called when it is first asked to, perhaps in the handler of a signal.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_ending: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._on_ending = on_ending
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Be asked to end by signals, for as long as the server runs."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        wanted = [number for number in _SIGNALS if not _is_ignored(number)]
+        before = {number: signal.signal(number, self.handle_exit) for number in wanted}
         try:
             yield
         finally:
@@ -99,6 +123,7 @@ class _Server(uvicorn.Server):
         del sig, frame
         if not self.should_exit:
             self.should_exit = True
+            self._on_ending()
             return
         self.force_exit = True
         for connection in list(self.server_state.connections):
@@ -106,12 +131,17 @@ class _Server(uvicorn.Server):
                 connection.cut()
 
 
+def _is_ignored(number: int) -> bool:
+    """Whether who started it wants it to outlive its terminal, as nohup does."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
     """on_ready: called once clients are answered. log: gets what the HTTP server has to say, line by line.
 
     patience: seconds that answers have to finish when it is to end. on_made: gets a function that ends it in order.
-    connection: what each client gets.
+    connection: what each client gets. on_ending: called once when it begins to end, in the event loop.
     """
 
     on_ready: Callable[[], None]
@@ -119,10 +149,11 @@ class Life:
     patience: float
     on_made: Callable[[Callable[[], None]], None] = lambda _: None
     connection: type[Connection] = Connection
+    on_ending: Callable[[], None] = lambda: None
 
 
 async def serve(app: ASGIApp, listener: socket.socket, life: Life) -> None:
-    """Serve until SIGINT or SIGTERM, or until it is ended otherwise."""
+    """Serve until SIGINT, SIGTERM or SIGHUP, or until it is ended otherwise."""
     _redirect_log(life.log)
     config = uvicorn.Config(
         app,
@@ -139,7 +170,8 @@ async def serve(app: ASGIApp, listener: socket.socket, life: Life) -> None:
         h11_max_incomplete_event_size=MAX_HEADERS,
         timeout_graceful_shutdown=max(1, math.ceil(life.patience)),
     )
-    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    server = _Server(config, lambda: loop.call_soon_threadsafe(life.on_ending))  # no words in a signal's handler
     life.on_made(lambda: server.handle_exit(signal.SIGTERM, None))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not running.done():

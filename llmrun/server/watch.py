@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmrun.console import one_line
 from llmrun.server.families import Problem, response_of
 from llmrun.server.metrics import Metrics
+from llmrun.server.reach import plain_address
 from llmrun.server.tally import Tally, begin_tally
 
 FAULT = Problem(500, "llmrun met a fault of its own; its log says more")
@@ -78,7 +80,7 @@ class Watch:
     def _end(self, scope: Scope, status: int, tally: Tally) -> None:
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
         self.metrics.end(method, self.paths(scope), status, tally)
-        self.told.line(line_of(scope, status, tally))
+        self.told.line(f"{time.strftime('%H:%M:%S')} {line_of(scope, status, tally)}")
         if self.told.prompts and tally.ask is not None:
             for message in tally.ask.messages:
                 self.told.line(f"  {one_line(message.role)}: {one_line(message.content)}")
@@ -88,11 +90,12 @@ class Watch:
 
 def line_of(scope: Scope, status: int, tally: Tally) -> str:
     """Return what is told of a request: one line, without anything of what was asked."""
-    parts = [scope["method"][:16], scope["path"][:_LONGEST], str(status), f"{tally.seconds * 1000:.0f} ms"]
+    address = plain_address(str((scope.get("client") or ("-",))[0]))
+    parts = [address, scope["method"][:16], scope["path"][:_LONGEST], str(status), f"{tally.seconds * 1000:.0f} ms"]
     if tally.model:
         parts.append(f"{tally.model}: {tally.prompt_tokens} + {tally.completion_tokens} tokens")
     if owner := scope.get("state", {}).get("owner"):
-        parts.append(f"key {owner}")
+        parts.append(f"key={owner}")
     return one_line(" ".join(parts))
 
 

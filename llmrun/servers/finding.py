@@ -10,6 +10,7 @@ from llmrun.servers.client import ServerClient
 from llmrun.servers.control import STATUS, LoadedModel, Status
 from llmrun.servers.note import Note, read_notes
 
+ENDING = "it is ending: it takes no new requests, answers may finish"
 PATIENCE = 3.0  # seconds in which a server that is well says what it has loaded
 
 
@@ -34,6 +35,9 @@ class Found:
 def list_servers() -> Iterator[Seen]:
     """Yield the servers of this user, the youngest first."""
     for note in read_notes():
+        if note.ending:
+            yield Seen(note, trouble=ENDING)
+            continue
         try:
             yield Seen(note, ServerClient(note).ask(STATUS, Status, patience=PATIENCE).loaded)
         except LLMRunError as error:
@@ -42,7 +46,7 @@ def list_servers() -> Iterator[Seen]:
 
 def is_noted(lasting: str) -> bool:
     """Whether a server that runs began with a model, without asking it; lasting: what the model's name means."""
-    return any(served.lasting == lasting for note in read_notes() for served in note.models)
+    return any(served.lasting == lasting for note in read_notes() if not note.ending for served in note.models)
 
 
 def find_model(lasting: str) -> Found | None:

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -40,7 +40,8 @@ class ServedName:
 class Note:
     """A server that runs. identity: see read_identity; since: seconds of the clock (time.time) when it began.
 
-    address: "http://HOST:PORT", where this machine reaches it. key: for /llmrun/…, which nobody else knows.
+    address: "http://HOST:PORT", where this machine reaches it. key: for /llmrun/…, which nobody else knows. listens:
+    where it listens, None where that is the address. ending: whether it only finishes its answers.
     """
 
     pid: int
@@ -49,6 +50,8 @@ class Note:
     key: str = field(repr=False)
     since: float
     models: tuple[ServedName, ...]
+    listens: str | None = None
+    ending: bool = False
 
 
 def new_key() -> str:
@@ -62,26 +65,56 @@ def reachable(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class LeftNote:
+    """The note of this process, as long as it lies there."""
+
+    def __init__(self, note: Note, path: Path | None) -> None:
+        self._note, self._path = note, path
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it could be left."""
+        return self._path is not None
+
+    def end(self) -> None:
+        """Let others know that the server takes no new requests."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                write_private(self._path, msgspec.json.encode(replace(self._note, ending=True)))
+
+    def remove(self) -> None:
+        """Take it away."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
 @contextmanager
-def note_left(address: str, key: str, models: tuple[ServedName, ...], tell: Callable[[str], None]) -> Iterator[None]:
+def note_left(
+    address: str,
+    key: str,
+    models: tuple[ServedName, ...],
+    tell: Callable[[str], None],
+    *,
+    listens: str | None = None,
+) -> Iterator[LeftNote]:
     """Leave a note of this process while the context lasts; where it cannot be, that is told, and nothing else."""
-    path = _leave(address, key, models)
-    if path is None:
+    pid = os.getpid()
+    note = Note(pid, read_identity(pid) or "", address, key, time.time(), models, listens)
+    left = LeftNote(note, _leave(note))
+    if not left.is_there:
         tell("note: no other llmrun sees this server: its note cannot be left in a private folder of this user")
     try:
-        yield
+        yield left
     finally:
-        if path is not None:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        left.remove()
 
 
-def _leave(address: str, key: str, models: tuple[ServedName, ...]) -> Path | None:
-    folder, pid = _folder(make=True), os.getpid()
+def _leave(note: Note) -> Path | None:
+    folder = _folder(make=True)
     if folder is None:
         return None
-    note = Note(pid, read_identity(pid) or "", address, key, time.time(), models)
-    path = folder / f"{pid}-{secrets.token_hex(8)}{_SUFFIX}"
+    path = folder / f"{note.pid}-{secrets.token_hex(8)}{_SUFFIX}"
     try:
         write_private(path, msgspec.json.encode(note))
     except OSError:

@@ -31,7 +31,7 @@ async def find(name: str, fleet: Fleet) -> Found:
         return Found(await asyncio.to_thread(look_at_loaded, loaded), loaded.started.engine.info)
     key = _key(name)
     for offered in await fleet.offered():
-        if key == _key(offered.name):
+        if key in map(_key, (offered.name, *offered.also)):
             return Found(await asyncio.to_thread(look_at, offered.name, offered.files, offered.quant))
     raise NotFoundError(f"model {name[:_SHOWN]!r} not found", "GET /api/tags lists those that are here")
 
@@ -45,7 +45,7 @@ def find_loaded(name: str, fleet: Fleet) -> LoadedNow | None:
 async def is_here(name: str, fleet: Fleet) -> bool:
     """Tell whether a name means a model that may be asked."""
     key = _key(name)
-    return any(key == _key(offered.name) for offered in await fleet.offered())
+    return any(key in map(_key, (offered.name, *offered.also)) for offered in await fleet.offered())
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-// A conversation as a value: what is in it, what of it the server is told, and its form in a file. Pure.
+// A conversation as a value: what is in it, what of it the server is told. Pure.
 //
 // {id, title, named, model, system, created, updated, messages}; times are ISO 8601. A message is
 // {role: "user", content, at} or {role: "assistant", content, thoughts, model, at, finish, figures, error}.
@@ -40,34 +40,30 @@ function cut(text, length) {
   return letters.length <= length ? text : `${letters.slice(0, length - 1).join("").trimEnd()}…`;
 }
 
-/** Return the messages as the server is sent them; what the model thought is not told it again. */
+/** Return the messages in turns: each a question with what answered it. */
+export function turnsOf(messages) {
+  const turns = [];
+  for (const message of messages) {
+    if (message.role === "user" || !turns.length) turns.push([message]);
+    else turns.at(-1).push(message);
+  }
+  return turns;
+}
+
+/** Tell whether a turn has an answer, be it a part of one. */
+export function isAnswered(turn) {
+  return turn.some(({ role, content }) => role === "assistant" && content);
+}
+
+/**
+ * Return the messages as the server is sent them, of which the last is what is asked now.
+ *
+ * A question that was refused would be refused each time: what has no answer is left out, and so is what was thought.
+ */
 export function wireMessages(conversation) {
-  const said = conversation.messages.filter((message) => message.role === "user" || message.content);
+  const turns = turnsOf(conversation.messages);
+  const said = turns.filter((turn, i) => i === turns.length - 1 || isAnswered(turn)).flat();
+  const told = said.filter(({ role, content }) => role === "user" || content);
   const system = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
-  return [...system, ...said.map(({ role, content }) => ({ role, content }))];
-}
-
-/** Return a conversation as `llmrun history export` writes it, and `llmrun history import` reads it. */
-export function exportJson(conversation) {
-  const { id, title, model, system, created, updated } = conversation;
-  const turns = conversation.messages
-    .filter((message) => message.role === "user" || message.content || message.thoughts)
-    .map((message) => ({
-      role: message.role,
-      content: message.content,
-      thoughts: message.thoughts ?? "",
-      images: [],
-      model: message.model ?? null,
-      finish_reason: message.finish ?? null,
-      usage: usageOf(message.figures ?? {}),
-      at: message.at,
-    }));
-  const name = title || null;
-  const whole = { format: 1, id, name, model, resolved: null, system: system || null, settings: {}, created, updated, turns };
-  return `${JSON.stringify(whole, null, 1)}\n`;
-}
-
-function usageOf({ promptTokens, completionTokens, rate }) {
-  const known = { prompt_tokens: promptTokens, completion_tokens: completionTokens, decode_tokens_per_second: rate };
-  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined && value !== null));
+  return [...system, ...told.map(({ role, content }) => ({ role, content }))];
 }

@@ -1,12 +1,13 @@
 // What people do here: ask, stop, ask again, and go from one conversation to another.
 
 import { writeAnswer } from "./answer.js";
-import { asName, exportJson, newConversation, titleOf, wireMessages } from "./conversation.js";
+import { asName, isAnswered, newConversation, newId, titleOf, turnsOf, wireMessages } from "./conversation.js";
 import { askForKey } from "./dialogs.js";
 import { element, find } from "./dom.js";
 import { announce, notify } from "./notice.js";
 import { showSystem } from "./panel.js";
-import { changeSettings, settings } from "./settings.js";
+import { changeSettings, keepOpen, openBefore, settings } from "./settings.js";
+import { exportJson, importJson } from "./transfer.js";
 import { formatCount, formatRate } from "./units.js";
 
 const KEEP_EVERY = 1500; // milliseconds between two states of an answer that a crash of the browser leaves
@@ -36,7 +37,7 @@ export class Desk {
   /** Show what was open when the page was left. */
   async begin() {
     this.#all = await this.#store.list();
-    const wanted = decodeURIComponent(location.hash.slice(1));
+    const wanted = decodeURIComponent(location.hash.slice(1)) || openBefore();
     this.show(this.#all.find(({ id }) => id === wanted) ?? this.open);
   }
 
@@ -44,7 +45,7 @@ export class Desk {
   show(conversation = newConversation(settings())) {
     this.open = conversation;
     const known = conversation.messages.length > 0;
-    history.replaceState(null, "", known ? `#${conversation.id}` : location.pathname + location.search);
+    this.#markOpen();
     if (known && this.#server.models.includes(conversation.model)) this.#server.choose(conversation.model);
     showSystem(conversation.system);
     this.#thread.open(conversation, this.busy);
@@ -62,27 +63,74 @@ export class Desk {
     this.#answer([{ role: "user", content: text.trim(), at: new Date().toISOString() }]);
   }
 
-  /** Answer the last question once more; text: in other words. */
-  again(text = null) {
-    const index = this.open.messages.findLastIndex(({ role }) => role === "user");
-    if (this.busy || index < 0) return;
-    const question = this.open.messages[index];
-    this.open.messages.splice(index);
+  /** Ask once more what a message is part of. What never had an answer is asked at the end: what is there stays. */
+  again(message) {
+    const turns = turnsOf(this.open.messages);
+    const turn = turns.find((one) => one.includes(message));
+    if (this.busy || turn?.[0].role !== "user" || (turn !== turns.at(-1) && isAnswered(turn))) return;
+    this.open.messages = turns.filter((one) => one !== turn).flat();
     this.#thread.open(this.open, false);
-    this.#answer([text === null ? question : { ...question, content: text, at: new Date().toISOString() }]);
+    this.#answer([turn[0]]);
+  }
+
+  /** Let a question be asked in other words, null is the last one; what follows it is then dropped. */
+  edit(message = null) {
+    if (this.busy) return;
+    this.#thread.edit(message, (question, text) => {
+      if (text !== null && !this.busy) this.#askInstead(question, text);
+      find("#question").focus();
+    });
+  }
+
+  #askInstead(question, text) {
+    const { open } = this;
+    const before = open.messages;
+    const index = before.indexOf(question);
+    if (index < 0) return; // another tab changed it meanwhile
+    const dropped = turnsOf(before.slice(index)).length - 1;
+    open.messages = before.slice(0, index);
+    this.#thread.open(open, false);
+    this.#answer([{ ...question, content: text, at: new Date().toISOString() }]);
+    if (!dropped) return;
+    this.#offerBack(dropped === 1 ? "Dropped: the question after it" : `Dropped: ${dropped} questions after it`, open, () => {
+      this.#answering.get(open.id)?.controller.abort();
+      open.messages = before;
+    });
+  }
+
+  /** Remove a question and its answer. */
+  removeTurn(message) {
+    const { open } = this;
+    const before = open.messages;
+    const turn = turnsOf(before).find((one) => one.includes(message));
+    if (this.busy || !turn) return;
+    open.messages = before.filter((one) => !turn.includes(one));
+    if (open.messages.length) {
+      this.#thread.open(open, false);
+      this.#keep(open);
+      this.#refresh();
+    } else {
+      this.#forget(open.id);
+      this.show();
+    }
+    // what is asked meanwhile stays
+    const at = before.indexOf(turn[0]);
+    this.#offerBack("Removed: a question and its answer", open, () => open.messages.splice(at, 0, ...turn));
+    find("#question").focus();
+  }
+
+  #offerBack(text, conversation, takeBack) {
+    const act = async () => {
+      takeBack();
+      await this.#keep(conversation);
+      this.show(conversation);
+    };
+    notify(text, { label: "Undo", act });
   }
 
   stop() {
     this.#answering.get(this.open.id)?.controller.abort();
     return this.busy;
-  }
-
-  editLast() {
-    if (this.busy) return;
-    this.#thread.editLast((text) => {
-      if (text !== null) this.again(text);
-      find("#question").focus();
-    });
   }
 
   setSystem(text) {
@@ -104,8 +152,7 @@ export class Desk {
   async remove(id) {
     const conversation = this.#find(id);
     this.#answering.get(id)?.controller.abort();
-    this.#all = this.#all.filter((other) => other.id !== id);
-    await this.#store.remove(id);
+    await this.#forget(id);
     if (this.open.id === id) this.show();
     this.#refresh();
     const takeBack = () => this.#keep(conversation).then(() => this.openById(id));
@@ -118,6 +165,19 @@ export class Desk {
     const link = element("a", { href: address, download: `llmrun-${this.open.id}.json` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  }
+
+  /** Open the conversation that is in a file; one that is here already stays, and this is another. */
+  async importFile(file) {
+    let conversation;
+    try {
+      conversation = importJson(await file.text());
+    } catch (error) {
+      return notify(`${file.name} was not read: ${error.message}.`);
+    }
+    if (this.#find(conversation.id)) conversation.id = newId();
+    await this.#keep(conversation);
+    this.show(conversation);
   }
 
   /** Draw what depends on the state of the conversation that is open. */
@@ -152,7 +212,7 @@ export class Desk {
     const controller = new AbortController();
     this.#answering.set(conversation.id, { controller, conversation });
     this.#thread.append([...said, message], true);
-    history.replaceState(null, "", `#${conversation.id}`);
+    this.#markOpen();
     announce(`${model} is answering`);
     this.#keep(conversation);
     this.#refresh();
@@ -220,6 +280,18 @@ export class Desk {
     const fresh = this.#all.find((other) => other.id === id);
     if (this.open.id === id && fresh) this.show(fresh);
     else this.#refreshList();
+  }
+
+  /** Let a reload, and who comes back in this tab, find what is open. */
+  #markOpen() {
+    const id = this.open.messages.length ? this.open.id : "";
+    history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
+    keepOpen(id);
+  }
+
+  #forget(id) {
+    this.#all = this.#all.filter((other) => other.id !== id);
+    return this.#store.remove(id);
   }
 
   #find(id) {

@@ -16,7 +16,7 @@ const fingers = matchMedia("(hover: none) and (pointer: coarse)"); // their keyb
 /** What the server says of itself: its models, and their plans. */
 class Served {
   models = [];
-  #plans = new Map();
+  #plans = null; // by names; null while the server has not told
 
   get model() {
     return find("#model").value;
@@ -58,13 +58,11 @@ class Served {
 
   /** Return how many tokens a conversation with a model may have, or null where that is not known. */
   contextOf(name) {
-    return this.#plans.get(name || this.model)?.n_ctx ?? null;
+    return this.#plans?.get(name || this.model)?.n_ctx ?? null;
   }
 
   #show() {
-    const name = this.model;
-    if (!this.#plans.size && find("#memory").childElementCount) return;
-    showPlan(this.#plans.get(name) ?? null, name);
+    if (this.#plans && this.model) showPlan(this.#plans.get(this.model) ?? null);
   }
 }
 
@@ -87,7 +85,7 @@ function bindQuestion(desk) {
       send();
     } else if (event.key === "ArrowUp" && box.value === "") {
       event.preventDefault();
-      desk.editLast();
+      desk.edit();
     }
   });
   find("#ask").addEventListener("submit", (event) => {
@@ -116,9 +114,11 @@ function bindButtons(desk, thread, sides) {
     rename: (button) => desk.rename(rowOf(button)),
     remove: (button) => desk.remove(rowOf(button)),
     stop: () => desk.stop(),
-    again: () => desk.again(),
-    edit: () => desk.editLast(),
+    again: (button) => desk.again(thread.viewOf(button).message),
+    edit: (button) => desk.edit(thread.viewOf(button).message),
+    "remove-turn": (button) => desk.removeTurn(thread.viewOf(button).message),
     export: () => desk.exportOpen(),
+    import: () => find("#import").click(),
     copy: (button) => copyText(thread.viewOf(button).message.content, button),
     "copy-code": (button) => copyText(button.closest(".code").querySelector("pre").textContent, button),
     "to-end": () => thread.toEnd(),
@@ -136,7 +136,26 @@ function bindButtons(desk, thread, sides) {
   });
 }
 
+function bindImport(desk) {
+  const field = find("#import");
+  field.addEventListener("change", async () => {
+    const [file] = field.files;
+    if (file) await desk.importFile(file);
+    field.value = ""; // else the same file could not be chosen again
+  });
+}
+
+/** Leave an address with a password in it: browsers send none with styles and pictures from there, but know it by now. */
+function leavePassword() {
+  const { username, password } = new URL(document.baseURI);
+  if (!username && !password) return false;
+  location.replace(location.origin + location.pathname + location.search + location.hash);
+  return true;
+}
+
 async function begin() {
+  if (leavePassword()) return;
+  find("#unready").remove();
   const [store, sides] = [await Store.open(), new Sides()];
   const [server, thread] = [new Served(), new Thread()];
   const desk = new Desk({ store, thread, sidebar: new Sidebar(), server });
@@ -144,6 +163,7 @@ async function begin() {
   bindSettings((text) => desk.setSystem(text));
   bindQuestion(desk);
   bindButtons(desk, thread, sides);
+  bindImport(desk);
   find("#model").addEventListener("change", ({ target }) => {
     server.choose(target.value);
     desk.chooseModel(target.value);

@@ -16,9 +16,11 @@ export class QuestionView {
     find(".text", this.element).textContent = message.content;
   }
 
-  /** Only the last question can be asked anew in other words. */
-  setLast(last, busy) {
-    find('[data-do="edit"]', this.element).hidden = !last || busy;
+  /** Mark it where it has no answer, and is left out of what is sent; busy: nothing can be changed just now. */
+  setState({ unanswered, busy }) {
+    this.element.classList.toggle("unanswered", unanswered);
+    find(".left-out", this.element).hidden = !unanswered;
+    for (const button of this.element.querySelectorAll("[data-change]")) button.hidden = busy;
   }
 
   /** Let the question be changed; `done` is called with the text, or with null where it stays. */
@@ -78,8 +80,9 @@ export class AnswerView {
     find(".figures", element).textContent = busy ? "" : figuresText(message.figures ?? {});
   }
 
-  setLast(last, busy) {
+  setState({ last, busy }) {
     find('[data-do="again"]', this.element).hidden = !last || busy;
+    find(".tools", this.element).hidden = !busy && !this.message.content; // what there is to do is beside the question
   }
 
   #showThoughts(busy) {

@@ -4,11 +4,10 @@ import { element, find } from "./dom.js";
 import { memoryPicture } from "./memory.js";
 import { changeSettings, settings } from "./settings.js";
 
-/** Show the plan of a model, wherever it is shown; null where the model is not loaded, or the server does not tell. */
-export function showPlan(plan, model) {
-  const places = [find("#memory"), find("#welcome-memory")];
-  const why = model ? "Not loaded yet: it is when it is asked something." : "";
-  for (const place of places) place.replaceChildren(plan ? memoryPicture(plan) : element("p", { class: "quiet" }, why));
+/** Show the plan of a model, wherever it is shown; null where the model is not loaded. */
+export function showPlan(plan) {
+  const shown = () => (plan ? memoryPicture(plan) : element("p", { class: "quiet" }, "It loads when you ask something."));
+  for (const place of [find("#memory"), find("#welcome-memory")]) place.replaceChildren(shown());
 }
 
 /** Show what is set, and keep what people set; `tell` is called with the system prompt when it changes. */

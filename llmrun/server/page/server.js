@@ -59,7 +59,7 @@ async function ask(path, options = {}) {
   if (key) headers.Authorization = `Bearer ${key}`;
   let answer;
   try {
-    answer = await fetch(new URL(path, document.baseURI), { cache: "no-store", ...options, headers });
+    answer = await fetch(new URL(path, location.origin + location.pathname), { cache: "no-store", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError(`${location.origin} does not answer (is \`llmrun serve\` still running?)`, 0);

@@ -2,6 +2,7 @@
 
 const SETTINGS = "llmrun.settings";
 const KEY = "llmrun.key";
+const OPEN = "llmrun.open";
 const DEFAULTS = { model: "", system: "", temperature: null, maxTokens: null, panel: null };
 
 /** Return all settings; null is whatever the server thinks best. */
@@ -22,6 +23,24 @@ export function changeSettings(change) {
     Object.assign(DEFAULTS, changed);
   }
   return changed;
+}
+
+/** Return the id of the conversation that was open in this tab, "" for none. */
+export function openBefore() {
+  try {
+    return sessionStorage.getItem(OPEN) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** Keep which conversation is open, for as long as this tab lives; "" is a new one. */
+export function keepOpen(id) {
+  try {
+    sessionStorage.setItem(OPEN, id);
+  } catch {
+    // a browser that keeps nothing: the address alone tells it
+  }
 }
 
 let keyOfPage = "";

@@ -1,5 +1,6 @@
 // The messages of the conversation that is open, and what of them is in sight.
 
+import { isAnswered, turnsOf } from "./conversation.js";
 import { find } from "./dom.js";
 import { AnswerView, QuestionView } from "./message.js";
 
@@ -42,8 +43,11 @@ export class Thread {
   refresh(busy) {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
-    const lastQuestion = this.#views.findLast((view) => view instanceof QuestionView);
-    this.#views.forEach((view) => view.setLast(view === lastQuestion || view === this.#views.at(-1), busy));
+    const turns = turnsOf(this.#views.map(({ message }) => message));
+    const open = turns.filter((turn, i) => !isAnswered(turn) && !(busy && i === turns.length - 1)).map(([first]) => first);
+    for (const view of this.#views) {
+      view.setState({ unanswered: open.includes(view.message), last: view === this.#views.at(-1), busy });
+    }
     this.#views.at(-1)?.show?.(busy);
     this.#follow();
   }
@@ -63,8 +67,11 @@ export class Thread {
     return this.#views.find((view) => view.element === article) ?? null;
   }
 
-  editLast(done) {
-    this.#views.findLast((view) => view instanceof QuestionView)?.edit(done);
+  /** Let a question be changed; message: which, null is the last one. `done` is called with the message and the text. */
+  edit(message, done) {
+    const questions = this.#views.filter((view) => view instanceof QuestionView);
+    const view = message ? questions.find((one) => one.message === message) : questions.at(-1);
+    if (view && !view.element.classList.contains("editing")) view.edit((text) => done(view.message, text));
   }
 
   toEnd() {
