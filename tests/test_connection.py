@@ -22,8 +22,11 @@ HEAD = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Hasty(Connection):
+class Few(Connection):
     most = 2
+
+
+class Hasty(Connection):
     seconds_to_send = 0.2
     seconds_to_read = 0.2
 
@@ -40,13 +43,13 @@ async def read_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def running(
-    app: ASGIApp, log: Callable[[str], None] = lambda _: None
+    app: ASGIApp, log: Callable[[str], None] = lambda _: None, connection: type[Connection] = Hasty
 ) -> AsyncIterator[Callable[[], Awaitable[Client]]]:
-    """Serve an application to impatience, and give what connects to it."""
+    """Serve an application, to impatience if nothing else is said, and give what connects to it."""
     ready, ends = asyncio.Event(), list[Callable[[], None]]()
     with bind(Address("127.0.0.1", 0)) as listener:
         port = address_of(listener).port
-        life = Life(ready.set, log, 1, ends.append, Hasty)
+        life = Life(ready.set, log, 1, ends.append, connection)
         task = asyncio.create_task(serve(app, listener, life))
         await ready.wait()
         try:
@@ -135,7 +138,7 @@ async def _sent(send: Send) -> bool:
 
 def test_one_connection_too_many_is_told_so_and_the_others_go_on() -> None:
     async def ask() -> tuple[bytes, bytes]:
-        async with running(Guard(read_all, Policy())) as connect:
+        async with running(Guard(read_all, Policy()), connection=Few) as connect:
             clients = [await connect() for _ in range(3)]
             refused = await asyncio.wait_for(clients[2][0].read(), 10)
             clients[0][1].write(HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}")
