@@ -68,6 +68,9 @@ def test_what_is_told_at_the_start_is_what_clients_can_use() -> None:
     assert first.startswith("serving at http://127.0.0.1:8080 (1 at once; ")
     assert second == "from other machines: http://desk.local:8080 http://192.0.2.7:8080"
     assert reach_lines("::", 8080, 1, ("fd00::1",))[1] == "from other machines: http://[fd00::1]:8080"
+    many = reach_lines("::", 8080, 4, ("a-long-name-of-a-machine", "a-long-name-of-a-machine.local", "192.0.2.7"))
+    assert len(many) == 3
+    assert max(map(len, many)) <= 80
 
 
 def test_it_answers_to_the_machines_own_name(server: Server) -> None:
@@ -117,7 +120,7 @@ def test_a_port_that_is_taken() -> None:
 
 def test_an_address_that_this_machine_has_not() -> None:
     with pytest.raises(UsageError, match="this machine has no such address") as refused:
-        bind(Address("192.0.2.7", 0))
+        bind(Address("203.0.113.7", 0))
     assert "another server" not in str(refused.value.hint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import textwrap
 
 from llmrun.servers.note import reachable
 
@@ -56,5 +57,6 @@ def reach_lines(host: str, port: int, slots: int, others: tuple[str, ...]) -> li
     """
     lines = [f"serving at {reachable(host, port)} ({slots} at once; the page is there too; Ctrl-C ends it)"]
     if is_everywhere(host) and others:
-        lines.append("from other machines: " + " ".join(reachable(other, port) for other in others))
+        told = "from other machines: " + " ".join(reachable(other, port) for other in others)
+        lines += textwrap.wrap(told, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return lines
