@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,11 @@ from tests.model_trees import HubCache, Ollama
 # A busy machine is no failure: no example has a deadline, and what fails is printed so that it can be repeated.
 hypothesis.settings.register_profile("llmrun", deadline=None, print_blob=True, derandomize=True, database=None)
 hypothesis.settings.load_profile("llmrun")
+
+# Programs that are started in the background ignore these, and so would every program that a test starts and signals.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 GREEDY = Sampling(temperature=0)
 ONE_THREAD = RunSettings(n_threads=1, n_threads_batch=1)  # the suite must not collapse where cores are busy
