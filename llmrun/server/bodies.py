@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,13 +38,3 @@ def sse(value: Any, event: str | None = None) -> bytes:
     """Return one server-sent event with a value as JSON."""
     head = b"" if event is None else b"event: " + event.encode() + b"\n"
     return head + b"data: " + msgspec.json.encode(value) + b"\n\n"
-
-
-def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-    """Give values as lines of JSON."""
-
-    async def lines() -> AsyncIterator[bytes]:
-        async for value in values:
-            yield msgspec.json.encode(value) + b"\n"
-
-    return lines()

@@ -45,11 +45,6 @@ class StreamingText:
         """Whether a thought, or what leads from it to the answer, is being written."""
         return self._splitter is not None and self._splitter.is_thinking
 
-    @property
-    def finds_calls(self) -> bool:
-        """Whether calls of tools are looked for, for which the marks around them are needed."""
-        return self._finder is not None
-
     def split_no_more(self) -> None:
         """Take all that comes for the answer; only before anything came."""
         self._splitter = None

@@ -11,7 +11,7 @@ from statistics import median, quantiles
 
 from scripts.benchmarks.serving.client import Asked, ask_all
 from scripts.benchmarks.serving.servers import Running, Wanted, commands, running
-from scripts.benchmarks.table import Row
+from scripts.benchmarks.table import Row, format_table
 from scripts.synthetic import QWEN3_0_6B, write_model
 
 CLIENTS = (1, 4, 8, 16)
@@ -51,7 +51,8 @@ def measure_serve(folder: Path) -> list[Row]:
             print("  " + " ".join(server.command), flush=True)
             _turn(server, 1)  # pages of the file, threads, buffers
         for n in CLIENTS:
-            rows += _rows(servers, n)
+            rows += (found := _rows(servers, n))
+            print(format_table(found), flush=True)  # all of it takes long: what is known is not lost
         rows.append(_memory(servers["llmrun"], servers["llama-server"]))
     return rows
 
