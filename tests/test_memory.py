@@ -146,7 +146,7 @@ def test_all_weights_are_somewhere_exactly_once() -> None:
     shape = shape_of("qwen3-8b")
     sums = set()
     for n_gpu_layers in range(shape.n_layer + 2):
-        found = place_weights(shape, place_layers(shape.n_layer, n_gpu_layers, (1.0,)), 1, mmap=False)
+        found = place_weights(shape, place_layers(shape.n_layer, n_gpu_layers, (1.0,)), ("RPC",), mmap=False)
         sums.add(found.host + sum(found.devices))
     assert sums == {header_of("qwen3-8b").tensor_bytes}
 
@@ -154,21 +154,21 @@ def test_all_weights_are_somewhere_exactly_once() -> None:
 def test_a_tied_embedding_is_there_twice_once_the_output_is_on_a_device() -> None:
     shape = shape_of("gemma-3-1b")
     assert shape.tied is not None
-    host, split = (place_weights(shape, place_layers(shape.n_layer, n, (1.0,)), 1, mmap=False) for n in (0, 1))
+    host, split = (place_weights(shape, place_layers(shape.n_layer, n, (1.0,)), ("RPC",), mmap=False) for n in (0, 1))
     assert split.devices[0] == shape.output.size + shape.tied.size
     assert split.host == host.host - shape.output.size
 
 
 def test_the_input_embedding_never_leaves_the_host() -> None:
     shape = shape_of(DENSE)
-    found = place_weights(shape, place_layers(shape.n_layer, None, (1.0,)), 1, mmap=False)
+    found = place_weights(shape, place_layers(shape.n_layer, None, (1.0,)), ("RPC",), mmap=False)
     assert found.host == shape.input.size > 0
 
 
 def test_experts_can_stay_while_their_layers_go() -> None:
     shape = shape_of(MOE)
     placement = place_layers(shape.n_layer, None, (1.0,))
-    gone, kept = (place_weights(shape, placement, 1, mmap=False, cpu_experts=n) for n in (0, 10))
+    gone, kept = (place_weights(shape, placement, ("RPC",), mmap=False, cpu_experts=n) for n in (0, 10))
     moved = sum(layer.experts.size for layer in shape.layers[:10])
     assert (kept.host - gone.host, gone.devices[0] - kept.devices[0]) == (moved, moved)
     assert moved > 2**30
@@ -177,7 +177,7 @@ def test_experts_can_stay_while_their_layers_go() -> None:
 def test_repacked_weights_of_a_mapped_file_are_there_twice() -> None:
     shape, nowhere = shape_of(DENSE), place_layers(shape_of(DENSE).n_layer, 0, ())
     rows = repack_rows("x86_64", frozenset({"avx2"}))
-    copied, mapped = (place_weights(shape, nowhere, 0, mmap=mmap, repack_rows=rows) for mmap in (False, True))
+    copied, mapped = (place_weights(shape, nowhere, (), mmap=mmap, repack_rows=rows) for mmap in (False, True))
     assert copied.repacked == mapped.repacked > 3 * 2**30
     assert copied.host == header_of(DENSE).tensor_bytes
     assert mapped.host == mapped.mapped + mapped.repacked
@@ -187,8 +187,8 @@ def test_repacked_weights_of_a_mapped_file_are_there_twice() -> None:
 def test_what_cannot_be_repacked_is_not() -> None:
     shape = shape_of(DENSE)
     placement = place_layers(shape.n_layer, 0, ())
-    assert place_weights(shape, placement, 0, mmap=False, repack_rows={"Q4_0": 8}).repacked == 0
-    assert place_weights(shape, placement, 0, mmap=False, repack_rows={"Q4_K": 1000}).repacked == 0
+    assert place_weights(shape, placement, (), mmap=False, repack_rows={"Q4_0": 8}).repacked == 0
+    assert place_weights(shape, placement, (), mmap=False, repack_rows={"Q4_K": 1000}).repacked == 0
 
 
 def test_layers_for_drafting_are_not_loaded() -> None:

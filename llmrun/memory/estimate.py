@@ -112,7 +112,7 @@ class Estimator:
         return place_weights(
             self.shape,
             self.placement(settings, machine),
-            len(machine.devices),
+            [device.backend for device in machine.devices],
             mmap=maps_file(settings, machine.devices),
             cpu_experts=settings.cpu_experts,
             repack_rows=machine.repack_rows if settings.repack and not machine.pins else None,

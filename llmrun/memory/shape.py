@@ -19,6 +19,8 @@ ALIGNMENT = 32  # ggml-backend.cpp, TENSOR_ALIGNMENT: what buffers of the CPU an
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 # what `--cpu-moe` of llama.cpp's tools moves to the host (common/common.h, LLM_FFN_EXPS_REGEX)
+# ggml-cuda.cu: get_alignment; get_alloc_size with MATRIX_ROW_PADDING. As found on a card, see tests/golden/measured.
+_ROW_ALIGNMENT, _ROW_ELEMENTS = 128, 512
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 _INPUT = frozenset({"token_embd", "per_layer_token_embd", "position_embd", "token_types"})
 # without a layer's number, and yet the first layer's; LFM2 calls its output norm by one of these names
@@ -55,12 +57,16 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class TensorGroup:
-    """Tensors that always lie together. size: with each padded as in a buffer; first, end: where in the file."""
+    """Tensors that always lie together. size: with each padded as in a buffer; first, end: where in the file.
+
+    row_padding: bytes more on a device whose last rows of quantized matrices are made longer.
+    """
 
     size: int
     first: int
     end: int
     matrices: tuple[Matrix, ...] = ()
+    row_padding: int = 0
 
     @property
     def largest(self) -> int:
@@ -205,6 +211,12 @@ def _padded(tensor: TensorInfo) -> int:
     return align(tensor.size, ALIGNMENT)
 
 
+def _padded_row(tensor: TensorInfo) -> int:
+    kind, missing = tensor.type, -tensor.shape[0] % _ROW_ELEMENTS
+    longer = missing // kind.block_size * kind.type_size if kind.block_size > 1 else 0
+    return align(tensor.size + longer, _ROW_ALIGNMENT)
+
+
 def _group(tensors: Iterable[TensorInfo], *, repackable: bool = True) -> TensorGroup:
     found = list(tensors)
     if not found:
@@ -214,6 +226,7 @@ def _group(tensors: Iterable[TensorInfo], *, repackable: bool = True) -> TensorG
         first=min(tensor.offset for tensor in found),
         end=max(tensor.offset + tensor.size for tensor in found),
         matrices=tuple(filter(None, map(_matrix, found))) if repackable else (),
+        row_padding=sum(_padded_row(tensor) - _padded(tensor) for tensor in found),
     )
 
 

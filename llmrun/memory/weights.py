@@ -14,6 +14,8 @@ from llmrun.memory.shape import ModelShape, TensorGroup
 
 # Backends whose driver has pinned host memory: what of the weights stays on the host goes there, and is not repacked.
 PINNED_BACKENDS = frozenset({"CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN"})
+# Those of ggml-cuda.cu, which makes the last row of a quantized matrix longer.
+_PADS_ROWS = frozenset({"CUDA", "ROCm", "MUSA"})
 
 _PAGE = 4096  # bytes; what a mapping is cut to
 
@@ -34,7 +36,7 @@ class WeightBytes:
 def place_weights(
     shape: ModelShape,
     placement: Placement,
-    n_devices: int,
+    backends: Sequence[str],
     *,
     mmap: bool,
     cpu_experts: int = 0,
@@ -42,16 +44,17 @@ def place_weights(
 ) -> WeightBytes:
     """Return where every byte of the weights goes.
 
-    cpu_experts: in so many first layers the experts stay on the host. repack_rows: the types this CPU repacks, and what
-    the number of rows must be a multiple of for that; None or nothing is no repacking.
+    backends: of each device, as ggml calls it. cpu_experts: in so many first layers the experts stay on the host.
+    repack_rows: the types this CPU repacks, and what the number of rows must be a multiple of for that; None or nothing
+    is no repacking.
     """
     rules = repack_rows or {}
-    host, devices = _groups(shape, placement, n_devices, cpu_experts)
+    host, devices = _groups(shape, placement, backends, cpu_experts)
     repacked = sum(_repacked(group, rules) for group in host)
     factors = _rope_factor_pools(shape, placement)
     copied = sum(group.size for group in host) + (shape.rope_factors if None in factors else 0)
     if shape.tied is not None and placement.output is not None:
-        devices[placement.output] += shape.tied.size
+        devices[placement.output] += _size_on(backends[placement.output], shape.tied)
     elif shape.tied is not None:
         again = _repacked(shape.tied, rules)
         repacked += again
@@ -61,23 +64,27 @@ def place_weights(
 
 
 def _groups(
-    shape: ModelShape, placement: Placement, n_devices: int, cpu_experts: int
+    shape: ModelShape, placement: Placement, backends: Sequence[str], cpu_experts: int
 ) -> tuple[list[TensorGroup], list[int]]:
-    host, devices = [shape.input], [0] * n_devices
+    host, devices = [shape.input], [0] * len(backends)
     for index, (layer, place) in enumerate(zip(shape.layers, placement.layers, strict=True)):
         for group, stays in ((layer.weights, False), (layer.experts, index < cpu_experts)):
             if place is None or stays:
                 host.append(group)
             else:
-                devices[place] += group.size
+                devices[place] += _size_on(backends[place], group)
     if placement.output is None:
         host.append(shape.output)
     else:
-        devices[placement.output] += shape.output.size
+        devices[placement.output] += _size_on(backends[placement.output], shape.output)
     for place in _rope_factor_pools(shape, placement):
         if place is not None:
             devices[place] += shape.rope_factors
     return host, devices
+
+
+def _size_on(backend: str, group: TensorGroup) -> int:
+    return group.size + (group.row_padding if backend in _PADS_ROWS else 0)
 
 
 def _rope_factor_pools(shape: ModelShape, placement: Placement) -> set[int | None]:

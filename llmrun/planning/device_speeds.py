@@ -6,8 +6,9 @@ Pure. Decode: tokens a second of an 8B model in Q4_K_M, from which follows how m
 with; prefill: tokens a second of the same model's prompt of 512, from which follow multiplications a second.
 
 Source of the measured rows: the tables of github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference (llama.cpp of May
-2024, "tg 512", "pp 512"). The others are the vendor's memory bandwidth times what the measured ones reach of theirs:
-NVIDIA's 61 % (3090), 64 % (4090), 74 % (4080), 80 % (3070); Apple's 44 % (M1 Max), 48 % (M2 Ultra), 60 % (M3 Max).
+2024, "tg 512", "pp 512"); of the H200 `scripts/accuracy card` with Qwen3's 8B. The others are the vendor's memory
+bandwidth times what the measured ones reach of theirs: NVIDIA's 61 % (3090), 64 % (4090), 74 % (4080), 80 % (3070);
+Apple's 44 % (M1 Max), 48 % (M2 Ultra), 60 % (M3 Max).
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from llmrun.planning.rates import ANY_TYPE, AttentionCost, BaseCosts, Cost, Matr
 # Llama 3 8B in Q4_K_M: bytes read for a token (4.58 GiB less the embedding, 0.28), and its weights without that
 _BYTES_8B = 4.30 * (1 << 30)
 _WEIGHTS_8B = 7.5e9
+_LAYERS_8B = 32
+# Seconds that a layer's kernels take to begin, whatever their size: on an H200 models of 5 to 64 layers took 45e-6 each
+# beside their weights (tests/golden/measured), which is most of a small model's time. Others are taken to be alike.
+_LAYER = 45e-6
+_LAYER_BAND = 0.5
 # Half widths of the bands: other quantizations, newer kernels, other drivers
 _MEASURED, _DERIVED = 0.3, 0.45
 _FREE = Cost(0.0)
@@ -27,11 +33,15 @@ _FREE = Cost(0.0)
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An 8B model's tokens a second, and how far they may be off as a part."""
+    """An 8B model's tokens a second, and how far they may be off as a part.
+
+    plain: how long a byte of F16 or BF16 takes, as a part of a quantized one's: unpacking them can take longer.
+    """
 
     decode: float
     prefill: float
     band: float
+    plain: float = 1.0
 
 
 def _measured(decode: float, prefill: float) -> _Known:
@@ -96,7 +106,7 @@ _DEVICES: dict[str, _Known] = {
     "rtx 5080": _ada(960),
     "rtx 5090": _ada(1792),
     "h100": _ada(3350),
-    "h200": _ada(4800),
+    "h200": replace(_measured(234.2, 9582), plain=0.44),
     "m1": _apple(68),
     "m1 pro": _apple(200),
     "m1 ultra": _apple(800),
@@ -144,9 +154,12 @@ def device_rates(name: str) -> Rates | None:
 
 
 def _rates(known: _Known) -> Rates:
-    """All in the weights: what such a device spends besides is within the band."""
-    read = Cost(1 / (known.decode * _BYTES_8B), 2 * known.band)
+    """A layer's beginning apart, all is in the weights: what such a device spends besides is within the band."""
+    whole = 1 / known.decode
+    read = Cost(max(whole / 2, whole - _LAYERS_8B * _LAYER) / _BYTES_8B, 2 * known.band)
     multiply = Cost(1 / (known.prefill * _WEIGHTS_8B), 2 * known.band)
-    matrix = {ANY_TYPE: MatrixCost(read, _FREE, _FREE, multiply, _FREE)}
+    plain = replace(read, seconds=known.plain * read.seconds)
+    reads = {ANY_TYPE: read, "F16": plain, "BF16": plain}
+    matrix = {name: MatrixCost(cost, _FREE, _FREE, multiply, _FREE) for name, cost in reads.items()}
     attention = {ANY_TYPE: AttentionCost(_FREE, read, _FREE)}
-    return Rates(BaseCosts(_FREE, _FREE, _FREE), matrix, matrix, attention)
+    return Rates(BaseCosts(_FREE, Cost(_LAYER, 2 * _LAYER_BAND), _FREE), matrix, matrix, attention)

@@ -74,5 +74,6 @@ def _weights(header: GGUFHeader, lines: Sequence[str], pools: Pools, cpu_experts
         raise EngineError(f"the engine's log says where {len(numbers)} layers go, of {shape.n_layer + 1}")
     places = [number - 1 if number else None for number in numbers]
     placement = Placement(tuple(places[:-1]), places[-1])
-    found = place_weights(shape, placement, len(pools.names), mmap=False, cpu_experts=cpu_experts)
+    backends = [name.rstrip("0123456789") for name in pools.names]  # ggml's names of devices: "CUDA0"
+    found = place_weights(shape, placement, backends, mmap=False, cpu_experts=cpu_experts)
     return (found.host, *found.devices)

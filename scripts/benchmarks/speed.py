@@ -257,10 +257,13 @@ def header_of(model: Model, quant: str) -> GGUFHeader:
     return build_header(header.version, header.metadata, tensors)
 
 
-def write_ghost(path: Path, header: GGUFHeader) -> Path:
-    """Write a file of holes, but for norms, some tokens' embeddings and whatever chooses experts."""
+def write_ghost(path: Path, header: GGUFHeader, encoded: bytes | None = None) -> Path:
+    """Write a file of holes, but for norms, some tokens' embeddings and whatever chooses experts.
+
+    encoded: the header as it stands in the file, where that is known: one that was parsed has lost long arrays.
+    """
     rng = np.random.default_rng(0)
-    data = encode_header(header)
+    data = encode_header(header) if encoded is None else encoded
     with path.open("wb") as file:
         file.write(data)
         for tensor in header.tensors:

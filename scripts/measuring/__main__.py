@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.architectures.shapes import MODELS
+from scripts.measuring.card import show_card
 from scripts.measuring.engine import show_engine
 from scripts.measuring.logs import LOGS, show_logs
 from scripts.measuring.peers import show_peers
@@ -20,6 +21,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], bool]] = {
     "logs": show_logs,
     "peers": show_peers,
     "system": show_system,
+    "card": show_card,
 }
 DEFAULT = ("engine", "logs")  # the last line is that of the logs
 
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, default=LOGS, metavar="FILE", help="load logs, one JSON object a line")
     parser.add_argument("--cases", type=int, default=40, metavar="N", help="engine: settings for each model")
     parser.add_argument("--models", nargs="*", choices=MODELS, metavar="NAME", help="engine: only these")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="card: keep what was found")
     for tool in ("fit-params", "hf-mem"):
         name = tool.upper().replace("-", "_")
         there = Path(os.environ[name]) if name in os.environ else None

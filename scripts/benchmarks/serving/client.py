@@ -44,16 +44,19 @@ async def _ask(url: str, body: dict[str, Any]) -> Asked:
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
     writer.write(head.encode() + content)
-    first, n_tokens = 0.0, 0
+    first, n_tokens, is_full = 0.0, 0, False
     status = await reader.readline()
     assert b" 200 " in status, status + await reader.read(2000)
     async for line in reader:
         if not line.startswith(b"data: {"):
             continue
         event = json.loads(line[6:])
-        delta = event["choices"][0].get("delta", {}) if event.get("choices") else {}
+        choice = event["choices"][0] if event.get("choices") else {}
+        delta, is_full = choice.get("delta", {}), is_full or choice.get("finish_reason") == "length"
         if not first and (delta.get("content") or delta.get("reasoning_content")):
             first = time.perf_counter() - began
         n_tokens = (event.get("usage") or {}).get("completion_tokens", n_tokens)
     writer.close()
+    if is_full and not n_tokens:  # llama_cpp.server tells no usage when it streams
+        n_tokens = body["max_tokens"]
     return Asked(n_tokens, first, time.perf_counter() - began)

@@ -51,10 +51,12 @@ def commands(wanted: Wanted) -> dict[str, tuple[str, ...]]:
     model, threads = str(wanted.path), str(count_threads())
     n_all = str(wanted.n_slots * wanted.n_ctx)
     ours = ("-m", "llmrun.cli.main", "serve", model, "--parallel", str(wanted.n_slots), "--ctx", str(wanted.n_ctx))
+    # without the last one each new request ends the answer before it
+    serial = ("-m", "llama_cpp.server", "--model", model, "--n_ctx", str(wanted.n_ctx), "--interrupt_requests", "false")
     return {
         "llmrun": (sys.executable, *ours, "--threads", threads),
         "llama-server": (str(peer("llama-server")), "-m", model, "-np", str(wanted.n_slots), "-c", n_all),
-        "llama_cpp.server": (sys.executable, "-m", "llama_cpp.server", "--model", model, "--n_ctx", str(wanted.n_ctx)),
+        "llama_cpp.server": (sys.executable, *serial),
     }
 
 
