@@ -24,6 +24,7 @@ from scripts.benchmarks.soak import measure_soak
 from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
+from scripts.benchmarks.threads import measure_threads
 
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "help": measure_help,
@@ -31,6 +32,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "guide": measure_guide,
     "decode": measure_decode,
     "prefill": measure_prefill,
+    "threads": measure_threads,
     "cancel": measure_cancel,
     "header": measure_header,
     "dry-run": measure_dry_run,

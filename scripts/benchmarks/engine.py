@@ -29,22 +29,23 @@ def measure_decode(folder: Path) -> list[Row]:
     if not small.exists():
         write_model(small, replace(SMALL, tied=False), template=_TEMPLATE, writes=LETTERS)
     return [
-        _decode("decode, 0.6B Q4_K_M", _large(folder), 64, 0.98),
+        _decode("decode, 0.6B Q4_K_M", large(folder), 64, 0.98),
         _decode("decode, guide's shape F16", small, 1500, 0.90),
     ]
 
 
 def measure_prefill(folder: Path) -> list[Row]:
     """Reading 512 tokens with a 0.6B shape."""
-    return [_prefill("prefill 512, 0.6B Q4_K_M", _large(folder))]
+    return [_prefill("prefill 512, 0.6B Q4_K_M", large(folder))]
 
 
 def measure_cancel(folder: Path) -> list[Row]:
     """Stopping while a prompt is read."""
-    return [_cancel("cancel while reading, against 0.3 s, 0.6B", _large(folder))]
+    return [_cancel("cancel while reading, against 0.3 s, 0.6B", large(folder))]
 
 
-def _large(folder: Path) -> Path:
+def large(folder: Path) -> Path:
+    """The 0.6B shape in Q4_K_M, made where it is not there."""
     path = folder / "qwen3-0.6b-Q4_K_M.gguf"
     return path if path.exists() else write_model(path, QWEN3_0_6B, mix="Q4_K_M", template=_TEMPLATE)
 
@@ -65,7 +66,7 @@ def measure_guide(folder: Path) -> list[Row]:
         for _ in range(TURNS):
             seconds, bare_seconds, tokens = 0.0, 0.0, 0
             for question in _QUESTIONS:
-                _, rest, n = _ask(engine, question, 200)
+                _, rest, n = ask(engine, question, 200)
                 _, bare_rest = bare.measure(20, n)
                 seconds, bare_seconds, tokens = seconds + rest, bare_seconds + bare_rest, tokens + n - 1
             ours.append(tokens / seconds)
@@ -78,7 +79,7 @@ _QUESTIONS = ("what is a kv cache", "what is vram", "how much memory does a 7B m
               "what is offloading", "what is a mixture of experts")  # fmt: skip
 
 
-def _ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
+def ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
     """Seconds until the first text, from there to the end, and tokens, as the client sees them."""
     start = time.perf_counter()
     first = None
@@ -91,8 +92,8 @@ def _ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
     return first - start, time.perf_counter() - first, last.usage.completion_tokens
 
 
-def _random_text(length: int) -> str:
-    """Letters, each one token, never the same: nothing of it is in the KV cache."""
+def random_text(length: int) -> str:
+    """Return letters, each one token, never the same: nothing of it is in the KV cache."""
     return "".join(random.choices(string.ascii_letters, k=length))
 
 
@@ -101,7 +102,7 @@ def _decode(name: str, path: Path, n_tokens: int, bar: float) -> Row:
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
-            _, rest, n = _ask(engine, _random_text(16), n_tokens)
+            _, rest, n = ask(engine, random_text(16), n_tokens)
             assert n == n_tokens, "the model ended by itself"
             ours.append((n - 1) / rest)
             _, rest = bare.measure(16, n_tokens)
@@ -114,7 +115,7 @@ def _prefill(name: str, path: Path, n_prompt: int = 512) -> Row:
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
-            first, _, _ = _ask(engine, _random_text(n_prompt), 1)
+            first, _, _ = ask(engine, random_text(n_prompt), 1)
             ours.append(n_prompt / first)
             first, _ = bare.measure(n_prompt, 1)
             theirs.append(n_prompt / first)
@@ -127,7 +128,7 @@ def _cancel(name: str, path: Path) -> Row:
     with Engine() as engine:
         engine.load(path, settings)
         for _ in range(TURNS):
-            answer = engine.answer(Generate((Message("user", _random_text(1900)),), Sampling(temperature=0), 1))
+            answer = engine.answer(Generate((Message("user", random_text(1900)),), Sampling(temperature=0), 1))
             for event in answer:
                 if isinstance(event, PrefillProgress):
                     start = time.perf_counter()
