@@ -18,7 +18,7 @@ from typing import Protocol
 
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
-from llmrun.worker.governor import Governor
+from llmrun.worker.headcount import Headcount
 
 _FEW = 16  # tokens: up to so many each number of them is a kind of steps of its own
 _LEAST_READ = 32  # tokens: shorter steps tell little of what a token costs when a prompt is read
@@ -69,7 +69,7 @@ class Crew:
     ) -> None:
         self._most, self._set_threads, self._watch, self._clock = most, set_threads, watch, clock
         self._now = start
-        self._governors: dict[int, Governor] = {}
+        self._headcounts: dict[int, Headcount] = {}
         self._room: float | None = None
         self._ended = clock()
         self._is_held = False
@@ -88,24 +88,24 @@ class Crew:
         self._observe()
         decode, batch = self._now
         if n_tokens == 1:
-            decode = self._governor(n_tokens).n_threads
+            decode = self._headcount(n_tokens).n_threads
         else:
-            batch = self._governor(n_tokens).n_threads
+            batch = self._headcount(n_tokens).n_threads
         if (decode, batch) != self._now:
             self._now = decode, batch
             self._set_threads(decode, batch)
 
     def _learn(self, n_tokens: int, seconds: float) -> None:
         if n_tokens <= _FEW:
-            self._governor(n_tokens).took(seconds)
+            self._headcount(n_tokens).took(seconds)
         elif n_tokens >= _LEAST_READ:
-            self._governor(n_tokens).took(seconds / n_tokens)
+            self._headcount(n_tokens).took(seconds / n_tokens)
 
     def hold(self, *, still: bool) -> None:
         """Keep the number for single tokens as it is from here on, or let it change again."""
         if still != self._is_held:
             self._is_held = still
-            self._governor(1).hold(still=still)
+            self._headcount(1).hold(still=still)
 
     def _observe(self) -> None:
         if self._clock() - self._ended > _PAUSE:
@@ -114,18 +114,18 @@ class Crew:
             room = self._watch.look()
             if is_recent or (room is not None and room < self._most[0] - 0.5):
                 self._room = room
-                for governor in self._governors.values():
-                    governor.resume(room)
+                for headcount in self._headcounts.values():
+                    headcount.resume(room)
         elif self._watch.is_due:
             self._room = self._watch.look()
-            for governor in self._governors.values():
-                governor.see(self._room)
+            for headcount in self._headcounts.values():
+                headcount.see(self._room)
 
-    def _governor(self, n_tokens: int) -> Governor:
+    def _headcount(self, n_tokens: int) -> Headcount:
         kind = n_tokens if n_tokens <= _FEW else 0
-        if kind not in self._governors:
+        if kind not in self._headcounts:
             is_one = n_tokens == 1
-            governor = Governor(self._most[not is_one], self._now[not is_one])
-            governor.see(self._room)
-            self._governors[kind] = governor
-        return self._governors[kind]
+            headcount = Headcount(self._most[not is_one], self._now[not is_one])
+            headcount.see(self._room)
+            self._headcounts[kind] = headcount
+        return self._headcounts[kind]

@@ -71,7 +71,7 @@ class _Trial:
         return sum(2 * max(0.0, found - self.before) for found in self.seen.values())
 
 
-class Governor:
+class Headcount:
     """Chooses for steps of one kind. most: threads while nothing else runs. start: those to begin with."""
 
     def __init__(self, most: int, start: int | None = None) -> None:
