@@ -111,10 +111,13 @@ def serve(
     verbose: o.Verbose = False,
 ) -> None:
     """Serve models to many clients at once, by the APIs of OpenAI, Anthropic and Ollama."""
+    from llmrun.cli.names import check_names
+
+    names = tuple(models or (_GUIDE,))
+    check_names((*names, *kept.pins))  # before the server is imported, which takes a second
     from llmrun.cli.serving import ServeWish, run_serve
     from llmrun.server.serving import Address
 
-    names = tuple(models or (_GUIDE,))
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
     meant = ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate)
