@@ -29,6 +29,7 @@ _WILD = 1.0
 # Tokens of an answer, and of a prompt, below which the first step's own costs and the clock tell more than the model:
 # the last token of an answer is drawn and not read, and a prompt is read in steps that begin small.
 _FEWEST_WRITTEN, _FEWEST_READ = 32, 128
+_MOST_GUESSED = 0.02  # of an answer's tokens: where more were guessed right, it tells nothing of a token's own time
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Speeds:
     ) -> Run | None:
         read = usage.read_tokens >= _FEWEST_READ and usage.cached_tokens < usage.read_tokens
         wrote = usage.completion_tokens >= _FEWEST_WRITTEN and usage.completion_seconds > 0
+        wrote = wrote and usage.accepted_tokens <= _MOST_GUESSED * usage.completion_tokens
         if not (read or wrote):
             return None
         n_past = usage.prompt_tokens + usage.completion_tokens // 2

@@ -155,6 +155,7 @@ def plan(
     gpu_layers: o.GpuLayers = None,
     kv_type: o.KVType = None,
     threads: o.Threads = None,
+    speculate: o.Speculate = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
     lora: o.Loras = None,
@@ -186,7 +187,7 @@ def plan(
         source=chosen_source(exact=exact, fast=fast),
     )
     constraints = replace(
-        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora), projector=projector
+        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora, speculate), projector=projector
     )
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 

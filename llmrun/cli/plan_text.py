@@ -37,6 +37,7 @@ _NAMES = {
     "n_ubatch": "batch",
     "n_seq_max": "parallel",
     "n_threads": "threads",
+    "n_draft_max": "speculation",
     "loras": "adapters",
 }
 

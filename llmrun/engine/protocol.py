@@ -229,6 +229,7 @@ class Usage:
 
     prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
     the rest where that was cancelled. thought_tokens: those of completion_tokens that came before the answer.
+    drafted_tokens: guesses that were verified, several in one step; accepted_tokens: those of them that were right.
     """
 
     prompt_tokens: int
@@ -239,6 +240,8 @@ class Usage:
     completion_seconds: float
     seed: int
     thought_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,8 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
 
 def _shared(settings: RunSettings, slots: int, n_ctx: int, ground: Ground) -> RunSettings:
     """Return settings for so many conversations at once, of so many tokens each."""
-    return replace(settings, n_ctx=n_ctx * slots, n_seq_max=slots, n_outputs_max=max(slots, ground.outputs))
+    outputs = max(slots, ground.outputs, 1 + settings.n_draft_max)
+    return replace(settings, n_ctx=n_ctx * slots, n_seq_max=slots, n_outputs_max=outputs)
 
 
 def fitting(row: Row, settings: RunSettings, ground: Ground) -> RunSettings | None:

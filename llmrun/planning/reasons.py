@@ -46,7 +46,7 @@ def reasons_of(
         if choice.settings.projector
         else ("DEFAULT", "nothing is to be seen"),
     }
-    told |= {"type_v": told["type_k"], "n_outputs_max": _outputs(choice)}
+    told |= {"type_v": told["type_k"], "n_outputs_max": _outputs(choice), "n_draft_max": _draft(choice, ground)}
     own = ground.constraints.n_threads is not None
     told |= dict.fromkeys(("n_threads", "n_threads_batch"), ("USER", "as you said") if own else ("SPEED", threads))
     told |= {name: ("DEFAULT", note) for name, note in _DEFAULTS.items()}
@@ -163,7 +163,17 @@ def _loras(choice: Choice, size: int) -> Told:
     return "USER", f"as you said; {format_bytes(size)}, counted with the weights"
 
 
+def _draft(choice: Choice, ground: Ground) -> Told:
+    if ground.constraints.n_draft_max is not None:
+        return "USER", "as you said"
+    if choice.settings.n_draft_max:
+        return "DEFAULT", "so many tokens at once are guessed from the conversation, while that is faster"
+    return "MODEL", "what it remembers cannot be taken back, where a guess was wrong"
+
+
 def _outputs(choice: Choice) -> Told:
+    if choice.settings.n_outputs_max == 1 + choice.settings.n_draft_max > choice.settings.n_seq_max:
+        return "DEFAULT", "a token and the guesses at the next ones, verified at once"
     if choice.settings.n_outputs_max > choice.settings.n_seq_max:
         return "DEFAULT", "so many tokens of a text at once become part of its vector"
     return "DEFAULT", "each conversation draws one token at a time"

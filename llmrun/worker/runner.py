@@ -46,6 +46,7 @@ from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.slot import Slot
+from llmrun.worker.speculation import Speculation
 from llmrun.worker.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -155,8 +156,9 @@ class Runner:
         template = load_chat_template(model)
         encoder = PromptEncoder(model.vocabulary, template, vision)
         slots = [Slot(context, seq) for seq in range(context.n_seq_max)]
-        self._session = Session(context, slots[0], encoder, self.cancel, vision)
-        self.batcher = Batcher(context, slots, encoder, self.cancel, vision, self._emit)
+        speculation = Speculation(context)
+        self._session = Session(context, slots[0], encoder, self.cancel, vision, speculation)
+        self.batcher = Batcher(context, slots, encoder, self.cancel, vision, self._emit, speculation)
         info = _describe(path, model, context, template, memory, time.perf_counter() - started)
         self._emit(Loaded(replace(info, vision=vision is not None)))
 
