@@ -90,6 +90,11 @@ class Footprints:
         return 0 if self._sight is None else self._sight.projector.n_batch
 
     @property
+    def has_state(self) -> bool:
+        """Whether the model is known to remember a state, and not only what each token left in a KV cache."""
+        return self._estimator is not None and any(layer.state for layer in self._estimator.shape.layers)
+
+    @property
     def estimator(self) -> Estimator:
         """The arithmetic; raises UnknownArchitectureError where it does not know the architecture."""
         if self._estimator is None:

@@ -9,6 +9,7 @@ from llmrun.engine.client import Engine
 from llmrun.engine.refusal import has_lost_a_server
 from llmrun.engine.standby import Standby
 from llmrun.errors import InsufficientMemoryError, WorkerDiedError
+from llmrun.hardware.threads import usual_threads
 from llmrun.planner import Planner
 from llmrun.planning.failure import Failure
 from llmrun.planning.plan import Plan
@@ -27,19 +28,20 @@ def load_plan(
     on_step: Callable[[str], None] | None = None,
     *,
     fixed: bool = False,
-    most_threads: tuple[int, int] | None = None,
+    adapts: bool = False,
 ) -> tuple[Engine, Plan]:
     """Load a plan and return the engine, the caller's to close, with the plan that was loaded in the end.
 
     on_step gets one line for each step down. fixed: take none. Raises what the last attempt raised; where memory was
-    refused, with whose and how much. most_threads: see engine.protocol.Load; not where devices compute all of it.
+    refused, with whose and how much. adapts: threads follow the moment, which is no use where devices compute it all.
     """
     tries: Counter[Kind] = Counter()
+    usual = usual_threads()
     while True:
         engine = standby.take()
         try:
-            path, most = planner.variant(plan).variant.path, most_threads if plan.where != "devices" else None
-            engine.load(path, plan.settings, on_progress, most_threads=most)
+            most = (usual.decode, usual.batch) if adapts and plan.where != "devices" else None
+            engine.load(planner.variant(plan).variant.path, plan.settings, on_progress, most_threads=most)
             return engine, plan
         except (InsufficientMemoryError, WorkerDiedError) as error:
             engine.close()

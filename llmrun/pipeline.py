@@ -308,6 +308,16 @@ class Started:
         """How it is run."""
         return self.planned.plan
 
+    def again(self) -> Started:
+        """Load it once more as it was, where its worker died: what that took is free. Raises what loading raises."""
+        engine = Engine()
+        try:
+            engine.load(self.planned.variant.path, self.plan.settings)
+        except BaseException:
+            engine.close()
+            raise
+        return replace(self, engine=engine)
+
 
 def start(
     ref: ModelRef,
@@ -352,7 +362,7 @@ def start(
             listener.progress,
             listener.step,
             fixed=fixed,
-            most_threads=_most_threads(constraints, fixed=fixed),
+            adapts=not fixed and constraints.n_threads is None,
         )
         try:
             remember_margins(_margins(engine, loaded, settled.site))
@@ -370,14 +380,6 @@ def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye |
     if wish is None:
         return None
     return open_projector(wish, lambda: projectors_of(ref, opened, search), format_reference(ref), search.slow)
-
-
-def _most_threads(constraints: Constraints, *, fixed: bool) -> tuple[int, int] | None:
-    """Return how many threads the engine may use where it has the choice; None where they are fixed."""
-    if fixed or constraints.n_threads is not None:
-        return None
-    usual = usual_threads()
-    return usual.decode, usual.batch
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:

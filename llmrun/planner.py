@@ -28,7 +28,7 @@ from llmrun.planning.reasons import reasons_of
 from llmrun.planning.room import Room, make_room
 from llmrun.planning.speed import Speed
 from llmrun.planning.step_down import Kind, step_down
-from llmrun.settings import Constraints, RunSettings
+from llmrun.settings import DEFAULT_DRAFT, Constraints, RunSettings
 from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.stock import Stocked
@@ -64,12 +64,14 @@ class Planner:
             RunSettings(
                 n_threads=own or site.threads.decode,
                 n_threads_batch=own or site.threads.batch,
+                n_draft_max=_n_draft_max(stock, constraints),
                 loras=constraints.loras,
                 projector=constraints.projector,
             ),
             max((one.footprints.least_batch for one in stock), default=0),
             wish.slots,
             wish.outputs,
+            wish.tuned,
         )
 
     def choice(self) -> Choice | None:
@@ -286,3 +288,10 @@ def _with_more(
         return Footprint(more(found.host, host), tuple(more(used, device) for used in found.devices))
 
     return corrected
+
+
+def _n_draft_max(stock: Sequence[Stocked], constraints: Constraints) -> int:
+    """Return how many tokens may be guessed at once: none where the model could not forget those that were wrong."""
+    if constraints.n_draft_max is not None:
+        return constraints.n_draft_max
+    return 0 if any(one.footprints.has_state for one in stock) else DEFAULT_DRAFT

@@ -16,6 +16,8 @@ def usage_figures(usage: Usage) -> dict[str, int | float | None]:
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
         "thought_tokens": usage.thought_tokens,
+        "drafted_tokens": usage.drafted_tokens,
+        "accepted_tokens": usage.accepted_tokens,
         "prefill_seconds": round(usage.prompt_seconds, 6),
         "decode_seconds": round(usage.completion_seconds, 6),
         "prefill_tokens_per_second": _rate(usage.read_tokens, usage.prompt_seconds),
@@ -38,7 +40,8 @@ def usage_lines(usage: Usage) -> list[str]:
         f"answer   {usage.completion_tokens:,} tokens"
         + (f", {usage.thought_tokens:,} of them thoughts," if usage.thought_tokens else "")
         + f" in {format_seconds(usage.completion_seconds)}"
-        + (f" ({decode:,.1f} tok/s)" if decode else ""),
+        + (f" ({decode:,.1f} tok/s)" if decode else "")
+        + (f"; {usage.accepted_tokens:,} of {usage.drafted_tokens:,} guessed right" if usage.drafted_tokens else ""),
     ]
 
 

@@ -20,6 +20,10 @@ DEFAULT_N_CTX = 8192
 MAX_N_CTX = 16 << 20
 MAX_THREADS = 512  # ggml.h, GGML_MAX_N_THREADS: more crash it
 MAX_SEQUENCES = 256  # llama.cpp's LLAMA_MAX_SEQ: more are refused
+MAX_DRAFT = 63  # a step of 64 tokens costs a CPU as much as reading a prompt does: more cannot pay
+# Guesses in a step where nothing else is said. With the token that is known they are the 8 rows up to which CUDA reads
+# weights once for all (mmvq.cuh, MMVQ_MAX_BATCH_SIZE), and 7 more rows of logits: 4 MiB at 150,000 tokens.
+DEFAULT_DRAFT = 7
 
 # How weights come into memory, llama.h's enum llama_load_mode: "auto" maps the file where every device can take it.
 LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io")
@@ -54,6 +58,8 @@ class RunSettings:
     cpu_experts: in so many layers, the first ones, the experts' weights stay on the host.
     load_mode: one of LOAD_MODES.
     repack: copy weights into the CPU's preferred layout; faster decoding, slower reading, anonymous memory.
+    n_draft_max: tokens that may be guessed and verified in one step, for an answer that is written alone; 0 is none.
+    n_outputs_max must have room for one more.
     loras: adapters, all of them at once. projector: the file that lets the model see images, None is none.
     """
 
@@ -76,6 +82,7 @@ class RunSettings:
     repack: bool = False
     n_threads: int = 1
     n_threads_batch: int = 1
+    n_draft_max: int = 0
     loras: tuple[Lora, ...] = ()
     projector: str | None = None
 
@@ -92,6 +99,7 @@ class Constraints:
     n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once. device_limits:
     bytes of each of the devices, in their order, that may be used at most; None is all that is free. loras: adapters.
     projector: a file that lets the model see images, or "auto" for the one that belongs to it; None is no images.
+    n_draft_max: as of RunSettings.
     """
 
     n_ctx: int | None = None
@@ -103,3 +111,4 @@ class Constraints:
     device_limits: tuple[int | None, ...] = ()
     loras: tuple[Lora, ...] = ()
     projector: str | None = None
+    n_draft_max: int | None = None

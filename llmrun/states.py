@@ -43,6 +43,7 @@ _ABANDONED_SECONDS = 3600.0  # a file that was begun so long ago, and never fini
 _NO_MATTER = frozenset(
     [
         "n_outputs_max",
+        "n_draft_max",
         "n_batch",
         "n_ubatch",
         "n_gpu_layers",

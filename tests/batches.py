@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from llmrun.worker.job import Job
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.slot import Slot
+from llmrun.worker.speculation import Speculation
 
 
 @dataclass
@@ -107,12 +108,14 @@ def loaded(path: Path, settings: RunSettings) -> Iterator[Model]:
 
 
 @contextmanager
-def batch(model: Model, settings: RunSettings) -> Iterator[Batch]:
+def batch(
+    model: Model, settings: RunSettings, speculate: Callable[[Context], Speculation] = Speculation
+) -> Iterator[Batch]:
     """A batcher over a context of its own, with as many slots as the settings say."""
     cancel = CancelFlag()
     context = Context(model, settings, cancel)
     slots = [Slot(context, seq) for seq in range(context.n_seq_max)]
     encoder = PromptEncoder(model.vocabulary, load_chat_template(model))
-    batcher = Batcher(context, slots, encoder, cancel, None, lambda phase: None)
+    batcher = Batcher(context, slots, encoder, cancel, None, lambda phase: None, speculate(context))
     yield Batch(batcher, slots, cancel)
     context.close()

@@ -112,6 +112,8 @@ def test_the_figures_of_an_answer_are_complete() -> None:
         "cached_tokens": 60,
         "completion_tokens": 50,
         "thought_tokens": 0,
+        "drafted_tokens": 0,
+        "accepted_tokens": 0,
         "prefill_seconds": 0.5,
         "decode_seconds": 2.0,
         "prefill_tokens_per_second": 80.0,
@@ -132,6 +134,9 @@ def test_the_lines_for_people_hold_the_same_figures() -> None:
     ]
     assert usage_lines(replace(USAGE, thought_tokens=30))[1:] == [
         "answer   50 tokens, 30 of them thoughts, in 2.00 s (25.0 tok/s)"
+    ]
+    assert usage_lines(replace(USAGE, drafted_tokens=12, accepted_tokens=9))[1:] == [
+        "answer   50 tokens in 2.00 s (25.0 tok/s); 9 of 12 guessed right"
     ]
 
 

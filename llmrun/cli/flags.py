@@ -23,6 +23,7 @@ class Running:
     gpu_layers: o.GpuLayers = None
     kv_type: o.KVType = None
     threads: o.Threads = None
+    speculate: o.Speculate = None
     device: o.Devices = None
     lora: o.Loras = None
     projector: o.Projector = None
@@ -40,7 +41,9 @@ class Running:
         """Return what the user fixed; raises UsageError for devices or adapters that cannot be meant."""
         from llmrun.cli.wishes import constraints_of
 
-        found = constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora)
+        found = constraints_of(
+            self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora, self.speculate
+        )
         return replace(found, projector=self.projector or ("auto" if self.image else None))
 
     def images(self) -> tuple[str, ...]:

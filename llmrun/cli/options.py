@@ -120,6 +120,18 @@ Threads = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        "--speculate",
+        metavar="auto|off|N",
+        autocompletion=_one_of("auto", "off"),
+        help="Guess up to N tokens from the conversation and verify them in one step, while that is faster; answers "
+        "stay the same. (default: auto)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+    ),
+]
 Parallel = Annotated[
     int | None,
     typer.Option(

@@ -71,6 +71,7 @@ class ServedHow:
     gpu_layers: o.GpuLayers = None
     kv_type: o.KVType = None
     threads: o.Threads = None
+    speculate: o.Speculate = None
     parallel: Slots = None
     device: o.Devices = None
     prefer: o.Prefer = None
@@ -83,7 +84,15 @@ class ServedHow:
         """Return what the user fixed; raises UsageError for devices that cannot be meant."""
         from llmrun.cli.wishes import constraints_of
 
-        return constraints_of(self.ctx, self.gpu_layers, self.kv_type, self.threads, self.parallel, self.device)
+        return constraints_of(
+            self.ctx,
+            self.gpu_layers,
+            self.kv_type,
+            self.threads,
+            self.parallel,
+            self.device,
+            speculate=self.speculate,
+        )
 
     def plan_wish(self) -> PlanWish:
         """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""

@@ -15,7 +15,7 @@ from llmrun.planning.forecast import Source
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan, parse_plan
 from llmrun.planning.policy import PREFERENCES, Prefer
-from llmrun.settings import Constraints
+from llmrun.settings import MAX_DRAFT, Constraints
 from llmrun.units import parse_bytes
 
 
@@ -57,10 +57,22 @@ def constraints_of(
     parallel: int | None,
     device: Sequence[str] | None,
     lora: Sequence[str] | None = None,
+    speculate: str | None = None,
 ) -> Constraints:
     """Return what the user fixed about how the model runs."""
     devices, loras = chosen_devices(device), parse_loras(lora)
-    return Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits, loras)
+    found = Constraints(ctx, gpu_layers, kv_type, threads, parallel, devices.names, devices.limits, loras)
+    return replace(found, n_draft_max=chosen_draft(speculate))
+
+
+def chosen_draft(text: str | None) -> int | None:
+    """Return how many tokens may be guessed at once, None where llmrun chooses; raises UsageError for anything else."""
+    word = "auto" if text is None else text.lower()
+    if word in ("auto", "off"):
+        return None if word == "auto" else 0
+    if not word.isascii() or not word.isdecimal() or not 1 <= int(word) <= MAX_DRAFT:
+        raise UsageError(f"--speculate is {text!r}, and must be auto, off, or tokens from 1 to {MAX_DRAFT}")
+    return int(word)
 
 
 def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
@@ -74,7 +86,7 @@ def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
 def check_replay(constraints: Constraints, replay: SavedPlan | None) -> None:
     """Raise UsageError where a plan is to be run as it is, and otherwise; its devices have to be named again."""
     if replay is not None and replace(constraints, devices=None, device_limits=(), projector=None) != Constraints():
-        others = "--ctx, --gpu-layers, --kv-type, --threads and --lora"
+        others = "--ctx, --gpu-layers, --kv-type, --threads, --speculate and --lora"
         raise UsageError(f"a plan from --plan is run as it is, without {others}")
 
 

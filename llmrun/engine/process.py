@@ -25,8 +25,9 @@ _READ_BYTES = 1 << 16
 _STUCK_SECONDS = 2.0  # that sending one command may take
 _POLL_SECONDS = 0.2  # a wait without end could not be interrupted on Windows
 
-# How often a thread of the engine looks for what it waits for before it sleeps (libgomp, where it is used; its own number
-# is 300,000, about 5 ms). TODO
+# How often a thread of the engine looks for what it waits for before it sleeps (libgomp, whose own number is 300,000).
+# Measured 2026-11, 2 cores, 0.6B Q4_K_M, 2 threads: idle 36.6 tok/s with 20,000, 35 to 41 with libgomp's, 18 with 0;
+# beside four other processes 6 to 9 in the place of 3 to 4.
 _SPINS = "20000"
 
 _DOING = {

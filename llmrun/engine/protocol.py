@@ -9,6 +9,7 @@ from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
+from llmrun.planning.timing import Compare, Compared
 from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.settings import RunSettings
 from llmrun.thinking import Thinking, Variables
@@ -151,7 +152,9 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure
+Work = (
+    Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure | Compare
+)
 Command = Work | Cancel
 
 # ---- from the worker
@@ -231,6 +234,7 @@ class Usage:
 
     prompt_tokens is all of the conversation; of it cached_tokens were in memory and read_tokens were read, fewer than
     the rest where that was cancelled. thought_tokens: those of completion_tokens that came before the answer.
+    drafted_tokens: guesses that were verified, several in one step; accepted_tokens: those of them that were right.
     """
 
     prompt_tokens: int
@@ -241,6 +245,8 @@ class Usage:
     completion_seconds: float
     seed: int
     thought_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +370,7 @@ class DeviceList:
 
 @dataclass(frozen=True, slots=True)
 class MeasureProgress:
-    """The part of a Measure that is done, 0 to 1."""
+    """The part of a Measure or Compare that is done, 0 to 1."""
 
     fraction: float
 
@@ -386,5 +392,5 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | StateSaved | StateRestored
+Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | Compared | StateSaved | StateRestored
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed

@@ -18,7 +18,7 @@ from llmrun.errors import UsageError
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.policy import PREFERENCES, Prefer
 from llmrun.sampling import SamplingWish, choose_sampling
-from llmrun.settings import KV_TYPES, MAX_N_CTX, MAX_THREADS, Constraints
+from llmrun.settings import KV_TYPES, MAX_DRAFT, MAX_N_CTX, MAX_THREADS, Constraints
 from llmrun.thinking import WISHES, ThinkingChoice, choose_thinking
 from llmrun.units import parse_bytes
 
@@ -29,7 +29,8 @@ class RunOptions(TypedDict, total=False):
     """How a model runs; what is left out, or None, llmrun chooses, as the command line does.
 
     ctx: tokens of context. gpu_layers: layers on the GPU, the output included. kv_type: "f16", "q8_0", "q4_0", ...
-    threads: of the CPU. device: "CUDA0", "CUDA0=6GiB", "rpc:HOST:PORT", several of them, or "none" for the CPU alone.
+    threads: of the CPU. speculate: tokens that may be guessed from the conversation and verified in one step; "off" is
+    none. device: "CUDA0", "CUDA0=6GiB", "rpc:HOST:PORT", several of them, or "none" for the CPU alone.
     prefer: "balanced", "quality", "speed" or "context". reserve, device_reserve: what to leave free of the RAM and of
     each device, in bytes or as "2GiB". allow_disk: run what is larger than the memory from disk. require_gpu: raise
     EngineError rather than run on the CPU alone. lora: adapters, "style.gguf" or "style.gguf:0.5". projector: the file
@@ -40,6 +41,7 @@ class RunOptions(TypedDict, total=False):
     gpu_layers: int | None
     kv_type: str | None
     threads: int | None
+    speculate: int | Literal["auto", "off"] | None
     device: str | Sequence[str] | None
     prefer: Prefer | None
     reserve: int | str | None
@@ -137,6 +139,7 @@ def constraints_of(options: RunOptions) -> Constraints:
         n_gpu_layers=_within("gpu_layers", options.get("gpu_layers"), 0, MAX_N_CTX),
         type_kv=None if kv_type is None else _one_of("kv_type", kv_type.lower(), KV_TYPES),
         n_threads=_within("threads", options.get("threads"), 1, MAX_THREADS),
+        n_draft_max=_draft(options.get("speculate")),
         devices=devices.names,
         device_limits=devices.limits,
         loras=parse_loras([lora] if isinstance(lora, str) else lora),
@@ -181,6 +184,12 @@ def _grammar(given: Mapping[str, Any]) -> Grammar | None:
     text = schema if isinstance(schema, str) else json.dumps(schema)
     check_grammar(gbnf_of(text))
     return Grammar("json_schema", text)
+
+
+def _draft(value: object) -> int | None:
+    if value in ("auto", "off"):
+        return None if value == "auto" else 0
+    return _within("speculate", value, 1, MAX_DRAFT)
 
 
 def _within(name: str, value: object, low: int, high: int) -> int | None:

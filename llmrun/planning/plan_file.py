@@ -12,7 +12,7 @@ from typing import Any
 
 from llmrun.errors import UsageError
 from llmrun.planning.plan import Plan
-from llmrun.settings import KV_TYPES, LOAD_MODES, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS, Lora, RunSettings
+from llmrun.settings import KV_TYPES, LOAD_MODES, MAX_DRAFT, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS, Lora, RunSettings
 
 FORMAT = 1
 _HINT = "`llmrun plan MODEL --save FILE` writes one"
@@ -91,6 +91,7 @@ _RANGES = {
     "n_ubatch": (1, 1 << 20),
     "n_gpu_layers": (0, 1 << 20),
     "cpu_experts": (0, 1 << 20),
+    "n_draft_max": (0, MAX_DRAFT),
     "n_threads": (1, MAX_THREADS),
     "n_threads_batch": (1, MAX_THREADS),
 }

@@ -10,6 +10,7 @@ from llmrun.planning.choose import Choice, Ground
 from llmrun.planning.plan import Cause, Reason
 from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
+from llmrun.planning.tuning import reasons
 from llmrun.settings import RunSettings
 from llmrun.units import format_bytes
 
@@ -46,10 +47,13 @@ def reasons_of(
         if choice.settings.projector
         else ("DEFAULT", "nothing is to be seen"),
     }
-    told |= {"type_v": told["type_k"], "n_outputs_max": _outputs(choice)}
+    told |= {"type_v": told["type_k"], "n_outputs_max": _outputs(choice), "n_draft_max": _draft(choice, ground)}
     own = ground.constraints.n_threads is not None
     told |= dict.fromkeys(("n_threads", "n_threads_batch"), ("USER", "as you said") if own else ("SPEED", threads))
     told |= {name: ("DEFAULT", note) for name, note in _DEFAULTS.items()}
+    tunings = choice.offer.tunings if ground.tuned else ()
+    measured = reasons(choice.settings, tunings, ground.constraints)
+    told |= {name: ("MEASURED", note) for name, note in measured.items()}
     values = {"variant": choice.offer.quant} | {
         field.name: _text(getattr(choice.settings, field.name)) for field in fields(RunSettings)
     }
@@ -163,7 +167,17 @@ def _loras(choice: Choice, size: int) -> Told:
     return "USER", f"as you said; {format_bytes(size)}, counted with the weights"
 
 
+def _draft(choice: Choice, ground: Ground) -> Told:
+    if ground.constraints.n_draft_max is not None:
+        return "USER", "as you said"
+    if choice.settings.n_draft_max:
+        return "DEFAULT", "so many tokens at once are guessed from the conversation, while that is faster"
+    return "MODEL", "what it remembers cannot be taken back, where a guess was wrong"
+
+
 def _outputs(choice: Choice) -> Told:
+    if choice.settings.n_outputs_max == 1 + choice.settings.n_draft_max > choice.settings.n_seq_max:
+        return "DEFAULT", "a token and the guesses at the next ones, verified at once"
     if choice.settings.n_outputs_max > choice.settings.n_seq_max:
         return "DEFAULT", "so many tokens of a text at once become part of its vector"
     return "DEFAULT", "each conversation draws one token at a time"

@@ -33,6 +33,8 @@ def _disagreements(constraints: Constraints, wish: PlanWish, plan: Plan) -> Iter
         yield f"--kv-type {constraints.type_kv}"
     if constraints.n_threads not in (None, settings.n_threads):
         yield f"--threads {constraints.n_threads}"
+    if constraints.n_draft_max not in (None, settings.n_draft_max):
+        yield f"--speculate {constraints.n_draft_max or 'off'}"
     if constraints.devices not in (None, settings.devices) or any(constraints.device_limits):
         yield "--device"
     if constraints.loras != settings.loras:

@@ -13,12 +13,16 @@ from llama_cpp import llama_cpp as lib
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens of one sequence that follow each other, the first at `position`; want_logits: for the last one."""
+    """Tokens of one sequence that follow each other, the first at `position`.
+
+    want_logits: for the last one. every_row: for all of them.
+    """
 
     seq: int
     tokens: Sequence[int]
     position: int
     want_logits: bool = True
+    every_row: bool = False
 
 
 class Batch:
@@ -51,7 +55,7 @@ class Batch:
             self._pos[start:end] = self._one_after_another[: end - start]
             self._pos[start:end] += part.position
             self._seq[start:end] = part.seq
-            self._logits[start:end] = all_outputs
+            self._logits[start:end] = all_outputs or part.every_row
             self._logits[end - 1] = part.want_logits
             start = end
         self.struct.n_tokens = start

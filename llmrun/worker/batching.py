@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from llmrun.worker.prompt import Prompt, PromptEncoder, common_length
 from llmrun.worker.session import LARGE
 from llmrun.worker.share import share
 from llmrun.worker.slot import CANCELLED, NO_ROOM, OK, Slot, before_image, failed_decode
+from llmrun.worker.speculation import Speculation
 from llmrun.worker.turn import Turn, wanted_tokens
 from llmrun.worker.writing import Writing
 
@@ -47,6 +49,7 @@ class Batcher:
         cancel: CancelFlag,
         vision: Vision | None,
         tell: Callable[[Phase], None],
+        speculation: Speculation | None = None,
     ) -> None:
         self._context, self._slots, self._encoder = context, slots, encoder
         self._cancel, self._vision = cancel, vision
@@ -59,6 +62,7 @@ class Batcher:
         self._pace = Pace(context.n_rows, is_large=context.model.size >= LARGE)
         # keys that are copied lie in one stream, or a whole stream is
         self._least_copy = LEAST if context.is_unified else least_stretch(context.n_ctx)
+        self._speculation = Speculation(context) if speculation is None else speculation
         self.embedder = Embedder(context, encoder.vocabulary, self._free)
         self.alone: int | None = None
         self.n_steps = 0
@@ -142,7 +146,8 @@ class Batcher:
         tokens = list(prompt.tokens)
         writing = Writing(job.request, prompt, self._encoder, self._context.n_ctx, job.say)
         slot = choose_slot(free, job.owner, tokens, self._apart())
-        job.begun = begun = Begun(prompt, slot, writing, tokens, started)  # from here on its end closes what it holds
+        # from here on the job's end closes what it holds
+        job.begun = begun = Begun(prompt, slot, writing, tokens, started, self.n_steps)
         self._take(slot, job.owner)
         source, n = find_source(self._slots, slot, job.owner, tokens[:-1], self._least_copy)
         begun.leader, begun.follows = self._leader(job, tokens[:-1], n)
@@ -226,15 +231,28 @@ class Batcher:
                 writing.append(Turn(job, begun, len(begun.slot.past), begun.tokens[-1:]))
             else:
                 reading.append((job, begun))
-        if not reading:
-            return writing
-        wanted = [wanted_tokens(begun, self._context.n_rows) for _, begun in reading]
-        shares = share(self._pace.room(len(writing)), wanted)
-        for (job, begun), n in zip(reading, shares, strict=True):
+        if reading:
+            return [*writing, *self._reading_turns(reading, len(writing))]
+        return [self._ahead(writing[0])] if len(writing) == 1 == len(self._active) else writing
+
+    def _reading_turns(self, reading: Sequence[tuple[Job, Begun]], n_writing: int) -> list[Turn]:
+        """Give what there is room for to those who have waited longest, and of these to who needs least."""
+        queue = sorted((begun for _, begun in reading), key=lambda begun: (begun.turn, begun.n_left))
+        wanted = [wanted_tokens(begun, self._context.n_rows) for begun in queue]
+        shares = share(self._pace.room(n_writing), wanted)
+        given = {begun.slot.seq: n for begun, n in zip(queue, shares, strict=True) if n}
+        turns = []
+        for job, begun in reading:
             n_past = len(begun.slot.past)
-            if n:
-                writing.append(Turn(job, begun, n_past, begun.tokens[n_past : n_past + n]))
-        return writing
+            if n := given.get(begun.slot.seq):
+                begun.turn = self.n_steps + 1
+                turns.append(Turn(job, begun, n_past, begun.tokens[n_past : n_past + n]))
+        return turns
+
+    def _ahead(self, turn: Turn) -> Turn:
+        """Let the only request there is read more than its last token: what may follow it."""
+        slot, writing = turn.begun.slot, turn.begun.writing
+        return replace(turn, guess=self._speculation.guess(writing, slot.past, turn.tokens[0]))
 
     def _read(self, turns: Sequence[Turn]) -> None:
         """Compute a batch; where that fails, smaller ones, so that one request's failure is no other's."""
@@ -244,13 +262,17 @@ class Batcher:
         self.alone = None
         self.n_steps += 1
         if status == OK:
+            if len(turns) == 1:  # of which is learned what a step takes
+                self._context.wait()
             self._took(turns, time.perf_counter() - started)
             return
         for turn in turns:
             turn.begun.slot.resynchronize()
         if status == CANCELLED:  # by a request that is gone with the next look at what came
             return
-        if status == NO_ROOM and self._make_room():
+        if turns[0].guess:  # there may be room for what is not guessed
+            self._again([replace(turns[0], guess=())])
+        elif status == NO_ROOM and self._make_room():
             self._again(turns)
         elif status == NO_ROOM and turns[0].begun.read_at is not None and len(self._active) == 1:
             turns[0].begun.writing.reason = "context"
@@ -301,11 +323,12 @@ class Batcher:
             row += len(turn.tokens)
             if turn.draws:
                 drawn.append((turn, row))
-            self._remember(turn.begun, turn.tokens)
+            self._remember(turn.begun, turn.part.tokens)
         now = time.perf_counter()
+        is_plain = len(turns) == 1 == n_writing
         for turn, last in drawn:
             turn.job.tell_read(now)
-            self._draw(turn, last)
+            self._draw(turn, last, seconds if is_plain else None)
         for turn in turns:
             turn.job.tell_progress()
 
@@ -314,14 +337,15 @@ class Batcher:
             begun.n_read += len(tokens)
         begun.slot.past.extend(tokens)
 
-    def _draw(self, turn: Turn, row: int) -> None:
+    def _draw(self, turn: Turn, row: int, seconds: float | None) -> None:
         begun = turn.begun
         with contained(partial(self._fail, turn.job)):
-            token = begun.writing.next_token(self._context, row, len(begun.slot.past))
-            if token is None:
+            found = self._speculation.verify(begun.writing, begun.slot, turn.guess, row=row, seconds=seconds)
+            begun.tokens.extend(turn.guess[: found.n_right])
+            if found.token is None:
                 self._end(turn.job)
             else:
-                begun.tokens.append(token)
+                begun.tokens.append(found.token)
 
     def _read_an_image(self) -> None:
         """Read one image, if one is due: it takes long, and a batch of its own."""

@@ -24,7 +24,7 @@ from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
 from llmrun.worker.batch import Batch, Part
-from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided
+from llmrun.worker.crew import Crew
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
@@ -34,6 +34,9 @@ from llmrun.worker.vocabulary import Vocabulary
 _STRUCT_SIZES = {"llama_model_params": 80, "llama_context_params": 160, "llama_batch": 56}
 
 _ALLOCATION_FAILED = -2  # llama_decode's status (llama.h)
+
+# Whose KV cache has sums beside it, so that no tail of it can be dropped (llama-kv-cache-dsv4.cpp)
+_KEPT_STATES = frozenset({"deepseek4"})
 
 
 def start_backend() -> None:
@@ -158,6 +161,7 @@ class Model:
         self.n_swa = int(lib.llama_model_n_swa(pointer))
         # such memories hold one state, not one entry a token: a tail cannot be taken off
         self.is_recurrent = bool(lib.llama_model_is_recurrent(pointer) or lib.llama_model_is_hybrid(pointer))
+        self.can_drop = not (self.is_recurrent or self.metadata("general.architecture") in _KEPT_STATES)
         self.has_decoder = bool(lib.llama_model_has_decoder(pointer))
         self.pooling = int(self.metadata(f"{self.metadata('general.architecture')}.pooling_type") or 0)
         self.adapters: tuple[LoadedAdapter, ...] = ()  # given to each context that is made
@@ -224,6 +228,7 @@ class Context:
 
     n_ctx: tokens that each sequence can hold, as wished; llama.cpp allocates the next multiple of 256, which is not
     ours to use. Where the cells are one stream (kv_unified), all sequences together cannot hold more than that either.
+    n_draft_max: tokens that can be guessed and verified in one step; 0 where their memory could not drop a wrong one.
     """
 
     def __init__(self, model: Model, settings: RunSettings, cancel: CancelFlag) -> None:
@@ -250,13 +255,9 @@ class Context:
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
         self.n_rows = min(max(self.n_step, 2 * self.n_seq_max), int(lib.llama_n_batch(self.pointer)))
         self._batch = Batch(self.n_rows)
+        most = min(settings.n_draft_max, self.n_outputs - 1, self.n_rows - 1, self.n_step - 1)
+        self.n_draft_max = max(0, most) if model.can_drop else 0
         self.crew: Crew | None = None  # chooses the threads of each step; without one they are as the settings say
-        self.keeps_threads = False  # whether the answer is to be the same whenever it is asked for
-        self._divides = is_divided(settings)
-
-    def set_threads(self, decode: int, batch: int) -> None:
-        """Compute with so many threads from here on: one token, and several."""
-        lib.llama_set_n_threads(self.pointer, decode, batch)
 
     def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool, seq: int = 0) -> int:
         """Read at most n_step tokens, the first at `position`; logits are kept for the last one if wanted.
@@ -265,24 +266,22 @@ class Context:
         """
         return self.decode_parts((Part(seq, tokens, position, want_logits),))
 
+    def wait(self) -> None:
+        """Wait until what was read is computed: a device goes on after `decode` has returned."""
+        lib.llama_synchronize(self.pointer)
+
     def decode_parts(self, parts: Sequence[Part]) -> int:
         """Read tokens of many sequences in one batch, at most n_rows together; returns the status as `decode` does."""
         self._batch.fill(parts)
-        if self.move_pending:
-            return self._decode_after_moves()
         if self.crew is None:
-            return int(lib.llama_decode(self.pointer, self._batch.struct))
-        self.crew.hold(still=self.keeps_threads and self._divides and parts[-1].position >= SPLIT_FROM)
-        return self.crew.compute(self._batch.struct.n_tokens, self._compute)
+            return self._decode()
+        return self.crew.compute(self._batch.struct.n_tokens, parts[-1].position, self._decode)
 
-    def _compute(self) -> int:
-        status = int(lib.llama_decode(self.pointer, self._batch.struct))
-        lib.llama_synchronize(self.pointer)  # so that the time of layers on devices is seen too
-        return status
-
-    def _decode_after_moves(self) -> int:
+    def _decode(self) -> int:
         """Decode the batch; where the keys could not be rotated llama.cpp only says so and goes on (llama-kv-cache.cpp,
         update), which is a failed allocation to us."""
+        if not self.move_pending:
+            return int(lib.llama_decode(self.pointer, self._batch.struct))
         with engine_log().collecting() as complaints:
             status = int(lib.llama_decode(self.pointer, self._batch.struct))
         if status == 0 and any("K-shift" in line for line in complaints):
@@ -336,6 +335,13 @@ class Context:
         first = int(lib.llama_memory_seq_pos_min(self._memory, seq))
         too_old = self.model.n_swa > 0 and first >= max(1, n_tokens - self.model.n_swa)
         return not (self.model.is_recurrent or too_old)
+
+    def drop(self, n_tokens: int, seq: int) -> bool:
+        """Forget all but a sequence's first n_tokens, where only rows of the last step go; False where it could not.
+
+        Sliding windows can: the step took cells that its first row did not see, nor any later one (find_slot).
+        """
+        return bool(lib.llama_memory_seq_rm(self._memory, seq, n_tokens, -1))
 
     def copy(self, source: int, target: int) -> None:
         """Let a sequence hold what another does, in the place of what it held.

@@ -36,10 +36,11 @@ from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.hardware.spare import Spare
 from llmrun.memory.engine_memory import EngineMemory
+from llmrun.planning.timing import Compare, Compared
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
 from llmrun.worker.chat_format import load_chat_template
-from llmrun.worker.crew import Crew
+from llmrun.worker.crew import Crew, crewed
 from llmrun.worker.devices import devices, engine_info
 from llmrun.worker.job import Job, Say
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
@@ -48,6 +49,7 @@ from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.slot import Slot
+from llmrun.worker.speculation import Speculation
 from llmrun.worker.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -100,6 +102,12 @@ class Runner:
             case Measure():
                 self._emit(Phase("measure"))
                 self._measure(command)
+            case Compare():
+                from llmrun.worker.compare import compare  # here, as above
+
+                self._emit(Phase("measure"))
+                tell = self._throttled(MeasureProgress)
+                self._emit(Compared(compare(_path(command.path), command, self.cancel, tell)))
 
     def _loaded(self) -> Session:
         if self._session is None:
@@ -151,15 +159,17 @@ class Runner:
                     vision.close()  # first: it holds on to the model
                 model.close()
                 raise
-        context.crew = _crew(context, command)
+        if command.most_threads is not None:
+            context.crew = Crew(command.settings, command.most_threads, crewed(context.pointer), Spare())
         memory = _report(context, model, command.settings, log.lines())
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
         encoder = PromptEncoder(model.vocabulary, template, vision)
         slots = [Slot(context, seq) for seq in range(context.n_seq_max)]
-        self._session = Session(context, slots[0], encoder, self.cancel, vision)
-        self.batcher = Batcher(context, slots, encoder, self.cancel, vision, self._emit)
+        speculation = Speculation(context)
+        self._session = Session(context, slots[0], encoder, self.cancel, vision, speculation)
+        self.batcher = Batcher(context, slots, encoder, self.cancel, vision, self._emit, speculation)
         info = _describe(path, model, context, template, memory, time.perf_counter() - started)
         self._emit(Loaded(replace(info, vision=vision is not None)))
 
@@ -182,13 +192,6 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
-
-
-def _crew(context: Context, command: Load) -> Crew | None:
-    if command.most_threads is None:
-        return None
-    start = command.settings.n_threads, command.settings.n_threads_batch
-    return Crew(start, command.most_threads, context.set_threads, Spare())
 
 
 def _path(text: str) -> Path:

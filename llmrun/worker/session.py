@@ -18,6 +18,7 @@ from llmrun.engine.protocol import (
     TokenCounts,
 )
 from llmrun.worker import state
+from llmrun.worker.batch import Part
 from llmrun.worker.crew import is_repeatable
 from llmrun.worker.encoding import check_room, count, encode
 from llmrun.worker.llama import CancelFlag, Context
@@ -25,6 +26,7 @@ from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import LAST
 from llmrun.worker.share import next_step
 from llmrun.worker.slot import CANCELLED, OK, Slot, failed_decode, text_before_image
+from llmrun.worker.speculation import Speculation
 from llmrun.worker.writing import Writing
 
 if TYPE_CHECKING:
@@ -50,8 +52,10 @@ class Session:
         encoder: PromptEncoder,
         cancel: CancelFlag,
         vision: Vision | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         self._context = context
+        self._speculation = Speculation(context) if speculation is None else speculation
         self._vision = vision
         self._encoder = encoder
         self._cancel = cancel
@@ -68,7 +72,8 @@ class Session:
         prompt = encode(request, self._encoder, emit)
         if not self._cancel.is_set():
             check_room(prompt, request.room, self._context)
-        self._context.keeps_threads = is_repeatable(request.sampling)
+        if self._context.crew is not None:
+            self._context.crew.repeats = is_repeatable(request.sampling)
         started = time.perf_counter()
         writing = Writing(request, prompt, self._encoder, self._context.n_ctx, emit)
         try:
@@ -146,6 +151,14 @@ class Session:
                 emit(PrefillProgress(done, len(prompt), cached, now - started))
         return True
 
+    def _read_with(self, token: int, guess: Sequence[int]) -> float | None:
+        """Put a token and a guess at the next ones into memory; returns the seconds, None when it was cancelled."""
+        started, n_past = time.perf_counter(), len(self._slot.past)
+        part = Part(self._slot.seq, (token, *guess), n_past, every_row=bool(guess))
+        status = self._context.decode_parts((part,))
+        self._context.wait()
+        return time.perf_counter() - started if self._took(part.tokens, n_past, status) else None
+
     def _read(self, tokens: Sequence[int], position: int, *, last: bool) -> bool:
         """Put tokens into memory; returns False when it was cancelled."""
         status = self._context.decode(tokens, position, want_logits=last, seq=self._slot.seq)
@@ -170,8 +183,16 @@ class Session:
 
     def _write(self, writing: Writing) -> None:
         """Write the answer to its end, or until it is cancelled."""
-        past = self._slot.past
-        while not self._cancel.is_set():
-            token = writing.next_token(self._context, LAST, len(past))
-            if token is None or not self._read((token,), len(past), last=True):
+        guess: tuple[int, ...] = ()
+        seconds = None
+        while True:
+            row, is_cancelled = (0 if guess else LAST), self._cancel.is_set
+            found = self._speculation.verify(
+                writing, self._slot, guess, row=row, seconds=seconds, is_cancelled=is_cancelled
+            )
+            if found.token is None:
+                return
+            guess = self._speculation.guess(writing, self._slot.past, found.token)
+            seconds = self._read_with(found.token, guess)
+            if seconds is None:
                 return

@@ -66,6 +66,18 @@ class Slot:
         """Tell whether a copy of this memory could be cut to its first n_tokens."""
         return self._context.can_keep(n_tokens, self.seq)
 
+    def cut(self, n_tokens: int) -> None:
+        """Forget all but the first n_tokens, of which at most the last step's are dropped; only where `can_drop`.
+
+        Raises EngineError where the memory could not do that; nothing is left in it then.
+        """
+        if n_tokens >= len(self.past):
+            return
+        if not self._context.drop(n_tokens, self.seq):
+            self.forget()
+            raise EngineError("the model's memory could not forget a wrong guess", "try --speculate off")
+        del self.past[n_tokens:]
+
     def resynchronize(self) -> None:
         """After a decode that did not finish, believe the memory about what it holds."""
         # half a step may be in a recurrent state, half a rotation in keys that were moved

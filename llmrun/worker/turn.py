@@ -12,12 +12,16 @@ from llmrun.worker.slot import text_before_image
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The tokens that a request reads in a step, the first at `start`, and whether the next one is drawn after them."""
+    """The tokens that a request reads in a step, the first at `start`, and whether the next one is drawn after them.
+
+    guess: what may follow them, read in the same step.
+    """
 
     job: Job
     begun: Begun
     start: int
     tokens: Sequence[int]
+    guess: tuple[int, ...] = ()
 
     @property
     def draws(self) -> bool:
@@ -27,7 +31,8 @@ class Turn:
     @property
     def part(self) -> Part:
         """They as rows of a batch."""
-        return Part(self.begun.slot.seq, self.tokens, self.start, self.draws)
+        tokens = (*self.tokens, *self.guess) if self.guess else self.tokens
+        return Part(self.begun.slot.seq, tokens, self.start, self.draws, every_row=bool(self.guess))
 
     @property
     def is_due(self) -> bool:

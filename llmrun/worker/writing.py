@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +26,8 @@ _EMIT_INTERVAL = 0.01
 class Writing:
     """One answer. `close` frees what it draws with, whether or not it was finished.
 
-    tokens: those of the answer so far. reason: why it ended, None while it goes on.
+    tokens: those of the answer so far. n_drafted, n_accepted: guesses at its tokens, and those of them that were
+    right. reason: why it ended, None while it goes on.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Writing:
         self._drawn_in_thought: list[Drawn] = []
         self._last_emit = 0.0
         self.tokens: list[int] = []
+        self.n_drafted = self.n_accepted = 0
         self.reason: FinishReason | None = None
         if not is_raw and self._text.is_answering:  # and the prompt did not close the thought already
             self._sampler.passes = encoder.opening
@@ -82,6 +85,16 @@ class Writing:
             self.reason = "context"
         return token if self.reason is None else None
 
+    def room(self, n_past: int) -> int:
+        """Return how many tokens can still be drawn, at most, where n_past are in memory."""
+        left = self._n_positions - n_past + 1
+        wanted = self._request.max_tokens
+        return left if wanted is None else min(left, wanted - len(self.tokens))
+
+    def before_end(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Return the tokens before the first with which the model would end its turn."""
+        return tuple(itertools.takewhile(lambda token: not self._vocabulary.is_end(token), tokens))
+
     def finish(self, cached: int, n_read: int, prompt_seconds: float, completion_seconds: float) -> None:
         """Send the last chunk; where nothing ended the answer, it was cancelled."""
         usage = Usage(
@@ -93,6 +106,8 @@ class Writing:
             completion_seconds=completion_seconds,
             seed=self._sampler.seed,
             thought_tokens=self._thought_tokens,
+            drafted_tokens=self.n_drafted,
+            accepted_tokens=self.n_accepted,
         )
         self._show(self._text.finish())
         text, reason, stopped_by = "".join(self._pending), self.reason or "cancelled", self._text.stopped_by

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.benchmarks.beside import measure_peers
 from scripts.benchmarks.choose import measure_choose
 from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
@@ -34,6 +35,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "prefill": measure_prefill,
     "threads": measure_threads,
     "cancel": measure_cancel,
+    "peers": measure_peers,
     "header": measure_header,
     "dry-run": measure_dry_run,
     "speed": measure_speed,

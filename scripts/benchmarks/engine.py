@@ -80,7 +80,7 @@ _QUESTIONS = ("what is a kv cache", "what is vram", "how much memory does a 7B m
 
 
 def ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
-    """Seconds until the first text, from there to the end, and tokens, as the client sees them."""
+    """Return seconds until the first text, from there to the end, and tokens, as the client sees them."""
     start = time.perf_counter()
     first = None
     for event in engine.answer(Generate((Message("user", text),), Sampling(temperature=0), n_tokens)):

@@ -1,0 +1,161 @@
+"""worker.governor: guesses only where they pay, learned from steps of machines that are made up here."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmrun.worker.governor import Governor
+
+N_MOST = 7
+
+
+@dataclass
+class Machine:
+    """What a step with n guesses takes, in plain steps, each up to `noise` longer; a search takes search steps."""
+
+    costs: tuple[float, ...]
+    noise: float = 0.0
+    search: float = 0.0005
+    seconds: float = 0.03
+
+    def step(self, n: int, rng: random.Random) -> float:
+        return self.seconds * self.costs[n] * (1 + self.noise * rng.random())
+
+
+# Measured with llama-bench, 0.6B Q4_K_M, two cores of an EPYC with AVX2: 29, 50, …, 80, …, 112, …, 168 ms
+NARROW = Machine((1.0, 1.72, 2.24, 2.76, 3.31, 3.86, 4.83, 5.79), noise=0.1)
+WIDE = Machine((1.0, 1.03, 1.05, 1.08, 1.1, 1.13, 1.15, 1.2), noise=0.1)  # as a GPU is
+LINEAR = Machine(tuple(1.0 + n for n in range(N_MOST + 1)), noise=0.1)
+
+
+@dataclass
+class Written:
+    """What came of an answer: how many times as fast as plain steps it was, and guesses a step, toward its end."""
+
+    gain: float
+    guessed: float
+
+
+def write(governor: Governor, machine: Machine, chance: float, n_tokens: int, seed: int = 0) -> Written:
+    """Write an answer for which there is always a guess, right with a chance, as worker.speculation does."""
+    rng = random.Random(seed)
+    seconds, done, guessed = 0.0, 0, []
+    watched = None
+    while done < n_tokens:
+        n = 0
+        if governor.may_search():
+            seconds += machine.search * machine.seconds
+            governor.spent(machine.search * machine.seconds)
+            n = governor.choose(N_MOST, 3)
+        if n:
+            watched = None
+        elif watched is None:
+            watched = 0
+        n_right = next((i for i in range(n) if rng.random() >= chance), n)
+        taken = machine.step(n, rng)
+        governor.took(n, n_right, taken)
+        if n:
+            governor.saw(3, n_right, wrong=n_right < n)
+        elif rng.random() < chance and watched is not None and watched + 1 < N_MOST:
+            watched += 1
+        elif watched is not None:
+            governor.saw(3, watched, wrong=True)
+            watched = None
+        seconds, done = seconds + taken, done + 1 + n_right
+        guessed.append(n)
+    plain = sum(machine.step(0, rng) for _ in range(done))
+    late = guessed[len(guessed) // 2 :]
+    return Written(plain / seconds, sum(late) / len(late))
+
+
+def best_gain(machine: Machine, chance: float) -> float:
+    """What whoever knew all of it beforehand would gain."""
+    tokens = [sum(chance**i for i in range(n + 1)) for n in range(N_MOST + 1)]
+    return max(brought / cost for brought, cost in zip(tokens, machine.costs, strict=True))
+
+
+@pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narrow", "wide", "linear"])
+@pytest.mark.parametrize("n_tokens", [64, 400])
+@pytest.mark.parametrize("seed", range(5))
+def test_guesses_that_are_never_right_cost_less_than_three_percent(machine: Machine, n_tokens: int, seed: int) -> None:
+    """In the very first answer too; nothing at all, where guesses cost nothing before they are verified."""
+    assert write(Governor(N_MOST), machine, 0.0, n_tokens, seed).gain >= 0.985
+
+
+@pytest.mark.parametrize("chance", [0.3, 0.6, 0.8, 0.9, 0.97])
+@pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narrow", "wide", "linear"])
+def test_most_of_what_could_be_gained_is_gained(machine: Machine, chance: float) -> None:
+    governor = Governor(N_MOST)
+    gain = write(governor, machine, chance, 1000).gain
+    assert gain >= 1 + 0.8 * (best_gain(machine, chance) - 1) - 0.1
+
+
+def test_where_batches_are_cheap_two_thirds_right_are_a_third_faster() -> None:
+    cheap = Machine((1.0, 1.3, 1.6, 1.9, 2.2, 2.5, 2.8, 3.1))  # four tokens cost less than two steps
+    assert write(Governor(N_MOST), cheap, 0.6, 1000).gain >= 1.1
+    assert write(Governor(N_MOST), WIDE, 0.6, 1000).gain >= 1.3
+
+
+def test_where_each_guess_costs_a_step_none_is_made() -> None:
+    assert write(Governor(N_MOST), LINEAR, 0.9, 500).guessed < 0.05
+
+
+def test_nothing_is_guessed_before_a_plain_step_was_seen() -> None:
+    governor = Governor(N_MOST)
+    assert not governor.may_search()
+    assert governor.choose(N_MOST, 3) == 0
+    governor.took(0, 0, 0.03)
+    assert governor.may_search()
+
+
+def test_off_is_off() -> None:
+    governor = Governor(0)
+    governor.took(0, 0, 0.03)
+    assert not governor.may_search()
+    assert governor.choose(5, 3) == 0
+
+
+def test_a_conversation_that_turns_can_lose_little_and_win_again() -> None:
+    governor = Governor(N_MOST)
+    assert write(governor, WIDE, 0.9, 500).gain > 2
+    assert write(governor, NARROW, 0.0, 500).gain >= 0.97
+    assert write(governor, NARROW, 0.0, 500).gain >= 0.97
+    assert write(governor, WIDE, 0.9, 1000, seed=1).gain > 1.7
+
+
+def test_kinds_of_guesses_are_told_apart() -> None:
+    """Those that are right are verified, though as many of the others are wrong."""
+    governor = Governor(N_MOST)
+    governor.took(0, 0, 0.03)
+    for _ in range(40):
+        governor.saw(2, 0, wrong=True)
+        governor.saw(7, 7, wrong=False)
+        governor.took(0, 0, 0.03)
+    assert governor.choose(N_MOST, 2) == 0
+    assert governor.choose(N_MOST, 7) > 0
+    assert governor.choose(2, 7) <= 2
+
+
+@given(
+    increments=st.lists(st.floats(0, 1.5), min_size=N_MOST, max_size=N_MOST),
+    chances=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=6),
+    seed=st.integers(0, 100),
+)
+def test_on_no_machine_and_for_no_text_is_more_lost_than_the_account_holds(
+    increments: list[float], chances: list[float], seed: int
+) -> None:
+    """However the text turns: a step, that by which one can be wrong, and a hundredth of the time."""
+    costs = [1.0]
+    for more in increments:
+        costs.append(costs[-1] + more)
+    assert all(a <= b for a, b in pairwise(costs))
+    machine, governor = Machine(tuple(costs)), Governor(N_MOST)
+    n_tokens = 60 * len(chances)
+    lost = sum(60 / write(governor, machine, chance, 60, seed).gain - 60 for chance in chances)
+    assert lost <= 1 + costs[-1] + 0.015 * n_tokens
