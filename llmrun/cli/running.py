@@ -241,5 +241,6 @@ def tell_times(engine: AnsweringEngine, usage: Usage, console: Console) -> None:
     console.log(
         f"time: start {format_seconds(times.start)} (of it importing llama.cpp {format_seconds(times.engine_import)}), "
         f"load {format_seconds(times.load)}, prompt {format_seconds(usage.prompt_seconds)}, "
-        f"answer {format_seconds(usage.completion_seconds)}"
+        f"answer {format_seconds(usage.completion_seconds)}, "
+        f"{usage.accepted_tokens:,} of {usage.drafted_tokens:,} guesses right"
     )

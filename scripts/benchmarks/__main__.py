@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.benchmarks.choose import measure_choose
+from scripts.benchmarks.draft import measure_draft
 from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
 from scripts.benchmarks.fetch import measure_fetch
@@ -31,6 +32,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "guide": measure_guide,
     "decode": measure_decode,
     "prefill": measure_prefill,
+    "draft": measure_draft,
     "cancel": measure_cancel,
     "header": measure_header,
     "dry-run": measure_dry_run,
