@@ -308,6 +308,16 @@ class Started:
         """How it is run."""
         return self.planned.plan
 
+    def again(self) -> Started:
+        """Load it once more as it was, where its worker died: what that took is free. Raises what loading raises."""
+        engine = Engine()
+        try:
+            engine.load(self.planned.variant.path, self.plan.settings)
+        except BaseException:
+            engine.close()
+            raise
+        return replace(self, engine=engine)
+
 
 def start(
     ref: ModelRef,

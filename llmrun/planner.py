@@ -71,6 +71,7 @@ class Planner:
             max((one.footprints.least_batch for one in stock), default=0),
             wish.slots,
             wish.outputs,
+            wish.tuned,
         )
 
     def choice(self) -> Choice | None:

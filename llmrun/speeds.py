@@ -20,8 +20,10 @@ from llmrun.planning.device_speeds import default_device_rates, device_rates
 from llmrun.planning.host_speeds import completed, default_host_rates
 from llmrun.planning.rates import Needs, Rates
 from llmrun.planning.speed import Speed, needs, predict
+from llmrun.planning.tuning import Tuning
 from llmrun.planning.work import ModelWork
 from llmrun.settings import RunSettings
+from llmrun.tunings import Tunings
 
 # A cost whose measurements vary by more than itself was measured beside other work, where llama.cpp's threads wait for
 # each other (0.2 tokens a second were predicted so on a machine that does 4): what is usual is nearer then.
@@ -56,11 +58,12 @@ class Speeds:
     """Predicts tokens a second for any model on this machine.
 
     measurements: what is remembered of it, None is nothing. n_threads: of the host, where a device is asked for without
-    settings.
+    settings. tunings: what is fastest on it.
     """
 
-    def __init__(self, measurements: Measurements | None, n_threads: int) -> None:
+    def __init__(self, measurements: Measurements | None, n_threads: int, tunings: Tunings | None = None) -> None:
         self._measurements = measurements
+        self._tunings = tunings
         self._usual = RunSettings(n_threads=n_threads, n_threads_batch=n_threads)
         self._rates: dict[_Way, Rates] = {}
         self._calibrations: dict[tuple[_Way, bool], Calibration] = {}
@@ -81,6 +84,10 @@ class Speeds:
             usual = device_rates(device.name) or default_device_rates(device.backend)
             self._rates[way] = completed(self._known(wanted, (device.id,)), usual)
         return self._rates[way]
+
+    def tunings(self, work: ModelWork, devices: Sequence[Device]) -> tuple[Tuning, ...]:
+        """Return what was found to be fastest for models like this, on the host and on all of the devices."""
+        return () if self._tunings is None else self._tunings.of(work, [device.id for device in devices])
 
     def predict(
         self, work: ModelWork, settings: RunSettings, placement: Placement, devices: Sequence[Device]
@@ -205,7 +212,8 @@ def open_speeds(n_threads: int, measure: Measurer = lambda _: None, folder: Path
 
     measure: `Engine.measure`, for whoever wants to measure. folder: None is the user's.
     """
-    return Speeds(Measurements(measure, read_fingerprint(), folder or speed_folder()), n_threads)
+    machine, folder = read_fingerprint(), folder or speed_folder()
+    return Speeds(Measurements(measure, machine, folder), n_threads, Tunings(machine, folder))
 
 
 def _way(settings: RunSettings, devices: tuple[str, ...]) -> _Way:

@@ -75,6 +75,7 @@ def stocked(
         footprint=_asked(footprints),
         decode=_decode(work, sizes.n_layer, site, speeds),
         repacks=bool(site.repack_rows) and work is not None and _repacks(work, site, speeds),
+        tunings=() if work is None else speeds.tunings(work, site.devices),
     )
     return Stocked(variant, header, summary, footprints, work, offer)
 

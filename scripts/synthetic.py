@@ -49,6 +49,7 @@ SMALL = Shape(n_layer=6, n_embd=256, n_ff=768, n_head=4, n_head_kv=4, n_vocab=20
 SLIDING = Shape("gemma3", n_layer=6, n_swa=64)
 RECURRENT = Shape("mamba")
 QWEN3_0_6B = Shape("qwen3", 28, 1024, 3072, 16, 8, 128, 151936, 40960)
+LLAMA_1_2B = Shape("llama", 16, 2048, 8192, 32, 8, 64, 128256, 131072)  # as Llama 3.2 1B: 1.24 billion weights
 
 
 def write_model(
@@ -65,8 +66,9 @@ def write_model(
     controls: Mapping[int, str] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write a model; `mix` is F16, Q8_0 or Q4_K_M. `pieces` replaces texts of tokens, `metadata` adds string keys.
+    """Write a model; `mix` is F16, Q8_0, Q4_K_M, Q4_0 or IQ4_XS.
 
+    `pieces` replaces texts of tokens, `metadata` adds string keys.
     `metadata` may hold "general.architecture" to name an architecture other than the shape's. `controls` are more
     control tokens. With an untied shape, greedy decoding writes only the tokens of `writes`, and so never ends by
     itself if no end is among them; or after each token of `chain` the one that it names (F16 of "llama").
@@ -210,6 +212,8 @@ def tensor_type(name: str, mix: str, shape: Shape) -> Q:
     """Return the GGML type llama.cpp's quantizer gives a tensor in this mix (llama-quant.cpp, dense models)."""
     if name.endswith(("norm.weight", ".bias", "ssm_a", "ssm_d", "ssm_conv1d.weight")):
         return Q.F32
+    if mix in ("Q4_0", "IQ4_XS") and name == ("token_embd.weight" if shape.tied else "output.weight"):
+        return Q.Q6_K
     if mix != "Q4_K_M":
         return Q[mix.upper()]
     if name in ("token_embd.weight", "output.weight"):
@@ -251,4 +255,18 @@ def _scale_q6_k(data: Any) -> None:  # 128 low bits, 64 high bits, 16 x int8 sca
     _put_half(data, 208, 0.00002)
 
 
-_SCALES: dict[Q, Callable[[Any], None]] = {Q.Q8_0: _scale_q8_0, Q.Q4_K: _scale_q4_k, Q.Q6_K: _scale_q6_k}
+def _scale_q4_0(data: Any) -> None:  # f16 d, 16 bytes of quants
+    _put_half(data, 0, 0.004)
+
+
+def _scale_iq4_xs(data: Any) -> None:  # f16 d, 6 bytes of scales of 6 bits, 128 bytes of quants
+    _put_half(data, 0, 0.00002)
+
+
+_SCALES: dict[Q, Callable[[Any], None]] = {
+    Q.Q8_0: _scale_q8_0,
+    Q.Q4_K: _scale_q4_k,
+    Q.Q6_K: _scale_q6_k,
+    Q.Q4_0: _scale_q4_0,
+    Q.IQ4_XS: _scale_iq4_xs,
+}

@@ -18,7 +18,7 @@ from llmrun.message import RawPrompt
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.worker.llama import Model
-from llmrun.worker.share import share
+from llmrun.worker.share import PORTION, share
 from scripts.synthetic import FIRST_FILLER, LETTERS, RECURRENT, SLIDING, TINY, write_model
 from tests.batches import Batch, Heard, batch, loaded
 from tests.conftest import GREEDY, ONE_THREAD, request
@@ -379,9 +379,9 @@ def test_a_gap_is_filled_in_the_order_of_the_models_tokens(tmp_path: Path, open_
 
 
 @given(room=st.integers(0, 300), wanted=st.lists(st.integers(0, 500), max_size=20))
-def test_a_share_is_never_less_for_who_wants_more(room: int, wanted: list[int]) -> None:
+def test_a_share_is_a_portion_for_the_first_and_no_room_is_wasted(room: int, wanted: list[int]) -> None:
     shares = share(room, wanted)
     assert sum(shares) == min(room, sum(wanted))
     assert all(0 <= got <= want for got, want in zip(shares, wanted, strict=True))
-    hungry = [got for got, want in zip(shares, wanted, strict=True) if got < want]
-    assert not hungry or max(shares) <= min(hungry) + 1
+    for index, got in enumerate(shares):
+        assert got >= min(wanted[index], PORTION, max(0, room - PORTION * index))

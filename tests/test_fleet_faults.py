@@ -15,6 +15,7 @@ import pytest
 from llmrun.errors import (
     BusyError,
     EngineError,
+    InsufficientMemoryError,
     NotFoundError,
     QueueFullError,
     WorkerDiedError,
@@ -47,7 +48,7 @@ def test_a_worker_that_is_killed_fails_its_own_requests_and_is_there_again() -> 
             await until(lambda: "guide" in loaded(fleet))  # without a request: it was given at the start
             assert "cache" in await ask(fleet)
             assert time.monotonic() - begun < 20  # alone on a machine: 1 s
-            assert machine.loads == ["guide", MODELS[0], "guide"]
+            assert machine.loads == ["guide", MODELS[0]], "it comes back as it was: nothing is planned"
             died = "the worker of guide died: the engine's process was killed (SIGKILL) while it wrote the answer"
             assert told == [f"{died}; it is loaded again now"]
 
@@ -61,6 +62,26 @@ def test_one_that_dies_idle_is_missed_only_by_those_who_want_it() -> None:
             await touch(fleet, MODELS[0])
             os.kill(fleet.loaded()[0].pid, signal.SIGKILL)
             async with fleet:  # which looks after it
+                await until(lambda: not loaded(fleet))
+                assert "cache" in await ask(fleet, MODELS[0])
+            assert machine.loads == [MODELS[0]], "it comes back as it was: nothing is planned"
+
+    run(test())
+
+
+def test_one_that_cannot_come_back_as_it_was_is_planned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where somebody else took the memory meanwhile."""
+
+    def refuse(_: Started) -> Started:
+        raise InsufficientMemoryError("there is no memory any more")
+
+    async def test() -> None:
+        machine = Machine()
+        async with fleet_of(machine) as fleet:
+            await touch(fleet, MODELS[0])
+            monkeypatch.setattr(Started, "again", refuse)
+            os.kill(fleet.loaded()[0].pid, signal.SIGKILL)
+            async with fleet:
                 await until(lambda: not loaded(fleet))
                 assert "cache" in await ask(fleet, MODELS[0])
             assert machine.loads == [MODELS[0]] * 2

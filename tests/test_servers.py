@@ -140,6 +140,11 @@ def test_what_asks_for_the_plan_there_is_does_not_contradict(server: Server) -> 
     assert done.stderr.startswith(f"using the server at {server.url}")
 
 
+def test_the_quantization_that_the_server_chose_is_the_model_it_has(server: Server) -> None:
+    done = program(server.home, "run", "guide:q8_0", QUESTION, "-n", "4")
+    assert done.stderr.startswith(f"using the server at {server.url}")
+
+
 def test_a_model_that_no_server_has_is_loaded_here(server: Server) -> None:
     done = program(server.home, "run", "guide:F16", QUESTION, "--temp", "0", "--threads", "1")
     assert "server" not in done.stderr

@@ -15,6 +15,7 @@ import typer
 
 from llmrun.cli import options as o
 from llmrun.cli import serve_options as so
+from llmrun.cli import tune_options as to
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
 from llmrun.cli.flags import Output, Running
@@ -111,10 +112,13 @@ def serve(
     verbose: o.Verbose = False,
 ) -> None:
     """Serve models to many clients at once, by the APIs of OpenAI, Anthropic and Ollama."""
+    from llmrun.cli.names import check_names
+
+    names = tuple(models or (_GUIDE,))
+    check_names((*names, *kept.pins))  # before the server is imported, which takes a second
     from llmrun.cli.serving import ServeWish, run_serve
     from llmrun.server.serving import Address
 
-    names = tuple(models or (_GUIDE,))
     address = Address(where.host, where.port)
     constraints, wish = served.constraints(), served.plan_wish()
     meant = ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate)
@@ -281,6 +285,25 @@ def hardware(
     from llmrun.cli.hardware import run_hardware
 
     run_hardware(measure=measure, remeasure=remeasure, as_json=json, quiet=quiet)
+
+
+@app.command()
+def tune(
+    model: o.Model,
+    threads: o.Threads = None,
+    device: o.Devices = None,
+    seconds: to.Seconds = None,
+    forget: to.Forget = False,
+    offline: o.Offline = False,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Find out by timing what is fastest for a model on this machine, once, and remember it."""
+    from llmrun.cli.tuning import TuneRequest, run_tune
+    from llmrun.cli.wishes import constraints_of
+
+    constraints = constraints_of(None, None, None, threads, None, device)
+    run_tune(TuneRequest(model, constraints, seconds, forget, offline, json, quiet))
 
 
 @app.command()

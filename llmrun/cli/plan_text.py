@@ -38,6 +38,7 @@ _NAMES = {
     "n_seq_max": "parallel",
     "n_threads": "threads",
     "n_draft_max": "speculation",
+    "n_threads_batch": "read threads",
     "loras": "adapters",
 }
 
@@ -149,7 +150,8 @@ def bar(pool: Pool, width: int = _BAR) -> str:
 def _why(plan: Plan) -> Iterator[str]:
     for reason in plan.reasons:
         usual = reason.cause == "DEFAULT" and reason.setting not in _TOLD
-        if usual or reason.setting in ("type_v", "n_threads_batch", "n_outputs_max"):
+        twice = reason.setting in ("type_v", "n_threads_batch", "n_outputs_max") and reason.cause != "MEASURED"
+        if usual or twice:
             continue
         if reason.setting in ("n_ubatch", "repack", "devices") and reason.cause == "SPEED":
             continue

@@ -13,7 +13,6 @@ from llmrun.cli.names import lasting_reference
 from llmrun.cli.serve_gate import Gate
 from llmrun.cli.serve_models import Kept, Starting
 from llmrun.console import Console
-from llmrun.models import check_meant
 from llmrun.planning.plan import PlanWish
 from llmrun.server.app import make_app
 from llmrun.server.endpoint import Service
@@ -55,11 +54,9 @@ class Front:
 
 
 def run_serve(wish: ServeWish) -> None:
-    """Serve until Ctrl-C; raises UsageError, and what loading the first model raises."""
+    """Serve until Ctrl-C; raises UsageError, and what loading the first model raises. Its names mean something."""
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     names = Names((*wish.models, *wish.kept.pins), pipeline.hub_address())
-    for meant in names.given:
-        check_meant(meant.reference)
     keeping = wish.kept.keeping(names)
     starting = Starting(wish.constraints, wish.plan, wish.offline, console)
     policy = wish.gate.policy(wish.address, console.notice)

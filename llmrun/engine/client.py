@@ -48,6 +48,7 @@ from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, Tool
 from llmrun.planning.rates import Rates
+from llmrun.planning.timing import Compare, Compared, Timing, Way
 from llmrun.settings import RunSettings
 
 
@@ -170,8 +171,30 @@ class Engine:
         on_progress gets 0 to 1 and returns False to give up. Raises InsufficientMemoryError where there is no room for
         the measuring, UsageError or EngineError for settings it cannot run with.
         """
+        result = self._measured(question, on_progress)
+        return result.rates if isinstance(result, Measured) else None
+
+    def compare(
+        self,
+        path: Path,
+        ways: Sequence[Way],
+        seconds: float,
+        n_past: int = 0,
+        *,
+        together: bool = True,
+        on_progress: Callable[[float], bool] = lambda _: True,
+    ) -> tuple[Timing, ...] | None:
+        """Time ways to run a model, beside each other on the model itself; None where it was given up.
+
+        seconds, n_past, together: as in planning.timing.Compare. on_progress: as of measure. Raises what loading the
+        model raises.
+        """
+        result = self._measured(Compare(_on_the_wire(path), tuple(ways), seconds, n_past, together), on_progress)
+        return result.timings if isinstance(result, Compared) else None
+
+    def _measured(self, question: Measure | Compare, on_progress: Callable[[float], bool]) -> Event | None:
         self._end_last_answer()
-        result: Rates | None = None
+        result: Event | None = None
         with self._heard_out():
             self._worker.send(question)
             while True:
@@ -179,8 +202,8 @@ class Engine:
                     case MeasureProgress(fraction=fraction):
                         if not on_progress(fraction):
                             self._worker.send(Cancel())
-                    case Measured(rates=rates):
-                        result = rates
+                    case Measured() | Compared() as event:
+                        result = event
                     case Phase(name="idle"):
                         return result
 

@@ -9,6 +9,7 @@ from llmrun import errors
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
+from llmrun.planning.timing import Compare, Compared
 from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
 from llmrun.settings import RunSettings
 from llmrun.thinking import Thinking, Variables
@@ -149,7 +150,9 @@ class Measure:
     size: int | None = None
 
 
-Work = Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure
+Work = (
+    Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure | Compare
+)
 Command = Work | Cancel
 
 # ---- from the worker
@@ -365,7 +368,7 @@ class DeviceList:
 
 @dataclass(frozen=True, slots=True)
 class MeasureProgress:
-    """The part of a Measure that is done, 0 to 1."""
+    """The part of a Measure or Compare that is done, 0 to 1."""
 
     fraction: float
 
@@ -387,5 +390,5 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | StateSaved | StateRestored
+Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | Compared | StateSaved | StateRestored
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed

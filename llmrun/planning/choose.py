@@ -20,6 +20,7 @@ from llmrun.planning.place import spread
 from llmrun.planning.policy import Policy, Step
 from llmrun.planning.quality import GOOD
 from llmrun.planning.room import Room
+from llmrun.planning.tuning import Tuning, applied, repacks
 from llmrun.settings import Constraints, RunSettings
 
 _FROM_DISK = (
@@ -51,6 +52,7 @@ class Ground:
     allow_disk: whether weights may be more than the memory, if nothing else is to be had. base: settings that are not
     chosen here, as the threads. least_batch: tokens that have to be read at once, as an image's. slots: numbers of
     conversations at once to choose from, the best first. outputs: rows of logits a batch may have at least.
+    tuned: whether what was measured to be fastest counts.
     """
 
     names: tuple[str, ...]
@@ -61,6 +63,7 @@ class Ground:
     least_batch: int = 0
     slots: tuple[int, ...] = (1,)
     outputs: int = 1
+    tuned: bool = True
 
 
 def choose(offers: Sequence[Offer], ground: Ground, policy: Policy) -> Choice | None:
@@ -135,15 +138,26 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
         least, n_ubatch=max(least.n_ubatch, ground.least_batch), n_batch=max(least.n_batch, ground.least_batch)
     )
     ways = [replace(least, n_ubatch=max(size, ground.least_batch)) for size in row.batches]
-    if row.offer.repacks and not row.n_gpu_layers:
+    tunings = row.offer.tunings if ground.tuned else ()
+    if repacks(row.offer.repacks, tunings) and not row.n_gpu_layers:
         ways.insert(0, replace(least, repack=True))
     options = (
-        replace(_shared(way, slots, n_ctx, ground), type_k=name, type_v=name)
+        tuned
         for name in kv_types(step, ground.constraints)
         for way in ways
         for slots, n_ctx in conversations(step, ground.constraints, row.offer, ground.slots)
+        for tuned in _tuned(replace(_shared(way, slots, n_ctx, ground), type_k=name, type_v=name), tunings, ground)
     )
     return next(filter(None, (fitting(row, option, ground) for option in options)), None)
+
+
+def _tuned(settings: RunSettings, tunings: Sequence[Tuning], ground: Ground) -> Iterator[RunSettings]:
+    """Yield settings as they are fastest here, and after them as they are: what is tuned may take more memory."""
+    best = applied(settings, tunings, ground.constraints)
+    best = replace(best, n_ubatch=max(best.n_ubatch, ground.least_batch))
+    if best != settings:
+        yield best
+    yield settings
 
 
 def _shared(settings: RunSettings, slots: int, n_ctx: int, ground: Ground) -> RunSettings:

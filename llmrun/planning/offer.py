@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.sizes import LayerSizes
+from llmrun.planning.tuning import Tuning
 from llmrun.settings import RunSettings
 
 
@@ -17,7 +18,7 @@ class Offer:
     quant: its label, each once among a model's. loss: nats, see llmrun.planning.quality. bpw: bits per weight.
     footprint: what it takes, devices in the settings' order; None for settings that are refused, or that nobody knows
     the answer for. decode: predicted tokens a second, None where that is unknown. repacks: whether weights in the CPU's
-    own layout are worth their memory here.
+    own layout are worth their memory here. tunings: what was measured here to be faster than the defaults.
     """
 
     quant: str
@@ -28,3 +29,4 @@ class Offer:
     footprint: Callable[[RunSettings], Footprint | None]
     decode: Callable[[RunSettings], float | None]
     repacks: bool = False
+    tunings: tuple[Tuning, ...] = ()

@@ -10,7 +10,7 @@ from llmrun.planning.policy import Prefer, Where
 from llmrun.planning.speed import Speed
 from llmrun.settings import RunSettings
 
-Cause = Literal["USER", "MODEL", "MEMORY", "SPEED", "DEFAULT"]
+Cause = Literal["USER", "MODEL", "MEMORY", "SPEED", "DEFAULT", "MEASURED"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class PlanWish:
     source: whom to ask what it takes; None is the engine where it can be asked. reserve: bytes to leave free on the
     host and on each device, None is what is usual. require_gpu: no plan rather than one for the CPU alone. slots:
     numbers of conversations at once, the best first, to choose from where the user fixed none. outputs: rows of logits
-    that a batch may have at least, for texts that are turned into vectors.
+    that a batch may have at least, for texts that are turned into vectors. tuned: whether what `llmrun tune` found
+    counts.
     """
 
     prefer: Prefer = "balanced"
@@ -31,11 +32,12 @@ class PlanWish:
     require_gpu: bool = False
     slots: tuple[int, ...] = (1,)
     outputs: int = 1
+    tuned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a setting has its value; note is for people."""
+    """Why a setting has its value; note is for people. MEASURED: `llmrun tune` timed it on this machine."""
 
     setting: str
     value: str

@@ -10,6 +10,7 @@ from llmrun.planning.choose import Choice, Ground
 from llmrun.planning.plan import Cause, Reason
 from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
+from llmrun.planning.tuning import reasons
 from llmrun.settings import RunSettings
 from llmrun.units import format_bytes
 
@@ -50,6 +51,9 @@ def reasons_of(
     own = ground.constraints.n_threads is not None
     told |= dict.fromkeys(("n_threads", "n_threads_batch"), ("USER", "as you said") if own else ("SPEED", threads))
     told |= {name: ("DEFAULT", note) for name, note in _DEFAULTS.items()}
+    tunings = choice.offer.tunings if ground.tuned else ()
+    measured = reasons(choice.settings, tunings, ground.constraints)
+    told |= {name: ("MEASURED", note) for name, note in measured.items()}
     values = {"variant": choice.offer.quant} | {
         field.name: _text(getattr(choice.settings, field.name)) for field in fields(RunSettings)
     }

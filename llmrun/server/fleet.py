@@ -15,7 +15,7 @@ from llmrun.server.admission import Admission, Place, default_queue
 from llmrun.server.grammars import Grammars
 from llmrun.server.keeping import Keeping
 from llmrun.server.loaded import LoadedModel, LoadedNow, Served
-from llmrun.server.loads import Load, SameFileError, Surroundings, in_thread, set_until
+from llmrun.server.loads import Fallen, Load, SameFileError, Surroundings, in_thread, set_until
 from llmrun.server.names import Meant, Names, Offered
 from llmrun.server.uses import Uses, recorder
 
@@ -58,6 +58,7 @@ class Fleet:
         self._change = asyncio.Event()
         self._wanting = 0
         self._uses = Uses()
+        self._fallen = Fallen(clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._tending: list[asyncio.Task[None]] = []
         self._closed = False
@@ -264,7 +265,7 @@ class Fleet:
             if self._shares(meant, paths):
                 return
             around = Surroundings(self, asyncio.get_running_loop())
-            started = await in_thread(lambda: self._load(meant, around), _discard)
+            started = await in_thread(lambda: self._fallen.load(self._load, meant, around), _discard)
             self._take(meant, started).revived = revived
 
     def _shares(self, meant: Meant, paths: frozenset[Path]) -> bool:
@@ -349,8 +350,7 @@ class Fleet:
         """Bury a model whose worker died; one that is always to be there is loaded anew."""
         if model.closing or self._closed:
             return
-        soon = model.revived and self._clock() - model.loaded_at < _TOO_SOON
-        stays = (model.meant.given or model.pinned) and not soon
+        stays = (model.meant.given or model.pinned) and not self._fell_soon(model)
         await self._bury(model, again="now" if stays or model.meant.key in self._loading else "when it is asked for")
         if not stays or model.meant.key in self._loading:
             return
@@ -359,9 +359,14 @@ class Fleet:
         except LLMRunError as error:
             self._tell(f"{model.name} is loaded again when it is asked for: {error.message}")
 
+    def _fell_soon(self, model: LoadedModel) -> bool:
+        return model.revived and self._clock() - model.loaded_at < _TOO_SOON
+
     async def _bury(self, model: LoadedModel, *, again: str) -> None:
         """Clear away a model whose worker died, and tell why; again: when it is loaded again."""
         is_known = model.closing
+        if not self._fell_soon(model):  # else it may be memory that it dies of, and another plan is needed
+            self._fallen.note(model.meant.key, model.started)
         await self._end(model)
         if not is_known:
             self._tell(f"{model.death_line()}; it is loaded again {again}")

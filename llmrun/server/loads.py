@@ -21,6 +21,29 @@ Load = Callable[[Meant, Neighbourhood], Started]
 """Starts a model beside others; called in a thread. Raises as pipeline.start."""
 
 
+_LATELY = 5.0  # seconds in which the memory of a worker that died is taken to be free still
+
+
+class Fallen:
+    """How models were loaded whose workers died a moment ago: nothing needs to be planned to load them again."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[float, Started]] = {}
+
+    def note(self, key: str, started: Started) -> None:
+        """Remember one."""
+        self._known[key] = self._clock(), started
+
+    def load(self, load: Load, meant: Meant, around: Neighbourhood) -> Started:
+        """Load a model as it was, else as `load` does, and raise what that raises; called in a thread."""
+        died_at, started = self._known.pop(meant.key, (-_LATELY, None))
+        if started is not None and self._clock() - died_at < _LATELY:
+            with contextlib.suppress(LLMRunError):
+                return started.again()
+        return load(meant, around)
+
+
 class SameFileError(EngineError):
     """What a name means is loaded already, under another name."""
 

@@ -61,8 +61,14 @@ def find_model(lasting: str) -> Found | None:
 def _in_it(seen: Seen, lasting: str) -> Found | None:
     if seen.trouble is not None:
         return None
-    loaded = {name for model in seen.loaded for name in (model.name, *model.names)}
-    names = [served.name for served in seen.note.models if served.lasting == lasting]
+    loaded = {name: model for model in seen.loaded for name in (model.name, *model.names)}
+    names = [
+        served.name
+        for served in seen.note.models
+        # what was named without a quantization is loaded in one, which may be the one that is asked for
+        if served.lasting == lasting
+        or ((model := loaded.get(served.name)) and f"{served.lasting}:{model.quant}".lower() == lasting.lower())
+    ]
     names += [lasting] if lasting in loaded else []
     names.sort(key=lambda name: name not in loaded)
     return Found(ServerClient(seen.note), names[0], names[0] in loaded) if names else None

@@ -146,7 +146,8 @@ class Batcher:
         tokens = list(prompt.tokens)
         writing = Writing(job.request, prompt, self._encoder, self._context.n_ctx, job.say)
         slot = choose_slot(free, job.owner, tokens, self._apart())
-        job.begun = begun = Begun(prompt, slot, writing, tokens, started)  # from here on its end closes what it holds
+        # from here on the job's end closes what it holds
+        job.begun = begun = Begun(prompt, slot, writing, tokens, started, self.n_steps)
         self._take(slot, job.owner)
         source, n = find_source(self._slots, slot, job.owner, tokens[:-1], self._least_copy)
         begun.leader, begun.follows = self._leader(job, tokens[:-1], n)
@@ -230,15 +231,23 @@ class Batcher:
                 writing.append(Turn(job, begun, len(begun.slot.past), begun.tokens[-1:]))
             else:
                 reading.append((job, begun))
-        if not reading:
-            return [self._ahead(writing[0])] if len(writing) == 1 == len(self._active) else writing
-        wanted = [wanted_tokens(begun, self._context.n_rows) for _, begun in reading]
-        shares = share(self._pace.room(len(writing)), wanted)
-        for (job, begun), n in zip(reading, shares, strict=True):
+        if reading:
+            return [*writing, *self._reading_turns(reading, len(writing))]
+        return [self._ahead(writing[0])] if len(writing) == 1 == len(self._active) else writing
+
+    def _reading_turns(self, reading: Sequence[tuple[Job, Begun]], n_writing: int) -> list[Turn]:
+        """Give what there is room for to those who have waited longest, and of these to who needs least."""
+        queue = sorted((begun for _, begun in reading), key=lambda begun: (begun.turn, begun.n_left))
+        wanted = [wanted_tokens(begun, self._context.n_rows) for begun in queue]
+        shares = share(self._pace.room(n_writing), wanted)
+        given = {begun.slot.seq: n for begun, n in zip(queue, shares, strict=True) if n}
+        turns = []
+        for job, begun in reading:
             n_past = len(begun.slot.past)
-            if n:
-                writing.append(Turn(job, begun, n_past, begun.tokens[n_past : n_past + n]))
-        return writing
+            if n := given.get(begun.slot.seq):
+                begun.turn = self.n_steps + 1
+                turns.append(Turn(job, begun, n_past, begun.tokens[n_past : n_past + n]))
+        return turns
 
     def _ahead(self, turn: Turn) -> Turn:
         """Let the only request there is read more than its last token: what may follow it."""

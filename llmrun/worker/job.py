@@ -23,7 +23,8 @@ class Begun:
 
     tokens: all that is to be in the slot's memory, the prompt and what was written; of them what is not there yet is to
     be read, so that a memory that was lost is only a longer way. cached: tokens that were there from the start; n_read:
-    tokens of the prompt that were read. leader: another job whose slot will hold the first `follows` tokens soon.
+    tokens of the prompt that were read. turn: the step in which some were read last, or might have been. leader: a job
+    whose slot will hold the first `follows` tokens soon.
     """
 
     prompt: Prompt
@@ -31,6 +32,7 @@ class Begun:
     writing: Writing
     tokens: list[int]
     started: float
+    turn: int = 0
     cached: int = 0
     leader: Job | None = None
     follows: int = 0

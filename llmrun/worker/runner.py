@@ -35,6 +35,7 @@ from llmrun.engine.sharing import Count, Embed, Shared, Submit, Withdraw
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.memory.engine_memory import EngineMemory
+from llmrun.planning.timing import Compare, Compared
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
 from llmrun.worker.chat_format import load_chat_template
@@ -99,6 +100,12 @@ class Runner:
             case Measure():
                 self._emit(Phase("measure"))
                 self._measure(command)
+            case Compare():
+                from llmrun.worker.compare import compare  # here, as above
+
+                self._emit(Phase("measure"))
+                tell = self._throttled(MeasureProgress)
+                self._emit(Compared(compare(_path(command.path), command, self.cancel, tell)))
 
     def _loaded(self) -> Session:
         if self._session is None:

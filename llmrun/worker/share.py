@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Tokens of one prompt that are read at once, where many wait: of 8 prompts of 128 tokens (0.6B, Q4_K_M, AVX2) steps of
+# 16 of each took 8.2 s, of 64 of two by turns 7.6, as long as one prompt after the other.
+PORTION = 64
+
 
 def share(room: int, wanted: Sequence[int]) -> list[int]:
-    """Divide room among those who want some, alike, and what the small ones leave among the others.
+    """Divide room among prompts that want some, in the order of their turns: a portion each, then more for the first.
 
-    So a short prompt is read soon, however long those beside it are.
+    Who got none has the first turn of the next step, so that a short prompt is read soon, however long those beside it.
     """
-    shares = [0] * len(wanted)
-    smallest_first = sorted(range(len(wanted)), key=wanted.__getitem__)
-    for position, index in enumerate(smallest_first):
-        shares[index] = min(wanted[index], room // (len(wanted) - position))
-        room -= shares[index]
+    shares = []
+    for n in wanted:
+        shares.append(min(n, PORTION, room))
+        room -= shares[-1]
+    for index, n in enumerate(wanted):
+        more = min(n - shares[index], room)
+        shares[index] += more
+        room -= more
     return shares
 
 

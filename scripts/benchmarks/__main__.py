@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.benchmarks.beside import measure_peers
 from scripts.benchmarks.choose import measure_choose
 from scripts.benchmarks.draft import measure_draft
 from scripts.benchmarks.dry_run import measure_dry_run
@@ -34,6 +35,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "prefill": measure_prefill,
     "draft": measure_draft,
     "cancel": measure_cancel,
+    "peers": measure_peers,
     "header": measure_header,
     "dry-run": measure_dry_run,
     "speed": measure_speed,

@@ -72,7 +72,7 @@ class _Bench:
 
     def costs(self) -> list[Row]:
         """What steps of several tokens cost beside steps of one."""
-        self._context.decode(self._encoder.vocabulary.tokenize(_PROMPT * 5, parse_special=False), 0, want_logits=False)
+        self._context.decode(self._encoder.vocabulary.tokenize(_PROMPT * 2, parse_special=False), 0, want_logits=False)
         start = self._context.n_past()
         seconds = {n: list[float]() for n in (1, *_BARS)}
         for _ in range(TURNS):

@@ -65,7 +65,7 @@ def measure_guide(folder: Path) -> list[Row]:
         for _ in range(TURNS):
             seconds, bare_seconds, tokens = 0.0, 0.0, 0
             for question in _QUESTIONS:
-                _, rest, n = _ask(engine, question, 200)
+                _, rest, n = ask(engine, question, 200)
                 _, bare_rest = bare.measure(20, n)
                 seconds, bare_seconds, tokens = seconds + rest, bare_seconds + bare_rest, tokens + n - 1
             ours.append(tokens / seconds)
@@ -78,8 +78,8 @@ _QUESTIONS = ("what is a kv cache", "what is vram", "how much memory does a 7B m
               "what is offloading", "what is a mixture of experts")  # fmt: skip
 
 
-def _ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
-    """Seconds until the first text, from there to the end, and tokens, as the client sees them."""
+def ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
+    """Return seconds until the first text, from there to the end, and tokens, as the client sees them."""
     start = time.perf_counter()
     first = None
     for event in engine.answer(Generate((Message("user", text),), Sampling(temperature=0), n_tokens)):
@@ -91,8 +91,8 @@ def _ask(engine: Engine, text: str, n_tokens: int) -> tuple[float, float, int]:
     return first - start, time.perf_counter() - first, last.usage.completion_tokens
 
 
-def _random_text(length: int) -> str:
-    """Letters, each one token, never the same: nothing of it is in the KV cache."""
+def random_text(length: int) -> str:
+    """Return letters, each one token, never the same: nothing of it is in the KV cache."""
     return "".join(random.choices(string.ascii_letters, k=length))
 
 
@@ -101,7 +101,7 @@ def _decode(name: str, path: Path, n_tokens: int, bar: float) -> Row:
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
-            _, rest, n = _ask(engine, _random_text(16), n_tokens)
+            _, rest, n = ask(engine, random_text(16), n_tokens)
             assert n == n_tokens, "the model ended by itself"
             ours.append((n - 1) / rest)
             _, rest = bare.measure(16, n_tokens)
@@ -114,7 +114,7 @@ def _prefill(name: str, path: Path, n_prompt: int = 512) -> Row:
     with Engine() as engine, BareLoop(path, settings) as bare:
         engine.load(path, settings)
         for _ in range(TURNS):
-            first, _, _ = _ask(engine, _random_text(n_prompt), 1)
+            first, _, _ = ask(engine, random_text(n_prompt), 1)
             ours.append(n_prompt / first)
             first, _ = bare.measure(n_prompt, 1)
             theirs.append(n_prompt / first)
@@ -127,7 +127,7 @@ def _cancel(name: str, path: Path) -> Row:
     with Engine() as engine:
         engine.load(path, settings)
         for _ in range(TURNS):
-            answer = engine.answer(Generate((Message("user", _random_text(1900)),), Sampling(temperature=0), 1))
+            answer = engine.answer(Generate((Message("user", random_text(1900)),), Sampling(temperature=0), 1))
             for event in answer:
                 if isinstance(event, PrefillProgress):
                     start = time.perf_counter()
