@@ -19,6 +19,7 @@ from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.drafting import Drafter
 from llmrun.worker.governor import Governor
 from llmrun.worker.llama import CancelFlag, Context, load_model, start_backend
+from llmrun.worker.log import engine_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.slot import Slot
@@ -59,8 +60,10 @@ def measure_draft(folder: Path) -> list[Row]:
         n_outputs_max=DEFAULT_DRAFT + 1,
     )
     start_backend()
-    model = load_model(path, settings)
-    bench = _Bench(Context(model, settings, CancelFlag()), PromptEncoder(model.vocabulary, load_chat_template(model)))
+    with engine_log().recording(quiet=True):
+        model = load_model(path, settings)
+        context = Context(model, settings, CancelFlag())
+    bench = _Bench(context, PromptEncoder(model.vocabulary, load_chat_template(model)))
     rows = bench.costs()
     bars = {0.0: 0.97, 0.6: 1.3 if rows[1].ratio < _CHEAP else 0.97}
     return rows + [bench.gain(chance, bars.get(chance, 0.97)) for chance in CHANCES]
