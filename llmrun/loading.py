@@ -27,17 +27,19 @@ def load_plan(
     on_step: Callable[[str], None] | None = None,
     *,
     fixed: bool = False,
+    most_threads: tuple[int, int] | None = None,
 ) -> tuple[Engine, Plan]:
     """Load a plan and return the engine, the caller's to close, with the plan that was loaded in the end.
 
     on_step gets one line for each step down. fixed: take none. Raises what the last attempt raised; where memory was
-    refused, with whose and how much.
+    refused, with whose and how much. most_threads: see engine.protocol.Load; not where devices compute all of it.
     """
     tries: Counter[Kind] = Counter()
     while True:
         engine = standby.take()
         try:
-            engine.load(planner.variant(plan).variant.path, plan.settings, on_progress)
+            path, most = planner.variant(plan).variant.path, most_threads if plan.where != "devices" else None
+            engine.load(path, plan.settings, on_progress, most_threads=most)
             return engine, plan
         except (InsufficientMemoryError, WorkerDiedError) as error:
             engine.close()

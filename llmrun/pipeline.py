@@ -355,7 +355,15 @@ def start(
             wishes = replace(wishes, eye=None if eye is None else fetch_eye(eye, listener.fetch))
             settled = Settling(model, standby, wishes, threads, beside).settled()
         planner, fixed = settled.planner, replay is not None
-        engine, loaded = load_plan(planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed)
+        engine, loaded = load_plan(
+            planner,
+            settled.plan,
+            standby,
+            listener.progress,
+            listener.step,
+            fixed=fixed,
+            most_threads=_most_threads(constraints, fixed=fixed),
+        )
         try:
             remember_margins(_margins(engine, loaded, settled.site))
             return Started(engine, _planned(settled, loaded), planner.recorder(loaded))
@@ -372,6 +380,14 @@ def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye |
     if wish is None:
         return None
     return open_projector(wish, lambda: projectors_of(ref, opened, search), format_reference(ref), search.slow)
+
+
+def _most_threads(constraints: Constraints, *, fixed: bool) -> tuple[int, int] | None:
+    """Return how many threads the engine may use where it has the choice; None where they are fixed."""
+    if fixed or constraints.n_threads is not None:
+        return None
+    usual = usual_threads()
+    return usual.decode, usual.batch
 
 
 def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:

@@ -95,10 +95,20 @@ class Engine:
         """The process id of the worker."""
         return self._worker.pid
 
-    def load(self, path: Path, settings: RunSettings, on_progress: Callable[[float], None] | None = None) -> ModelInfo:
-        """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1."""
+    def load(
+        self,
+        path: Path,
+        settings: RunSettings,
+        on_progress: Callable[[float], None] | None = None,
+        *,
+        most_threads: tuple[int, int] | None = None,
+    ) -> ModelInfo:
+        """Load a model; raises GGUFError, InsufficientMemoryError or EngineError. `on_progress` gets 0 to 1.
+
+        most_threads: see Load.
+        """
         with self._heard_out():
-            self._worker.send(Load(_on_the_wire(path), settings))
+            self._worker.send(Load(_on_the_wire(path), settings, most_threads))
             while True:
                 match self._next_event():
                     case LoadProgress(fraction=fraction) if on_progress is not None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
 from llmrun.engine.protocol import Cancel, Command, Event, Failed, Phase, Ready, Work
@@ -24,6 +24,10 @@ _TOLD_LINES = 6  # of them, told when it dies
 _READ_BYTES = 1 << 16
 _STUCK_SECONDS = 2.0  # that sending one command may take
 _POLL_SECONDS = 0.2  # a wait without end could not be interrupted on Windows
+
+# How often a thread of the engine looks for what it waits for before it sleeps (libgomp, where it is used; its own number
+# is 300,000, about 5 ms). TODO
+_SPINS = "20000"
 
 _DOING = {
     "start": "while it started",
@@ -201,16 +205,23 @@ class WorkerProcess:
         return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log, number, refusal)
 
 
+def environment_of(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the worker's environment, by that of this process; what the user has set of it stays."""
+    changed = {"GGML_NO_BACKTRACE": "1"}  # an abort would start a debugger to print a backtrace
+    if not own.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        changed["GOMP_SPINCOUNT"] = _SPINS
+    return {**own, **changed}
+
+
 def _spawn() -> subprocess.Popen[bytes]:
     # -P: a file of the current directory must not be able to take a module's place.
-    # GGML_NO_BACKTRACE: an abort would start a debugger to print a backtrace.
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "llmrun.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+            env=environment_of(os.environ),
         )
     except OSError as error:
         raise EngineError(

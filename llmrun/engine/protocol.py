@@ -24,11 +24,13 @@ FinishReason = Literal["stop", "length", "context", "cancelled"]
 class Load:
     """Load the model at `path` and make a context for it.
 
-    A path need not be text: its bytes (os.fsencode) are written as Latin-1.
+    A path need not be text: its bytes (os.fsencode) are written as Latin-1. most_threads: up to how many may compute
+    one token, and several, as the moment allows; None is always as many as the settings say.
     """
 
     path: str
     settings: RunSettings
+    most_threads: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

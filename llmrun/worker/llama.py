@@ -24,6 +24,7 @@ from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
 from llmrun.worker.batch import Batch, Part
+from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
@@ -256,6 +257,13 @@ class Context:
         self._batch = Batch(self.n_rows)
         most = min(settings.n_draft_max, self.n_outputs - 1, self.n_rows - 1, self.n_step - 1)
         self.n_draft_max = max(0, most) if model.can_drop else 0
+        self.crew: Crew | None = None  # chooses the threads of each step; without one they are as the settings say
+        self.keeps_threads = False  # whether the answer is to be the same whenever it is asked for
+        self._divides = is_divided(settings)
+
+    def set_threads(self, decode: int, batch: int) -> None:
+        """Compute with so many threads from here on: one token, and several."""
+        lib.llama_set_n_threads(self.pointer, decode, batch)
 
     def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool, seq: int = 0) -> int:
         """Read at most n_step tokens, the first at `position`; logits are kept for the last one if wanted.
@@ -273,7 +281,15 @@ class Context:
         self._batch.fill(parts)
         if self.move_pending:
             return self._decode_after_moves()
-        return int(lib.llama_decode(self.pointer, self._batch.struct))
+        if self.crew is None:
+            return int(lib.llama_decode(self.pointer, self._batch.struct))
+        self.crew.hold(still=self.keeps_threads and self._divides and parts[-1].position >= SPLIT_FROM)
+        return self.crew.compute(self._batch.struct.n_tokens, self._compute)
+
+    def _compute(self) -> int:
+        status = int(lib.llama_decode(self.pointer, self._batch.struct))
+        lib.llama_synchronize(self.pointer)  # so that the time of layers on devices is seen too
+        return status
 
     def _decode_after_moves(self) -> int:
         """Decode the batch; where the keys could not be rotated llama.cpp only says so and goes on (llama-kv-cache.cpp,

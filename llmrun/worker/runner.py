@@ -34,11 +34,13 @@ from llmrun.engine.protocol import (
 from llmrun.engine.sharing import Count, Embed, Shared, Submit, Withdraw
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
+from llmrun.hardware.spare import Spare
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.timing import Compare, Compared
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
 from llmrun.worker.chat_format import load_chat_template
+from llmrun.worker.crew import Crew
 from llmrun.worker.devices import devices, engine_info
 from llmrun.worker.job import Job, Say
 from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
@@ -157,6 +159,7 @@ class Runner:
                     vision.close()  # first: it holds on to the model
                 model.close()
                 raise
+        context.crew = _crew(context, command)
         memory = _report(context, model, command.settings, log.lines())
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
@@ -188,6 +191,13 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _crew(context: Context, command: Load) -> Crew | None:
+    if command.most_threads is None:
+        return None
+    start = command.settings.n_threads, command.settings.n_threads_batch
+    return Crew(start, command.most_threads, context.set_threads, Spare())
 
 
 def _path(text: str) -> Path:

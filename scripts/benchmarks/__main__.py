@@ -26,6 +26,7 @@ from scripts.benchmarks.soak import measure_soak
 from scripts.benchmarks.speed import measure_speed
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
+from scripts.benchmarks.threads import measure_threads
 
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "help": measure_help,
@@ -34,6 +35,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "decode": measure_decode,
     "prefill": measure_prefill,
     "draft": measure_draft,
+    "threads": measure_threads,
     "cancel": measure_cancel,
     "peers": measure_peers,
     "header": measure_header,

@@ -29,22 +29,23 @@ def measure_decode(folder: Path) -> list[Row]:
     if not small.exists():
         write_model(small, replace(SMALL, tied=False), template=_TEMPLATE, writes=LETTERS)
     return [
-        _decode("decode, 0.6B Q4_K_M", _large(folder), 64, 0.98),
+        _decode("decode, 0.6B Q4_K_M", large(folder), 64, 0.98),
         _decode("decode, guide's shape F16", small, 1500, 0.90),
     ]
 
 
 def measure_prefill(folder: Path) -> list[Row]:
     """Reading 512 tokens with a 0.6B shape."""
-    return [_prefill("prefill 512, 0.6B Q4_K_M", _large(folder))]
+    return [_prefill("prefill 512, 0.6B Q4_K_M", large(folder))]
 
 
 def measure_cancel(folder: Path) -> list[Row]:
     """Stopping while a prompt is read."""
-    return [_cancel("cancel while reading, against 0.3 s, 0.6B", _large(folder))]
+    return [_cancel("cancel while reading, against 0.3 s, 0.6B", large(folder))]
 
 
-def _large(folder: Path) -> Path:
+def large(folder: Path) -> Path:
+    """The 0.6B shape in Q4_K_M, made where it is not there."""
     path = folder / "qwen3-0.6b-Q4_K_M.gguf"
     return path if path.exists() else write_model(path, QWEN3_0_6B, mix="Q4_K_M", template=_TEMPLATE)
 
