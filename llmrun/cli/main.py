@@ -17,6 +17,7 @@ from llmrun.cli import options as o
 from llmrun.cli import serve_options as so
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
+from llmrun.cli.caching import Caching
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
@@ -85,6 +86,7 @@ def run(
     running: Running,
     answering: Answering,
     prompting: Prompting,
+    caching: Caching,
     output: Output,
     prompt: o.Prompt = None,
 ) -> None:
@@ -94,7 +96,7 @@ def run(
 
     if (chosen := prompting.chosen()) is not None:
         answering = chosen.answering(answering)
-    run_once(wish_of(model, running, answering, output), asking, prompt, chosen)
+    run_once(wish_of(model, running, answering, output), asking, caching, prompt, chosen)
 
 
 @app.command()

@@ -71,7 +71,8 @@ Kept = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
+    str | None,
+    typer.Argument(help="What to ask; text piped in goes before it, or takes its place.", show_default=False),
 ]
 
 Ctx = Annotated[
