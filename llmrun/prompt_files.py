@@ -15,8 +15,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmrun.engine.client import Engine
 from llmrun.errors import LLMRunError
 from llmrun.folders import prompts_cache_folder
 from llmrun.state_files import HEADER_BYTES, MOST_OF_DISK, StateFolder
@@ -27,6 +27,9 @@ MOST_BYTES = 4 << 30
 _MOST_OF_DISK_WISHED = 1 / 2
 # Fewer tokens are not worth a file: some two seconds of reading with a 0.6B model on two cores.
 LEAST_TOKENS = 256
+
+if TYPE_CHECKING:
+    from llmrun.engine.client import Engine
 
 _MAGIC = "llmrun prompt 1"
 _SUFFIX = ".prompt"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _KEEPING = "What is kept"
 
+EmptyCache = Annotated[
+    bool, typer.Option("--cache", help="Remove what models had read of prompts and conversations, and no model.")
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Caching:

@@ -17,7 +17,7 @@ from llmrun.cli import options as o
 from llmrun.cli import serve_options as so
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
-from llmrun.cli.caching import Caching
+from llmrun.cli.caching import Caching, EmptyCache
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
@@ -310,8 +310,9 @@ def list_models(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
 
 @app.command()
 def rm(
-    model: o.Kept,
+    model: o.KeptOrNone = None,
     unfinished: o.Unfinished = False,
+    cache: EmptyCache = False,
     yes: o.YesRemove = False,
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
@@ -319,7 +320,7 @@ def rm(
     """Remove a model that llmrun fetched, or what is there of one, after asking."""
     from llmrun.cli.removing import RemoveWish, run_remove
 
-    run_remove(RemoveWish(model, unfinished, yes, json, quiet))
+    run_remove(RemoveWish(model, unfinished, cache, yes, json, quiet))
 
 
 @app.command()

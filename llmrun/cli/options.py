@@ -382,6 +382,15 @@ ReportFile = Annotated[
     ),
 ]
 
+KeptOrNone = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="owner/repo[:QUANT], or another name that `llmrun list` shows.",
+        show_default=False,
+        autocompletion=_kept,
+    ),
+]
 Unfinished = Annotated[
     bool, typer.Option("--unfinished", help="Remove only what is left of downloads that were not finished.")
 ]
