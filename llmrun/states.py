@@ -16,13 +16,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.build import engine_id
 from llmrun.errors import LLMRunError
 from llmrun.folders import states_folder
 from llmrun.settings import RunSettings
 from llmrun.state_files import HEADER_BYTES, MOST_BYTES, StateFolder
+
+if TYPE_CHECKING:
+    from llmrun.engine.answering import AnsweringEngine
 
 _MAGIC = "llmrun state 1"
 _SUFFIX = ".state"

@@ -67,7 +67,7 @@ def test_files_pipe_and_prompt_are_one_question_in_this_order(llmrun: Run, tiny_
     a, b = str(tmp_path / "a.txt"), str(tmp_path / "b.txt")
     apart = llmrun("run", str(tiny_model), "p", "--file", a, "--file", b, "--json", "-n", "1", stdin="piped\n")
     whole = f"--- {a} ---\none\n--- end of {a} ---\n\n--- {b} ---\ntwo\n--- end of {b} ---\n\npiped\n\np"
-    together = llmrun("run", str(tiny_model), whole, "--json", "-n", "1")
+    together = llmrun("run", "--json", "-n", "1", str(tiny_model), "--", whole)
     counts = [json.loads(done.stdout)["usage"]["prompt_tokens"] for done in (apart, together)]
     assert counts[0] == counts[1] > len(whole) // 2
 

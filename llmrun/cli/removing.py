@@ -112,7 +112,7 @@ def _plan(wish: RemoveWish, model: str) -> Removal:
         raise UsageError("a file is removed from all revisions at once", f"llmrun rm {everywhere}")
     repo = read_repo(ref.repo_id)
     if repo is None:
-        raise _not_here(ref)
+        raise _not_here(parse_reference(model))
     if wish.unfinished:
         return _of_unfinished(repo)
     if ref.quant is None and ref.filename is None:
