@@ -33,6 +33,13 @@ def states_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "states"
 
 
+def prompts_cache_folder() -> Path:
+    """Return where states of prompts are kept, for their owner alone; losing one costs reading the prompt again."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "prompts"
+
+
 def margins_file() -> Path:
     """Return where is kept what loads took beside what was planned; losing it costs some MiB of caution."""
     import platformdirs

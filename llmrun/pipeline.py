@@ -308,6 +308,12 @@ class Started:
         """How it is run."""
         return self.planned.plan
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that what it has in memory depends on, but for the projector's."""
+        loaded = [file.origin for file in self.planned.variant.files if isinstance(file.origin, Path)]
+        return (*loaded, *(Path(lora.path) for lora in self.plan.settings.loras))
+
     def again(self) -> Started:
         """Load it once more as it was, where its worker died: what that took is free. Raises what loading raises."""
         engine = Engine()

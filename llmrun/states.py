@@ -11,33 +11,24 @@ the sum of another reading, and would cost the time twice.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
-import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.build import engine_id
 from llmrun.errors import LLMRunError
 from llmrun.folders import states_folder
-from llmrun.private import enter_private, make_private, open_private
 from llmrun.settings import RunSettings
+from llmrun.state_files import HEADER_BYTES, MOST_BYTES, StateFolder
 
-# All states together: at most MOST_BYTES (2 GiB hold four conversations of 4,000 tokens with a 0.6B model at f16), and
-# no more than this part of what would be free on the disk without them.
-MOST_BYTES = 2 << 30
-MOST_OF_DISK = 1 / 20
+if TYPE_CHECKING:
+    from llmrun.engine.answering import AnsweringEngine
 
-HEADER_BYTES = 4096
 _MAGIC = "llmrun state 1"
-_SUFFIX, _PART_SUFFIX = ".state", ".part"
-_ABANDONED_SECONDS = 3600.0  # a file that was begun so long ago, and never finished, is nobody's
+_SUFFIX = ".state"
 
 # What changes neither the state's form nor, beyond the rounding that another batch size makes as well, its content.
 _NO_MATTER = frozenset(
@@ -109,29 +100,16 @@ def parse_header(data: bytes) -> Header | None:
     return header if magic == _MAGIC.encode() and texts and numbers else None
 
 
-def allowance(free: int, held: int, most: int = MOST_BYTES) -> int:
-    """Return how many bytes all states may take, where so many are free on the disk and are held by states."""
-    return min(most, int((free + held) * MOST_OF_DISK))
-
-
-def choose_victims(sizes: Mapping[str, int], by_age: Sequence[str], most: int) -> list[str]:
-    """Return which states must go so that the rest takes at most so many bytes: the first of `by_age`, oldest first."""
-    held = sum(sizes.values())
-    victims = []
-    for name in by_age:
-        if held <= most:
-            break
-        victims.append(name)
-        held -= sizes[name]
-    return victims
-
-
 class Vault:
     """The states of one user's conversations. folder: None is the user's own; most: bytes, all together."""
 
     def __init__(self, folder: Path | None = None, most: int = MOST_BYTES) -> None:
-        self.folder = folder or states_folder()
-        self._most = most
+        self._files = StateFolder(folder or states_folder(), _SUFFIX, most)
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self._files.path
 
     def keep(self, engine: AnsweringEngine, conversation: str, key: str | None) -> int:
         """Keep what an engine holds in memory for a conversation; return how many tokens, 0 where nothing was kept.
@@ -139,9 +117,9 @@ class Vault:
         key: `state_key`'s; None keeps nothing. Takes some seconds for each GiB, so it is for the end of a chat and not
         a turn. Never raises for want of anything.
         """
-        if key is None or not self._enter(make=True):
+        if key is None or not self._files.enter(make=True):
             return 0
-        part = self._begin(conversation)
+        part = self._files.begin(_stem(conversation))
         if part is None:
             return 0
         try:
@@ -157,8 +135,8 @@ class Vault:
         A file that is not whole, or not private, is removed. Raises what the worker's death raises: the state is then
         removed too, so that it is not the next worker's death.
         """
-        path = self._path(conversation)
-        if key is None or not self._enter():
+        path = self._files.file(_stem(conversation))
+        if key is None or not self._files.enter():
             return 0
         header = self._read_header(path)
         if header is None:
@@ -172,98 +150,45 @@ class Vault:
         finally:
             if n_tokens == 0:
                 self.forget(conversation)
-        with contextlib.suppress(OSError):
-            os.utime(path)  # used now: others go first
+        self._files.use(path)
         return n_tokens
 
     def forget(self, conversation: str) -> None:
         """Remove what was kept of a conversation."""
-        if self._enter():
-            _remove(self._path(conversation))
+        if self._files.enter():
+            self._files.remove(self._files.file(_stem(conversation)))
 
-    def clear(self) -> None:
-        """Remove all states."""
-        if self._enter():
-            for path in self.folder.glob(f"*{_SUFFIX}"):
-                _remove(path)
+    def clear(self) -> tuple[int, int]:
+        """Remove all states; return how many, and how many bytes they took."""
+        return self._files.clear()
 
     def held(self) -> int:
         """Return how many bytes the states take."""
-        return sum(self._states().values()) if self._enter() else 0
-
-    def _begin(self, conversation: str) -> Path | None:
-        """Make the empty file that the worker fills: new, the user's alone, and nobody's link."""
-        path = self.folder / f"{_digest(conversation)[:32]}-{secrets.token_hex(8)}{_PART_SUFFIX}"
-        try:
-            os.close(make_private(path))
-        except OSError:
-            return None
-        return path
+        return self._files.held()
 
     def _fill(self, part: Path, engine: AnsweringEngine, conversation: str, key: str) -> int:
-        most = self._allowance()
-        self._evict(most)  # first, so that old states and the new one together are never twice what is allowed
+        most = self._files.room()
+        self._files.evict(most)  # first, so that old states and the new one are never twice what is allowed
         saved = engine.save_state(part, HEADER_BYTES, most - HEADER_BYTES)
         if saved.n_tokens == 0:
             return 0
         header = Header(key, _digest(conversation), saved.n_tokens, saved.size, saved.sha256)
-        with part.open("r+b") as file:
-            file.write(header.encode())
-        part.replace(self._path(conversation))
-        self._evict(most)
+        self._files.finish(part, header.encode(), self._files.file(_stem(conversation)))
+        self._files.evict(most)
         return saved.n_tokens
-
-    def _allowance(self) -> int:
-        return allowance(shutil.disk_usage(self.folder).free, sum(self._states().values()), self._most)
-
-    def _evict(self, most: int) -> None:
-        states = self._states()
-        for name in choose_victims(states, list(states), most):
-            _remove(self.folder / name)
-        for path in self.folder.glob(f"*{_PART_SUFFIX}"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
-                    path.unlink()
-
-    def _states(self) -> dict[str, int]:
-        """Return the files' sizes by name, the one that was used longest ago first."""
-        found = sorted(_seen(self.folder))
-        return {name: size for _, name, size in found}
-
-    def _path(self, conversation: str) -> Path:
-        """Where a conversation's state lies: no name that anybody gave is part of a path."""
-        return self.folder / f"{_digest(conversation)[:32]}{_SUFFIX}"
-
-    def _enter(self, *, make: bool = False) -> bool:
-        return enter_private(self.folder, make=make)
 
     def _read_header(self, path: Path) -> Header | None:
         """Return a file's header, if the file is one that we made, and whole."""
-        descriptor = open_private(path)
-        if descriptor is None:
+        found = self._files.read(path, HEADER_BYTES)
+        header = None if found is None else parse_header(found[0])
+        if found is None or header is None or HEADER_BYTES + header.size != found[1]:
             return None
-        try:
-            with os.fdopen(descriptor, "rb") as file:
-                found = os.fstat(file.fileno())
-                header = parse_header(file.read(HEADER_BYTES))
-        except OSError:
-            return None
-        return header if header is not None and HEADER_BYTES + header.size == found.st_size else None
-
-
-def _seen(folder: Path) -> Iterator[tuple[int, str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(_SUFFIX):
-                with contextlib.suppress(OSError):  # another process removed it
-                    found = entry.stat(follow_symlinks=False)
-                    yield found.st_mtime_ns, entry.name, found.st_size
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+        return header
 
 
 def _digest(conversation: str) -> str:
     return hashlib.sha256(conversation.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _stem(conversation: str) -> str:
+    return _digest(conversation)[:32]

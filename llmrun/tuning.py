@@ -26,6 +26,7 @@ from llmrun.planning.tuning import Tuning
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.reference import ModelRef
 from llmrun.settings import Constraints, RunSettings
+from llmrun.speeds import open_speeds
 from llmrun.tunings import Tunings
 
 DEFAULT_BUDGET = 45.0  # seconds of timing; with planning, loading and the last turns it stays within a minute
@@ -89,11 +90,20 @@ def tune(subject: Subject, constraints: Constraints, budget: float, on_progress:
     with Engine() as engine:
         tuner = _Tuner(subject, engine, budget, on_progress)
         tuner.run(constraints)
+        _measure_anew(subject, engine, tuner.settings)
     on_devices = bool(tuner.settings.n_gpu_layers)
     devices = [device.id for device in subject.planned.site.devices] if on_devices else []
     subject.tunings.keep(subject.work, devices, Tuning(tuned(tuner.found), on_devices))
     before, seconds = subject.planned.plan.settings, time.perf_counter() - started
     return Outcome(subject.planned, tuple(tuner.found), tuple(tuner.skipped), before, tuner.settings, seconds)
+
+
+def _measure_anew(subject: Subject, engine: Engine, settings: RunSettings) -> None:
+    """Measure what computing costs with settings that won, where it was known of the defaults: it holds for one way."""
+    before = subject.planned.plan.settings
+    speeds = open_speeds(before.n_threads, engine.measure)
+    if settings != before and subject.planned.plan.measured:
+        speeds.measure(subject.work, settings)
 
 
 class _Tuner:

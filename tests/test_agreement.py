@@ -10,7 +10,7 @@ from llmrun import pipeline
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import GuideRef
 from llmrun.servers.agreement import disagreement, fixes_something
-from llmrun.settings import Constraints, Lora
+from llmrun.settings import DEFAULT_DRAFT, Constraints, Lora
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ NOTHING = Constraints()
         Constraints(n_gpu_layers=0),
         Constraints(type_kv="f16"),
         Constraints(n_threads=2),
+        Constraints(n_draft_max=DEFAULT_DRAFT),
         Constraints(devices=()),
         Constraints(1024, 0, "f16", 2, None, ()),
     ],
@@ -47,6 +48,8 @@ def test_what_is_as_the_server_has_it_agrees(plan: Plan, agreed: Constraints) ->
         (Constraints(n_gpu_layers=1), "--gpu-layers 1"),
         (Constraints(type_kv="q8_0"), "--kv-type q8_0"),
         (Constraints(n_threads=1), "--threads 1"),
+        (Constraints(n_draft_max=0), "--speculate off"),
+        (Constraints(n_draft_max=3), "--speculate 3"),
         (Constraints(devices=("CUDA0",)), "--device"),
         (Constraints(loras=(Lora("/a.gguf"),)), "--lora"),
         (Constraints(projector="/mmproj.gguf"), "--projector"),

@@ -61,13 +61,13 @@ def test_what_cannot_be_asked_is_said_before_a_model_is_loaded(
     assert words in done.stderr
 
 
-def test_prompt_pipe_and_files_are_one_question_in_this_order(llmrun: Run, tiny_model: Path, tmp_path: Path) -> None:
+def test_files_pipe_and_prompt_are_one_question_in_this_order(llmrun: Run, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
     (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbftwo")
     a, b = str(tmp_path / "a.txt"), str(tmp_path / "b.txt")
     apart = llmrun("run", str(tiny_model), "p", "--file", a, "--file", b, "--json", "-n", "1", stdin="piped\n")
-    whole = f"p\n\npiped\n\n--- {a} ---\none\n--- end of {a} ---\n\n--- {b} ---\ntwo\n--- end of {b} ---"
-    together = llmrun("run", str(tiny_model), whole, "--json", "-n", "1")
+    whole = f"--- {a} ---\none\n--- end of {a} ---\n\n--- {b} ---\ntwo\n--- end of {b} ---\n\npiped\n\np"
+    together = llmrun("run", "--json", "-n", "1", str(tiny_model), "--", whole)
     counts = [json.loads(done.stdout)["usage"]["prompt_tokens"] for done in (apart, together)]
     assert counts[0] == counts[1] > len(whole) // 2
 

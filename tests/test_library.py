@@ -191,6 +191,8 @@ def test_a_slip_in_an_options_name_is_told_with_the_one_that_is_meant(chat: llmr
         {"gpu_layers": -1},
         {"kv_type": "q9"},
         {"threads": 10_000},
+        {"speculate": 64},
+        {"speculate": "much"},
         {"device": ["none", "CUDA0"]},
         {"prefer": "best"},
         {"reserve": "2G"},

@@ -57,7 +57,8 @@ def test_the_list_as_json_has_stable_keys(llmrun: Run, hub_cache: HubCache, olla
     part = hub_cache.partial(REPO, f"{sha256(content(Q8))}.llmrun.incomplete", content(Q8)[:400])
     ollama.add(QWEN, {"model": content("qwen3", 7000)})
     value = figures(llmrun("list", "--json"))
-    assert set(value) == {"cache", "models", "unfinished", "total", "total_cache", "total_others", "notes"}
+    totals = {"total", "total_cache", "total_others", "total_remembered"}
+    assert set(value) == {"cache", "models", "unfinished", "notes", *totals}
     assert (value["cache"], value["notes"]) == (str(hub_cache.folder), [])
     assert (value["total_cache"], value["total_others"]) == (5400, 7000)
     path = hub_cache.repo() / "snapshots" / COMMIT / Q4

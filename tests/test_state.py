@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import StateSaved, Usage
+from llmrun.engine.protocol import Usage
+from llmrun.engine.states import StateSaved
 from llmrun.errors import EngineError
 from llmrun.worker import state
 from scripts.synthetic import LETTERS, RECURRENT, SLIDING, TINY, write_model

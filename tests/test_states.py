@@ -17,16 +17,8 @@ from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.errors import WorkerDiedError
 from llmrun.settings import RunSettings
-from llmrun.states import (
-    HEADER_BYTES,
-    MOST_BYTES,
-    Header,
-    Vault,
-    allowance,
-    choose_victims,
-    parse_header,
-    state_key,
-)
+from llmrun.state_files import HEADER_BYTES, MOST_BYTES, allowance, choose_victims
+from llmrun.states import Header, Vault, parse_header, state_key
 from tests.conftest import ONE_THREAD, chunks, request
 
 SETTINGS = replace(ONE_THREAD, n_ctx=512)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmrun import errors
 from llmrun.engine import protocol as p
-from llmrun.engine import wire
+from llmrun.engine import states, wire
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.message import Message
 from llmrun.sampling import Sampling
@@ -25,6 +25,7 @@ MEMORY = st.builds(
     st.sampled_from(["map", "log"]),
     st.booleans(),
 )
+TOKENS = st.lists(st.integers(-9, 1 << 18)).map(tuple)
 MESSAGES = st.one_of(
     st.just(p.Load("/m.gguf", RunSettings(n_ctx=5))),
     st.builds(
@@ -35,10 +36,12 @@ MESSAGES = st.one_of(
         st.lists(TEXT).map(tuple),
     ),
     st.just(p.Cancel()),
-    st.builds(p.SaveState, TEXT, *[st.integers(0, 1 << 50)] * 2),
-    st.builds(p.RestoreState, TEXT, *[st.integers(0, 1 << 50)] * 2, TEXT),
-    st.builds(p.StateSaved, st.integers(0, 1 << 50), TEXT, st.integers(0, 1 << 24)),
-    st.builds(p.StateRestored, st.integers(0, 1 << 24)),
+    st.builds(states.SaveState, TEXT, *[st.integers(0, 1 << 50)] * 2, st.none() | TOKENS),
+    st.builds(p.Tokenize, st.builds(p.Generate, st.just((Message("user", "hi"),)), st.just(Sampling()))),
+    st.builds(states.PromptTokens, TOKENS, st.booleans(), st.booleans()),
+    st.builds(states.RestoreState, TEXT, *[st.integers(0, 1 << 50)] * 2, TEXT),
+    st.builds(states.StateSaved, st.integers(0, 1 << 50), TEXT, st.integers(0, 1 << 24)),
+    st.builds(states.StateRestored, st.integers(0, 1 << 24)),
     st.builds(p.DryRun, st.binary(), st.integers(0, 1 << 50), st.just(RunSettings(devices=(), tensor_split=(0.5, 2)))),
     st.builds(p.ListDevices, st.lists(TEXT).map(tuple)),
     st.builds(p.DryRunResult, MEMORY),

@@ -23,8 +23,8 @@ class Beside:
         return attachment
 
     def question(self, text: str) -> str:
-        """Return a question with the texts that go with it."""
-        return "\n\n".join([text, *(attachment.introduced() for attachment in self._texts)])
+        """Return a question behind the texts that go with it: asked otherwise, these need not be read again."""
+        return "\n\n".join([*(attachment.introduced() for attachment in self._texts), text])
 
     @property
     def is_empty(self) -> bool:

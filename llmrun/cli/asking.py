@@ -47,10 +47,19 @@ class Asking:
     ] = 1
 
 
-def read_question(prompt: str | None, files: list[Path] | None, chosen: Chosen | None = None) -> str:
-    """Return the prompt, what is piped in, then the files in their order, with blank lines between.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked; alike: the same with another prompt, so that it is known how other questions will begin."""
 
-    chosen: the prompt by name that all that is put into.
+    text: str
+    alike: str
+
+
+def read_question(prompt: str | None, files: list[Path] | None, chosen: Chosen | None = None) -> Question:
+    """Return the files in their order, what is piped in, then the prompt, with blank lines between.
+
+    What is long and stays the same comes first: models answer better where the question follows what it is about, and
+    what begins alike need not be read again. chosen: the prompt by name that all that is put into.
 
     Raises UsageError where there is none of all that, or a file holds no text; NotFoundError.
     """
@@ -60,12 +69,16 @@ def read_question(prompt: str | None, files: list[Path] | None, chosen: Chosen |
 
     attached = [attachment.introduced() for attachment in read_attachments(files or [])]
     piped = _piped()
-    parts = [part for part in (prompt, piped.rstrip("\r\n"), *attached) if part and part.strip()]
-    if chosen is not None:
-        return clean_text(chosen.question("\n\n".join(parts)))
-    if not parts:
+    beside = [part for part in (*attached, piped.rstrip("\r\n")) if part.strip()]
+    parts = [*beside, prompt] if prompt and prompt.strip() else beside
+
+    def question(parts: list[str]) -> str:
+        text = "\n\n".join(parts)
+        return clean_text(text if chosen is None else chosen.question(text))
+
+    if not parts and chosen is None:
         raise UsageError("there is no prompt", 'llmrun run guide "what is a KV cache?", or pipe a text into it')
-    return clean_text("\n\n".join(parts))
+    return Question(question(parts), question([*beside, "…"]))
 
 
 def _piped() -> str:

@@ -21,13 +21,23 @@ _DAY = 86_400  # seconds
 def run_list(*, as_json: bool, quiet: bool) -> None:
     """Show what is here."""
     console = Console(quiet=quiet)
-    found = read_inventory()
+    found, remembered = read_inventory(), _remembered()
     if as_json:
-        console.data(inventory_figures(found))
+        console.data(inventory_figures(found) | {"total_remembered": remembered})
         return
     console.show(inventory_text(found, time.time()))
+    if remembered:
+        console.show(f"{format_bytes(remembered)} of what models have read: `llmrun rm --cache` removes it")
     for note in found.notes:
         console.say(f"note: {one_line(note)}")
+
+
+def _remembered() -> int:
+    """Return the bytes that are kept of what models have read, of prompts and of conversations."""
+    from llmrun.prompt_files import PromptFiles
+    from llmrun.states import Vault
+
+    return PromptFiles().held() + Vault().held()
 
 
 def inventory_figures(found: Inventory) -> dict[str, object]:

@@ -18,6 +18,7 @@ from llmrun.cli import serve_options as so
 from llmrun.cli import tune_options as to
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
+from llmrun.cli.caching import Caching, EmptyCache
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
@@ -86,6 +87,7 @@ def run(
     running: Running,
     answering: Answering,
     prompting: Prompting,
+    caching: Caching,
     output: Output,
     prompt: o.Prompt = None,
 ) -> None:
@@ -95,7 +97,7 @@ def run(
 
     if (chosen := prompting.chosen()) is not None:
         answering = chosen.answering(answering)
-    run_once(wish_of(model, running, answering, output), asking, prompt, chosen)
+    run_once(wish_of(model, running, answering, output), asking, caching, prompt, chosen)
 
 
 @app.command()
@@ -332,8 +334,9 @@ def list_models(json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
 
 @app.command()
 def rm(
-    model: o.Kept,
+    model: o.KeptOrNone = None,
     unfinished: o.Unfinished = False,
+    cache: EmptyCache = False,
     yes: o.YesRemove = False,
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
@@ -341,7 +344,7 @@ def rm(
     """Remove a model that llmrun fetched, or what is there of one, after asking."""
     from llmrun.cli.removing import RemoveWish, run_remove
 
-    run_remove(RemoveWish(model, unfinished, yes, json, quiet))
+    run_remove(RemoveWish(model, unfinished, cache, yes, json, quiet))
 
 
 @app.command()

@@ -71,7 +71,8 @@ Kept = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str | None, typer.Argument(help="What to ask; text piped in follows it, or takes its place.", show_default=False)
+    str | None,
+    typer.Argument(help="What to ask; text piped in goes before it, or takes its place.", show_default=False),
 ]
 
 Ctx = Annotated[
@@ -393,6 +394,15 @@ ReportFile = Annotated[
     ),
 ]
 
+KeptOrNone = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="owner/repo[:QUANT], or another name that `llmrun list` shows.",
+        show_default=False,
+        autocompletion=_kept,
+    ),
+]
 Unfinished = Annotated[
     bool, typer.Option("--unfinished", help="Remove only what is left of downloads that were not finished.")
 ]

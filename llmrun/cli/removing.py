@@ -1,4 +1,4 @@
-"""`llmrun rm`: takes a model out of the Hugging Face cache, after telling what goes and asking."""
+"""`llmrun rm`: takes a model out of the Hugging Face cache, after telling what goes and asking; empties our own."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _MAX_SHOWN = 20  # names of files
 class RemoveWish:
     """Everything the command line said."""
 
-    model: str
+    model: str | None
     unfinished: bool
+    cache: bool
     yes: bool
     json: bool
     quiet: bool
@@ -33,7 +34,12 @@ class RemoveWish:
 def run_remove(wish: RemoveWish) -> None:
     """Remove what was named; raises UsageError where that is not llmrun's, or nobody said yes."""
     console = Console(quiet=wish.quiet)
-    removal = _plan(wish, _hub_ref(parse_reference(wish.model)))
+    if wish.cache:
+        _empty_cache(wish, console)
+        return
+    if wish.model is None:
+        raise UsageError("there is no model named", "`llmrun list` shows them; `llmrun rm --cache` empties the cache")
+    removal = _plan(wish, wish.model)
     if not wish.json:
         for line in _told(removal):
             console.say(line)
@@ -83,13 +89,30 @@ def _not_ours(model: ShelfModel) -> UsageError:
     return UsageError(f"llmrun reads {title}'s models and leaves them alone", remedy)
 
 
-def _plan(wish: RemoveWish, ref: HubRef) -> Removal:
+def _empty_cache(wish: RemoveWish, console: Console) -> None:
+    """Remove what models had read, of prompts and of conversations: nobody is asked, as it costs only reading again."""
+    if wish.model is not None or wish.unfinished:
+        raise UsageError("--cache stands alone: it is what models have read", "llmrun rm --cache")
+    from llmrun.prompt_files import PromptFiles
+    from llmrun.states import Vault
+
+    (n_prompts, prompts), (n_states, states) = PromptFiles().clear(), Vault().clear()
+    if wish.json:
+        console.data({"prompts": n_prompts, "conversations": n_states, "freed": prompts + states})
+    else:
+        told = f"what models had read of {n_prompts} prompt{'s' * (n_prompts != 1)}"
+        told += f" and {n_states} conversation{'s' * (n_states != 1)}"
+        console.say(f"removed: {told}; {format_bytes(prompts + states)} are free again")
+
+
+def _plan(wish: RemoveWish, model: str) -> Removal:
+    ref = _hub_ref(parse_reference(model))
     if ref.revision is not None:
         everywhere = format_reference(replace(ref, revision=None))
         raise UsageError("a file is removed from all revisions at once", f"llmrun rm {everywhere}")
     repo = read_repo(ref.repo_id)
     if repo is None:
-        raise _not_here(parse_reference(wish.model))
+        raise _not_here(parse_reference(model))
     if wish.unfinished:
         return _of_unfinished(repo)
     if ref.quant is None and ref.filename is None:

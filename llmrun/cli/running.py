@@ -187,6 +187,11 @@ class RunningModel:
         self._watch = self._watch or starting.memory_watch(started)
         return started.engine
 
+    @property
+    def started(self) -> Started | None:
+        """The model as it was loaded here; None where it answers in a running server."""
+        return self._started
+
     def speed(self) -> float | None:
         """Return the tokens a second that it is predicted to write, None where nothing is known."""
         return self._shown[1].decode if self._shown else None
@@ -241,5 +246,6 @@ def tell_times(engine: AnsweringEngine, usage: Usage, console: Console) -> None:
     console.log(
         f"time: start {format_seconds(times.start)} (of it importing llama.cpp {format_seconds(times.engine_import)}), "
         f"load {format_seconds(times.load)}, prompt {format_seconds(usage.prompt_seconds)}, "
-        f"answer {format_seconds(usage.completion_seconds)}"
+        f"answer {format_seconds(usage.completion_seconds)}, "
+        f"{usage.accepted_tokens:,} of {usage.drafted_tokens:,} guesses right"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrun import pipeline
@@ -13,6 +12,7 @@ from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.story import Story
 from llmrun.console import Console
 from llmrun.errors import LLMRunError
+from llmrun.prompt_cache import prompt_key
 from llmrun.reference import ModelRef
 from llmrun.states import state_key
 
@@ -51,9 +51,13 @@ def start_here(reference: ModelRef, wish: Wish, console: Console, story: Story) 
 def kept_model(name: str, started: pipeline.Started) -> KeptModel:
     """Return what a kept conversation needs to know of it; name: one that means the same in every folder."""
     settings = started.plan.settings
-    files = [file.origin for file in started.planned.variant.files if isinstance(file.origin, Path)]
-    files += [Path(lora.path) for lora in settings.loras]
-    return KeptModel(name, started.plan.quant, state_key(files, settings), settings.n_ctx, settings.type_k)
+    key = state_key(started.files, settings)
+    return KeptModel(name, started.plan.quant, key, settings.n_ctx, settings.type_k)
+
+
+def cache_key(started: pipeline.Started) -> str | None:
+    """Return what the states of its prompts can be used with."""
+    return prompt_key(started.files, started.plan.settings)
 
 
 def memory_watch(started: pipeline.Started) -> MemoryWatch:

@@ -71,7 +71,8 @@ def chosen_draft(text: str | None) -> int | None:
     if word in ("auto", "off"):
         return None if word == "auto" else 0
     if not word.isascii() or not word.isdecimal() or not 1 <= int(word) <= MAX_DRAFT:
-        raise UsageError(f"--speculate is {text!r}, and must be auto, off, or tokens from 1 to {MAX_DRAFT}")
+        must = f"must be auto, off, or tokens from 1 to {MAX_DRAFT}"
+        raise UsageError(f"--speculate is {text!r}, and {must}", "left out, it is auto")
     return int(word)
 
 

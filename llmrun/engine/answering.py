@@ -8,7 +8,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from llmrun.engine.client import StartTimes
-from llmrun.engine.protocol import Chunk, Generate, ModelInfo, PrefillProgress, StateSaved, TokenCounts
+from llmrun.engine.protocol import (
+    Chunk,
+    Generate,
+    ModelInfo,
+    PrefillProgress,
+    TokenCounts,
+)
+from llmrun.engine.states import StateSaved
 from llmrun.message import Message
 
 

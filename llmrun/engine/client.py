@@ -36,13 +36,11 @@ from llmrun.engine.protocol import (
     PrefillProgress,
     ProjectorAsked,
     Ready,
-    RestoreState,
-    SaveState,
-    StateRestored,
-    StateSaved,
     TokenCounts,
+    Tokenize,
     Work,
 )
+from llmrun.engine.states import PromptTokens, RestoreState, SaveState, StateRestored, StateSaved
 from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
@@ -217,12 +215,19 @@ class Engine:
                     case Phase(name="idle"):
                         return result
 
-    def save_state(self, path: Path, offset: int, limit: int) -> StateSaved:
+    def tokenize(self, request: Generate) -> PromptTokens:
+        """Return the tokens of a request's prompt; nothing of it is read."""
+        result = self._ask(Tokenize(request))
+        assert isinstance(result, PromptTokens)
+        return result
+
+    def save_state(self, path: Path, offset: int, limit: int, tokens: tuple[int, ...] | None = None) -> StateSaved:
         """Write what the context holds into a file that is there, from byte `offset` on, at most `limit` bytes.
 
-        Raises EngineError where it cannot be written. For `llmrun.states`, which knows where such files may lie.
+        tokens: of that only these first ones, which alone the context then holds. Raises EngineError where it cannot be
+        written. For `llmrun.states` and `llmrun.prompt_cache`, which know where such files may lie.
         """
-        result = self._ask(SaveState(_on_the_wire(path), offset, limit))
+        result = self._ask(SaveState(_on_the_wire(path), offset, limit, tokens))
         assert isinstance(result, StateSaved)
         return result
 
@@ -254,7 +259,7 @@ class Engine:
                         return result
                     case DryRunResult() | ProjectorAsked() | DeviceList() | TokenCounts() as event:
                         result = event
-                    case StateSaved() | StateRestored() as event:
+                    case StateSaved() | StateRestored() | PromptTokens() as event:
                         result = event
 
     @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmrun import errors
+from llmrun.engine.states import PromptTokens, RestoreState, SaveState, StateRestored, StateSaved
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
@@ -75,33 +76,18 @@ class Generate:
 
 
 @dataclass(frozen=True, slots=True)
-class SaveState:
-    """Write what the context holds, and what it stands for, into a file that is there, from byte `offset` on.
-
-    path: as in Load. limit: bytes that may be written at most.
-    """
-
-    path: str
-    offset: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreState:
-    """Take back what SaveState wrote, if the file's bytes from `offset` on are `size` and have this sha256."""
-
-    path: str
-    offset: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class CountTokens:
     """Tell how many tokens a conversation has, without reading it; tools: as of Generate."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Tell the tokens of a request's prompt, of which nothing is read."""
+
+    request: Generate
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +139,17 @@ class Measure:
 
 
 Work = (
-    Load | Generate | CountTokens | SaveState | RestoreState | DryRun | AskProjector | ListDevices | Measure | Compare
+    Load
+    | Generate
+    | CountTokens
+    | Tokenize
+    | SaveState
+    | RestoreState
+    | DryRun
+    | AskProjector
+    | ListDevices
+    | Measure
+    | Compare
 )
 Command = Work | Cancel
 
@@ -296,25 +292,6 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class StateSaved:
-    """What was written: bytes from the offset on, their sha256, and how many tokens they hold.
-
-    All of it is nothing (0, "", 0) where the context is empty or its state is larger than the limit.
-    """
-
-    size: int
-    sha256: str
-    n_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class StateRestored:
-    """How many tokens the context holds again; 0 where the file is not what it should be, and the context is empty."""
-
-    n_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class DryRunResult:
     """What the model of a DryRun would take."""
 
@@ -392,5 +369,15 @@ class Failed:
     refusal: errors.Refusal | None = None
 
 
-Answered = TokenCounts | DryRunResult | ProjectorAsked | DeviceList | Measured | Compared | StateSaved | StateRestored
+Answered = (
+    TokenCounts
+    | PromptTokens
+    | DryRunResult
+    | ProjectorAsked
+    | DeviceList
+    | Measured
+    | Compared
+    | StateSaved
+    | StateRestored
+)
 Event = Ready | Phase | LoadProgress | Loaded | PrefillProgress | Chunk | MeasureProgress | Answered | Failed

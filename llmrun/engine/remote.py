@@ -19,10 +19,10 @@ from llmrun.engine.protocol import (
     ModelInfo,
     Phase,
     PrefillProgress,
-    StateSaved,
     TokenCounts,
     Usage,
 )
+from llmrun.engine.states import StateSaved
 from llmrun.engine.wire import error_of
 from llmrun.errors import LLMRunError, ServerGoneError
 from llmrun.message import Message

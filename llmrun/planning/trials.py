@@ -11,11 +11,11 @@ from statistics import median
 from typing import Any
 
 from llmrun.planning.timing import Timing, Way
-from llmrun.planning.tuning import ANSWER, PROMPT, Measure, Tuned, Value, Verdict, best, judge, seconds
+from llmrun.planning.tuning import ANSWER, FEWEST_TURNS, PROMPT, Measure, Tuned, Value, Verdict, best, judge, seconds
 from llmrun.settings import RunSettings
 
 _WRITTEN = 8  # tokens of a turn, of which the first is not counted
-_TURNS = 5  # that a round should have, where its time allows
+_TURNS = FEWEST_TURNS + 1  # for which a round's time must do
 _SHORTEST = 16  # tokens of a prompt: fewer are not computed as a batch is
 _DEPTHS = (1024, 512, 256)  # tokens in the cache where attention is compared
 _UBATCHES = (128, 256, 512)

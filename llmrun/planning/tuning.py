@@ -20,8 +20,9 @@ Value = int | bool | str | None
 # A question and its answer, tokens: what is weighed by both is weighed by these, as in planning.repacking.
 PROMPT, ANSWER = 512, 256
 # What a choice must win by, as a part, and in how many turns at least: llama-bench repeats within 1 to 2 % on a quiet
-# machine (2026-11, 2 cores of an EPYC), and the range of two turns is no spread.
-MARGIN, FEWEST_TURNS = 0.03, 3
+# machine (2026-11, 2 cores of an EPYC); of two equals one is ahead in five turns of five once in 32 times.
+MARGIN, FEWEST_TURNS = 0.03, 5
+_BEHIND = 8  # in one of so many turns it may be the slower one: other work comes and goes
 # A batch that may be chosen: more than n_batch of llmrun.settings is never computed at once.
 _UBATCHES = range(32, 513)
 
@@ -31,17 +32,19 @@ class Verdict:
     """How much faster an option is than the default.
 
     ratio: the default's seconds over the option's, the median of the turns; spread: how far the middle half of them
-    reaches, as a part of it.
+    reaches, as a part of it. n_behind: turns in which it was not the faster one.
     """
 
     ratio: float
     spread: float
     n_turns: int
+    n_behind: int = 0
 
     @property
     def wins(self) -> bool:
-        """Whether it is clearly faster: by MARGIN, and by more than its spread, in enough turns."""
-        return self.n_turns >= FEWEST_TURNS and self.ratio - 1 >= max(MARGIN, self.spread)
+        """Whether it is clearly faster: by MARGIN, and by more than its spread, in enough turns and nearly all."""
+        steadily = self.n_turns >= FEWEST_TURNS and self.n_behind <= self.n_turns // _BEHIND
+        return steadily and self.ratio - 1 >= max(MARGIN, self.spread)
 
 
 def seconds(timing: Timing, measure: Measure) -> tuple[float, ...]:
@@ -58,7 +61,8 @@ def judge(default: Sequence[float], option: Sequence[float]) -> Verdict:
     if not ratios:
         return Verdict(1.0, 0.0, 0)
     quarter, middle = len(ratios) // 4, median(ratios)
-    return Verdict(middle, (ratios[-1 - quarter] - ratios[quarter]) / middle if middle else 0.0, len(ratios))
+    spread = (ratios[-1 - quarter] - ratios[quarter]) / middle if middle else 0.0
+    return Verdict(middle, spread, len(ratios), sum(ratio <= 1 for ratio in ratios))
 
 
 def best(verdicts: Sequence[Verdict]) -> int | None:

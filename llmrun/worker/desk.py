@@ -9,8 +9,16 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from llmrun.engine.protocol import Event, Failed, Generate, Load, Phase, RestoreState, SaveState, Work
+from llmrun.engine.protocol import (
+    Event,
+    Failed,
+    Generate,
+    Load,
+    Phase,
+    Work,
+)
 from llmrun.engine.sharing import Said, Shared
+from llmrun.engine.states import RestoreState, SaveState
 from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
 from llmrun.worker.fault import silent_fault, told_fault

@@ -156,6 +156,8 @@ class Model:
         self.pointer = pointer
         self.vocabulary = Vocabulary(lib.llama_model_get_vocab(pointer), owner=self)
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(pointer))
+        original = self.metadata(f"{self.metadata('general.architecture')}.rope.scaling.original_context_length") or ""
+        self.n_ctx_original = int(original) if original.isdecimal() else self.n_ctx_train
         self.n_params = int(lib.llama_model_n_params(pointer))
         self.size = int(lib.llama_model_size(pointer))
         self.n_swa = int(lib.llama_model_n_swa(pointer))
@@ -250,6 +252,10 @@ class Context:
             and settings.type_k in ("f16", "f32")
             and bool(lib.llama_memory_can_shift(self._memory))
         )
+        # what was read can be cut off again, whatever its length: see can_keep
+        self.can_cut = not model.is_recurrent and (model.n_swa == 0 or settings.swa_full)
+        # beyond this llama.cpp takes other factors for all positions, where a model has them (get_rope_factors)
+        self.is_stretched = int(lib.llama_n_ctx_seq(self.pointer)) > model.n_ctx_original
         self.n_embd = int(lib.llama_model_n_embd(model.pointer))
         self.n_outputs = settings.n_outputs_max
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for

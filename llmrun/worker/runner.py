@@ -27,11 +27,11 @@ from llmrun.engine.protocol import (
     ModelInfo,
     Phase,
     ProjectorAsked,
-    RestoreState,
-    SaveState,
+    Tokenize,
     Work,
 )
 from llmrun.engine.sharing import Count, Embed, Shared, Submit, Withdraw
+from llmrun.engine.states import RestoreState, SaveState
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.hardware.spare import Spare
@@ -77,9 +77,11 @@ class Runner:
                 self._loaded().answer(command, self._emit)
             case CountTokens():
                 self._emit(self._loaded().count(command, self._emit))
+            case Tokenize():
+                self._emit(self._loaded().tokenize(command.request, self._emit))
             case SaveState():
                 self._emit(Phase("state"))
-                self._emit(self._loaded().save(_path(command.path), command.offset, command.limit))
+                self._emit(self._loaded().save(_path(command.path), command.offset, command.limit, command.tokens))
             case RestoreState():
                 self._emit(Phase("state"))
                 path = _path(command.path)

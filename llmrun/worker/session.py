@@ -13,10 +13,9 @@ from llmrun.engine.protocol import (
     Generate,
     Phase,
     PrefillProgress,
-    StateRestored,
-    StateSaved,
     TokenCounts,
 )
+from llmrun.engine.states import PromptTokens, StateRestored, StateSaved
 from llmrun.worker import state
 from llmrun.worker.batch import Part
 from llmrun.worker.crew import is_repeatable
@@ -94,13 +93,22 @@ class Session:
         """Count a conversation's tokens; nothing of it is read."""
         return count(question, self._encoder, emit)
 
-    def save(self, path: Path, offset: int, limit: int) -> StateSaved:
-        """Write the context's state into a file, see `worker.state`.
+    def tokenize(self, request: Generate, emit: Emit) -> PromptTokens:
+        """Tell the tokens of a request's prompt, as `answer` would read them."""
+        tokens = encode(request, self._encoder, emit).tokens
+        return PromptTokens(tokens, self._context.can_cut, self._context.is_stretched)
+
+    def save(self, path: Path, offset: int, limit: int, tokens: Sequence[int] | None = None) -> StateSaved:
+        """Write the context's state into a file, see `worker.state`. tokens: as of SaveState.
 
         Nothing is written where there is none, it is too large, or images are in it.
 
         Raises EngineError where it cannot be written.
         """
+        if tokens is not None:
+            if not self._slot.cut(tokens):
+                return StateSaved(0, "", 0)
+            self._encoder.recall(Prompt("", ()))
         known = self._encoder.remembered
         past = self._slot.past
         has_images = any(token < 0 for token in (*past, *known.tokens))  # which are numbered anew in each process

@@ -57,6 +57,14 @@ class Slot:
         self.past = list(prompt[:kept])
         return kept
 
+    def cut(self, tokens: Sequence[int]) -> bool:
+        """Hold only these first tokens; False, and all is as it was, where it has others or cannot be cut so."""
+        n_tokens = len(tokens)
+        if self.past[:n_tokens] != list(tokens) or not self._context.can_keep(n_tokens, self.seq):
+            return False
+        del self.past[self._context.keep(n_tokens, self.seq) :]
+        return len(self.past) == n_tokens
+
     def take_from(self, other: Slot, n_tokens: int) -> None:
         """Hold the first n_tokens that another slot does, which must be able to give them, in the place of our own."""
         self._context.copy(other.seq, self.seq)

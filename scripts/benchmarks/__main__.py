@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scripts.benchmarks.beside import measure_peers
 from scripts.benchmarks.choose import measure_choose
+from scripts.benchmarks.draft import measure_draft
 from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
 from scripts.benchmarks.fetch import measure_fetch
@@ -33,6 +34,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "guide": measure_guide,
     "decode": measure_decode,
     "prefill": measure_prefill,
+    "draft": measure_draft,
     "threads": measure_threads,
     "cancel": measure_cancel,
     "peers": measure_peers,
