@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmrun.console import Console
 from llmrun.engine.remote import RemoteEngine
+from llmrun.engine.spawn import discard
 from llmrun.errors import LLMRunError
 from llmrun.planning.plan import PlanWish
 from llmrun.servers.agreement import disagreement, fixes_something
@@ -41,4 +42,5 @@ def attach(
         console.say(f"loading it here: {option} is not how {found.client.where} runs it")
         return None
     console.say(f"using {found.client.where}")
+    discard()  # the worker that was begun in case no server had it
     return engine

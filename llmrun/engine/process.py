@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import BinaryIO
 from llmrun.engine.protocol import Cancel, Command, Event, Failed, Phase, Ready, Work
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
 from llmrun.engine.sharing import Said, Shared
+from llmrun.engine.spawn import spawn
 from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 
@@ -44,7 +44,10 @@ Sink = Callable[[Sequence[Event | Said | LLMRunError | None]], None]
 
 
 class WorkerProcess:
-    """A running worker. `on_log` is called with every line of the engine's log, from another thread."""
+    """A running worker. `on_log` is called with every line of the engine's log, from another thread.
+
+    started: when it was begun, by time.perf_counter.
+    """
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
         self._on_log = on_log
@@ -53,7 +56,8 @@ class WorkerProcess:
         self._sink: Sink | None = None
         self._phase = "start"
         self._ended: LLMRunError | None = None
-        self._process = _spawn()
+        begun = spawn()
+        self._process, self.started = begun.process, begun.at
         self._send_lock = threading.Lock()
         self._sink_lock = threading.Lock()
         self._is_silent = False  # all was heard that the worker will ever say
@@ -199,23 +203,6 @@ class WorkerProcess:
         # who is killed has no last words: what stands in the log is of an earlier load
         refusal = None if number == signal.SIGKILL else parse_refusal(log)
         return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log, number, refusal)
-
-
-def _spawn() -> subprocess.Popen[bytes]:
-    # -P: a file of the current directory must not be able to take a module's place.
-    # GGML_NO_BACKTRACE: an abort would start a debugger to print a backtrace.
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "llmrun.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"GGML_NO_BACKTRACE": "1"},
-        )
-    except OSError as error:
-        raise EngineError(
-            f"the engine's process could not be started: {error.strerror}", "close other programs"
-        ) from error
 
 
 def _pipe(pipe: object) -> BinaryIO:

@@ -1,0 +1,81 @@
+"""The worker's process: begun at the first moment of a program that will need one, or else when it is asked for.
+
+Light to import: the sooner a worker is begun, the more of its start lies beside that of the program itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from llmrun.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A process and the moment it was begun, by time.perf_counter."""
+
+    process: subprocess.Popen[bytes]
+    at: float
+
+
+_begun: Begun | None = None
+
+
+def begin() -> None:
+    """Begin the worker that the next `spawn` hands out; it ends with this program where nobody asks for it.
+
+    A worker that cannot be begun is left to `spawn`, which says why.
+    """
+    global _begun
+    if _begun is None:
+        with contextlib.suppress(EngineError):
+            _begun = _begin()
+            atexit.register(discard)
+
+
+def spawn() -> Begun:
+    """Hand out the worker that was begun, else a new one; raises EngineError where none can be started."""
+    global _begun
+    if _begun is not None and _begun.process.poll() is None:
+        begun, _begun = _begun, None
+        return begun
+    discard()
+    return _begin()
+
+
+def discard() -> None:
+    """End the worker that was begun and is not needed after all."""
+    global _begun
+    begun, _begun = _begun, None
+    if begun is None:
+        return
+    begun.process.kill()  # it has nothing to finish
+    begun.process.wait()
+    for pipe in (begun.process.stdin, begun.process.stdout, begun.process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _begin() -> Begun:
+    # -P: a file of the current directory must not be able to take a module's place.
+    # GGML_NO_BACKTRACE: an abort would start a debugger to print a backtrace.
+    at = time.perf_counter()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "llmrun.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+        )
+    except OSError as error:
+        raise EngineError(
+            f"the engine's process could not be started: {error.strerror}", "close other programs"
+        ) from error
+    return Begun(process, at)
