@@ -92,6 +92,8 @@ FLOORS = (
         "site",
         "stock",
         "planner",
+        "remembered",
+        "again",
         "projectors",
         "loading",
         "remote",

@@ -22,7 +22,7 @@ def run_once(wish: Wish, asking: Asking, prompt: str | None, chosen: Chosen | No
     chosen: the prompt by name that it is put into.
     """
     console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
-    model = RunningModel(wish, console)
+    model = RunningModel(wish, console, hasty=True)
     model.check()  # a typo is answered before a pipe is waited for
     question = read_question(prompt, asking.file, chosen)
     with model.start() as engine:
