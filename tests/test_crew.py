@@ -18,8 +18,9 @@ from llmrun.hardware.spare import Spare
 from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided, is_repeatable
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.llama import Context, Model, load_model, start_backend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

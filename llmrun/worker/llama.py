@@ -24,6 +24,7 @@ from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
 from llmrun.worker.batch import Batch, Part
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
@@ -50,32 +51,6 @@ def start_backend() -> None:
             )
     engine_log()
     lib.llama_backend_init()
-
-
-class CancelFlag:
-    """A flag that C code can read while a graph is computed, and any thread can raise.
-
-    llama.cpp asks its abort callback before every node of the graph, about a thousand times a token: a Python function
-    there would cost a millisecond each token. `strlen` of a buffer that holds "" or "\\1" is the same predicate in C.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = ctypes.create_string_buffer(2)
-        c_library = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
-        self.callback = ctypes.cast(c_library.strlen, lib.ggml_abort_callback)
-        self.address = ctypes.addressof(self._buffer)
-
-    def set(self) -> None:
-        """Stop what is being computed."""
-        self._buffer[0] = b"\x01"
-
-    def clear(self) -> None:
-        """Let computations run."""
-        self._buffer[0] = b"\x00"
-
-    def is_set(self) -> bool:
-        """Tell whether it is raised."""
-        return bool(self._buffer[0] != b"\x00")
 
 
 def load_model(path: Path, settings: RunSettings, on_progress: Callable[[float], bool] | None = None) -> Model:

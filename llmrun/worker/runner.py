@@ -39,11 +39,12 @@ from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.timing import Compare, Compared
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.crew import Crew
 from llmrun.worker.devices import devices, engine_info
 from llmrun.worker.job import Job, Say
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
