@@ -12,6 +12,13 @@ def answers_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "dry-run"
 
 
+def plans_folder() -> Path:
+    """Return where plans of models seen before are kept; losing one costs planning it again."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "plans"
+
+
 def speed_folder() -> Path:
     """Return where what was measured on this machine is kept; losing it costs some seconds of measuring."""
     import platformdirs

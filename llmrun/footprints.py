@@ -19,12 +19,11 @@ from llmrun.errors import (
     LLMRunError,
     QuestionTooLargeError,
     UnknownArchitectureError,
-    UsageError,
 )
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
-from llmrun.hardware.device import UNIFIED_BACKENDS, Device
+from llmrun.hardware.reported import devices_of
 from llmrun.memory.asked import footprint_of
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
@@ -188,32 +187,8 @@ class Footprints:
 
 
 def machine_of(found: Sequence[DeviceInfo], wished: Sequence[str] | None, host_free: int, bare: Machine) -> Machine:
-    """Return the machine with the devices that were wished for; None is all that are worth it.
+    """Return the machine with the devices that were wished for, as `devices_of` does.
 
-    bare: the machine without devices. Raises UsageError for a name that is not among those found, or given twice.
+    bare: the machine without devices.
     """
-    by_id = {info.id: _device(info) for info in found if info.kind in ("GPU", "IGPU")}
-    chosen = tuple(by_id) if wished is None else tuple(wished)
-    for index, name in enumerate(chosen):
-        if name not in by_id:
-            names = ", ".join(by_id) or "none"
-            raise UsageError(f"there is no device {name}: the engine sees {names}", "--device none is the CPU")
-        if name in chosen[:index]:
-            raise UsageError(f"the device {name} is named twice", "name each once; --device none is the CPU")
-    devices = tuple(by_id[name] for name in chosen)
-    if wished is None:  # llama.cpp takes one that shares the host's memory only where there is no other (src/llama.cpp)
-        devices = tuple(device for device in devices if not device.unified) or devices
-    return replace(bare, devices=devices, host_free=host_free)
-
-
-def _device(info: DeviceInfo) -> Device:
-    unified = info.kind == "IGPU" or info.backend in UNIFIED_BACKENDS
-    known = info.total > 0  # some drivers tell nothing, and say 0 (llama.cpp's issue 18577)
-    return Device(
-        info.id,
-        info.backend,
-        info.description,
-        info.total if known else None,
-        info.free if known else None,
-        unified=unified,
-    )
+    return replace(bare, devices=devices_of(found, wished), host_free=host_free)

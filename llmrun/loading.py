@@ -9,11 +9,14 @@ from llmrun.engine.client import Engine
 from llmrun.engine.refusal import has_lost_a_server
 from llmrun.engine.standby import Standby
 from llmrun.errors import InsufficientMemoryError, WorkerDiedError
-from llmrun.hardware.threads import usual_threads
+from llmrun.hardware.resident import read_resident
+from llmrun.margins import HOST, pool_name
 from llmrun.planner import Planner
 from llmrun.planning.failure import Failure
+from llmrun.planning.margins import Margin
 from llmrun.planning.plan import Plan
 from llmrun.planning.step_down import Kind
+from llmrun.site import Site
 from llmrun.units import format_bytes
 
 _MOST_TRIES = 2  # of less of the same kind
@@ -28,20 +31,19 @@ def load_plan(
     on_step: Callable[[str], None] | None = None,
     *,
     fixed: bool = False,
-    adapts: bool = False,
+    most_threads: tuple[int, int] | None = None,
 ) -> tuple[Engine, Plan]:
     """Load a plan and return the engine, the caller's to close, with the plan that was loaded in the end.
 
     on_step gets one line for each step down. fixed: take none. Raises what the last attempt raised; where memory was
-    refused, with whose and how much. adapts: threads follow the moment, which is no use where devices compute it all.
+    refused, with whose and how much. most_threads: see engine.protocol.Load; not where devices compute all of it.
     """
     tries: Counter[Kind] = Counter()
-    usual = usual_threads()
     while True:
         engine = standby.take()
         try:
-            most = (usual.decode, usual.batch) if adapts and plan.where != "devices" else None
-            engine.load(planner.variant(plan).variant.path, plan.settings, on_progress, most_threads=most)
+            path, most = planner.variant(plan).variant.path, most_threads if plan.where != "devices" else None
+            engine.load(path, plan.settings, on_progress, most_threads=most)
             return engine, plan
         except (InsufficientMemoryError, WorkerDiedError) as error:
             engine.close()
@@ -110,3 +112,19 @@ def _changes(plan: Plan, less: Plan) -> list[str]:
     if less.forecast.n_ctx_each != plan.forecast.n_ctx_each:
         changes.append(f"a context of {less.forecast.n_ctx_each:,} tokens in place of {plan.forecast.n_ctx_each:,}")
     return changes
+
+
+def margins_of(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:
+    """Return what a load took of each pool, as far as the system tells; a server of a CPU says that nothing was."""
+    seen: dict[str, Margin] = {}
+    resident = read_resident(engine.pid)
+    if resident is not None:
+        seen[HOST] = Margin(plan.forecast.pools[0].used.total, resident.total)
+    before = {device.id: device for device in site.devices if not device.unified and device.backend != "RPC"}
+    used = [pool for pool in plan.forecast.pools[1:] if pool.id in before]
+    free = {info.id: info.free for info in engine.devices()} if used else {}
+    for pool in used:
+        device = before[pool.id]
+        if device.free is not None and pool.id in free:
+            seen[pool_name(device)] = Margin(pool.used.total, max(0, device.free - free[pool.id]))
+    return seen

@@ -161,6 +161,13 @@ def cached_variants(ref: HubRef) -> tuple[Variant, ...]:
     return tuple(found.values())
 
 
+def cached_files_of(ref: HubRef | NameRef | ShelfRef) -> tuple[Path, ...]:
+    """Return the files of the cache that a reference may mean; none where the cache has none, or it is another's."""
+    hub_ref, _ = _in_catalog(ref)
+    variants = () if hub_ref is None else cached_variants(hub_ref)
+    return tuple(Path(str(file.origin)) for variant in variants for file in variant.files)
+
+
 def _meant(grouped: Grouped, ref: HubRef) -> tuple[Variant, ...]:
     """Return the variants that a reference leaves open; raises NotFoundError where it names one there is not."""
     if ref.filename is not None:

@@ -9,51 +9,35 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmrun.again import Again, again, load_again, recorder
 from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Usage
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, InsufficientMemoryError
-from llmrun.fetching import fetch_eye, fetch_model, fetch_variant
-from llmrun.gguf.header import GGUFHeader
-from llmrun.gguf.source import read_model_header
-from llmrun.gguf.summary import ModelSummary, summarize
-from llmrun.hardware.device import Device
-from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import read_host_memory
-from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import choose_threads, usual_threads
-from llmrun.hub.cache import cached_files
-from llmrun.hub.client import is_offline
 from llmrun.hub.settings import hub_address as hub_address
-from llmrun.local import locate
-from llmrun.margins import HOST, pool_name, remember_margins
-from llmrun.models import Opened, Search, open_model, projectors_of
-from llmrun.neighbours import Alone, Neighbourhood, Settling
-from llmrun.planning.margins import Margin
+from llmrun.margins import remember_margins
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.projectors import AUTO, Eye, open_projector
 from llmrun.reference import LocalRef, ModelRef, format_reference
 from llmrun.settings import Constraints
-from llmrun.settling import Settled, Wishes, settle, stockroom_for
-from llmrun.site import Site, find_site
-from llmrun.variant import Variant
+from llmrun.started import Planned as Planned
+from llmrun.started import Started as Started
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # here and in the functions: who starts a model again needs none of what plans, finds and fetches
     from llmrun.footprints import Footprints
+    from llmrun.gguf.header import GGUFHeader
+    from llmrun.gguf.summary import ModelSummary
+    from llmrun.hardware.device import Device
+    from llmrun.hardware.hardware import Hardware
     from llmrun.hub.fetch import FetchListener
     from llmrun.hub.repository import Hit, Repository
+    from llmrun.models import Opened, Search
+    from llmrun.neighbours import Neighbourhood
     from llmrun.planning.plan_file import SavedPlan
+    from llmrun.projectors import Eye
+    from llmrun.settling import Settled, Wishes
     from llmrun.survey import Survey
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A plan, what the model's file says of itself, the files it lies in, and the machine that was planned for."""
-
-    summary: ModelSummary
-    variant: Variant
-    plan: Plan
-    site: Site
+    from llmrun.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +63,15 @@ def inspect(ref: ModelRef, *, offline: bool = False) -> tuple[str, ModelSummary]
 
     Raises NotFoundError, GGUFError or HubError.
     """
+    from llmrun.gguf.source import read_model_header
+    from llmrun.gguf.summary import summarize
+    from llmrun.local import locate
+    from llmrun.models import Search, open_model
+
     if isinstance(ref, LocalRef):
         path = locate(ref)
         return str(path), summarize(read_model_header(path))
-    model = open_model(ref, Search(offline=offline, room=_host_room)).model
+    model = open_model(ref, Search(offline=offline, room=available_memory)).model
     variant, header = next(found for found in model.found() if model.is_read(found[0].quant))
     origin = variant.files[0].origin
     where = str(origin) if isinstance(origin, Path) else f"{origin.path} of {origin.repo_id} at {origin.commit[:12]}"
@@ -103,6 +92,8 @@ def plan(
     Raises NotFoundError, GGUFError, HubError, UsageError or EngineError for a device that is not there,
     InsufficientMemoryError where nothing fits, with the nearest that does.
     """
+    from llmrun.settling import Wishes, settle, stockroom_for
+
     wishes = Wishes(constraints, wish, on)
     with Standby() as standby:
         search = _search(standby, listener, offline=offline, on=on)
@@ -122,6 +113,9 @@ def _planned(settled: Settled, plan: Plan | None = None) -> Planned:
 def _search(
     standby: Standby, listener: Listener, *, offline: bool, fresh: bool = False, on: Hardware | None = None
 ) -> Search:
+    from llmrun.hub.client import is_offline
+    from llmrun.models import Search
+
     room = partial(_room, standby) if on is None else lambda: on.host.memory.available
     offline = offline or is_offline()
     return Search(offline=offline, fresh=fresh and not offline, room=room, slow=listener.slow or _tell_nobody)
@@ -130,19 +124,17 @@ def _search(
 def _tell_nobody(_: str) -> None: ...
 
 
-def _host_room() -> int:
-    return read_host_memory().available
-
-
 def _room(standby: Standby) -> int:
     """Return how many bytes a model may take here, about: of the host, or of its cards where those have more."""
     free: list[int] = []
     with contextlib.suppress(EngineError):
         free = [info.free for info in standby.devices() if info.kind == "GPU"]
-    return max(_host_room(), sum(free))
+    return max(available_memory(), sum(free))
 
 
 def _opened(ref: ModelRef, search: Search, listener: Listener) -> Opened:
+    from llmrun.models import open_model
+
     opened = open_model(ref, search)
     for note in opened.notes if listener.note is not None else ():
         assert listener.note is not None
@@ -178,6 +170,8 @@ def show(
     offline: bool = False,
 ) -> Shown:
     """Return all variants of a model side by side, as the Hub has them now. exact: read every header."""
+    from llmrun.hub.client import is_offline
+    from llmrun.settling import Wishes, settle, stockroom_for
     from llmrun.survey import survey
 
     wishes = Wishes(constraints, wish)
@@ -200,6 +194,8 @@ def show(
 
 def _here(opened: Opened) -> tuple[str, ...]:
     """Return the labels of the variants that need not be fetched."""
+    from llmrun.hub.cache import cached_files
+
     repository = opened.repository
     if repository is None:
         return tuple(variant.quant for variant, _ in opened.model.found())
@@ -232,6 +228,10 @@ def pull(
     local_dir: where its files go, in place of the cache. Raises what plan and fetching raise; a quantization that was
     named is fetched though it does not fit here, and the listener is told so.
     """
+    from llmrun.fetching import fetch_variant
+    from llmrun.hub.client import is_offline
+    from llmrun.settling import Wishes, settle, stockroom_for
+
     with Standby(listener.log) as standby:
         opened = _opened(
             ref, _search(standby, listener, offline=offline, fresh=not (offline or is_offline())), listener
@@ -262,6 +262,7 @@ def open_footprints(
     Raises UsageError or EngineError for a device that was named and is not there.
     """
     from llmrun.footprints import Footprints
+    from llmrun.site import find_site
 
     with Standby() as standby:
         wished = Constraints(devices=None if devices is None else tuple(devices))
@@ -275,54 +276,14 @@ def available_memory() -> int:
 
 def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
     """Return the bytes available on the host, and those free on each device with memory of its own."""
-    from llmrun.footprints import machine_of
-    from llmrun.memory.estimate import Machine
+    from llmrun.hardware.reported import devices_of
 
-    available = read_host_memory().available
     devices: tuple[Device, ...] = ()
     with contextlib.suppress(EngineError), Engine() as engine:  # without an engine there is no device to be had
-        devices = machine_of(engine.devices(), None, available, Machine()).devices
+        devices = devices_of(engine.devices(), None)
     own = (device for device in devices if not device.unified and device.free is not None)
     cards = {(device.name, device.total): (device.id, device.free or 0) for device in own}  # one card, two backends
-    return available, tuple(cards.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A loaded model, what its file says, and the plan it was loaded by; the engine is the caller's to close.
-
-    record: remembers how fast an answer was beside what was predicted for it.
-    """
-
-    engine: Engine
-    planned: Planned
-    record: Callable[[Usage], None]
-
-    @property
-    def summary(self) -> ModelSummary:
-        """What its file says."""
-        return self.planned.summary
-
-    @property
-    def plan(self) -> Plan:
-        """How it is run."""
-        return self.planned.plan
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that what it has in memory depends on, but for the projector's."""
-        loaded = [file.origin for file in self.planned.variant.files if isinstance(file.origin, Path)]
-        return (*loaded, *(Path(lora.path) for lora in self.plan.settings.loras))
-
-    def again(self) -> Started:
-        """Load it once more as it was, where its worker died: what that took is free. Raises what loading raises."""
-        engine = Engine()
-        try:
-            engine.load(self.planned.variant.path, self.plan.settings)
-        except BaseException:
-            engine.close()
-            raise
-        return replace(self, engine=engine)
+    return read_host_memory().available, tuple(cards.values())
 
 
 def start(
@@ -333,53 +294,77 @@ def start(
     replay: SavedPlan | None = None,
     *,
     offline: bool = False,
-    beside: Neighbourhood = Alone(),
+    beside: Neighbourhood | None = None,
+    hasty: bool = False,
 ) -> Started:
     """Plan, fetch and load a model, stepping down where the machine disagrees with the plan.
 
     replay: a plan to load exactly as it is, in the place of a new one. beside: models that are loaded already, of which
-    those that are idle are ended where it needs their room. Raises NotFoundError, GGUFError, UsageError,
-    InsufficientMemoryError, HubError or EngineError, with no process left behind.
+    those that are idle are ended where it needs their room. hasty: a plan that was made before will do where it is the
+    same, and need not say what would be better. Raises NotFoundError, GGUFError, UsageError, InsufficientMemoryError,
+    HubError or EngineError, with no process left behind.
     """
-    from llmrun.loading import load_plan
+    with Standby(listener.log) as standby:  # looking how busy the machine is takes its time while that is importing
+        threads = (
+            usual_threads()
+            if constraints.n_threads
+            else choose_threads((*standby.pids, *(() if beside is None else beside.pids())))
+        )
+        known = again(ref, constraints, wish, threads) if hasty and replay is None else None
+        if known is not None and (started := _started_again(known, standby, listener)) is not None:
+            return started
+        from llmrun.loading import load_plan, margins_of
+        from llmrun.neighbours import Alone, Settling
+        from llmrun.settling import Wishes
 
-    wishes = Wishes(constraints, wish, replay=replay)
-    with Standby(listener.log) as standby:
-        # while the worker imports llama.cpp, so that it costs nothing
+        wishes, around = Wishes(constraints, wish, replay=replay), beside or Alone()
         search = _search(standby, listener, offline=offline)
         opened = _opened(ref, search, listener)
         wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
-        # looking how busy the machine is takes its time while the worker is busy importing, which is work of ours
-        threads = usual_threads() if constraints.n_threads else choose_threads((*standby.pids, *beside.pids()))
-        settled = Settling(opened.model, standby, wishes, threads, beside).settled()
+        settled = Settling(opened.model, standby, wishes, threads, around).settled()
         if listener.planned is not None:
             listener.planned(_planned(settled))
         variant, eye = settled.chosen.variant, wishes.eye
         if not variant.is_here or not (eye is None or eye.is_here):
+            from llmrun.fetching import fetch_eye, fetch_model
+
             # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
             model = opened.model if variant.is_here else fetch_model(variant, opened.repository, listener.fetch)
             wishes = replace(wishes, eye=None if eye is None else fetch_eye(eye, listener.fetch))
-            settled = Settling(model, standby, wishes, threads, beside).settled()
+            settled = Settling(model, standby, wishes, threads, around).settled()
+        elif known is not None and not opened.notes:
+            known.keep(settled, standby)
         planner, fixed = settled.planner, replay is not None
+        most = _most_threads(constraints, fixed=fixed)
         engine, loaded = load_plan(
-            planner,
-            settled.plan,
-            standby,
-            listener.progress,
-            listener.step,
-            fixed=fixed,
-            adapts=not fixed and constraints.n_threads is None,
+            planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed, most_threads=most
         )
         try:
-            remember_margins(_margins(engine, loaded, settled.site))
-            return Started(engine, _planned(settled, loaded), planner.recorder(loaded))
+            remember_margins(margins_of(engine, loaded, settled.site))
+            return Started(
+                engine, _planned(settled, loaded), planner.recorder(loaded), None if loaded.where == "devices" else most
+            )
         except BaseException:
             engine.close()
             raise
 
 
+def _started_again(known: Again, standby: Standby, listener: Listener) -> Started | None:
+    if (recalled := known.recalled(standby)) is None:
+        return None
+    planned = Planned(recalled.summary, recalled.variant, recalled.plan, recalled.site)
+    if listener.planned is not None:
+        listener.planned(planned)
+    most = _most_threads(known.occasion.constraints)
+    engine = load_again(recalled, standby, listener.progress, most)
+    return None if engine is None else Started(engine, planned, recorder(recalled), most)
+
+
 def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye | None:
     """Return the projector that is wished for, None where none is; raises as open_projector."""
+    from llmrun.models import projectors_of
+    from llmrun.projectors import AUTO, open_projector
+
     wish = wishes.constraints.projector
     if wishes.replay is not None and (saved := wishes.replay.settings.projector) is not None:
         wish = saved if Path(saved).is_absolute() else AUTO  # it was not here when the plan was made
@@ -388,17 +373,9 @@ def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye |
     return open_projector(wish, lambda: projectors_of(ref, opened, search), format_reference(ref), search.slow)
 
 
-def _margins(engine: Engine, plan: Plan, site: Site) -> dict[str, Margin]:
-    """Return what a load took of each pool, as far as the system tells; a server of a CPU says that nothing was."""
-    seen: dict[str, Margin] = {}
-    resident = read_resident(engine.pid)
-    if resident is not None:
-        seen[HOST] = Margin(plan.forecast.pools[0].used.total, resident.total)
-    before = {device.id: device for device in site.devices if not device.unified and device.backend != "RPC"}
-    used = [pool for pool in plan.forecast.pools[1:] if pool.id in before]
-    free = {info.id: info.free for info in engine.devices()} if used else {}
-    for pool in used:
-        device = before[pool.id]
-        if device.free is not None and pool.id in free:
-            seen[pool_name(device)] = Margin(pool.used.total, max(0, device.free - free[pool.id]))
-    return seen
+def _most_threads(constraints: Constraints, *, fixed: bool = False) -> tuple[int, int] | None:
+    """Return how many threads the engine may use where it has the choice; None where they are fixed."""
+    if fixed or constraints.n_threads is not None:
+        return None
+    usual = usual_threads()
+    return usual.decode, usual.batch

@@ -18,6 +18,7 @@ from llmrun.planning.better import next_better, runners_up
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.failure import Failure, room_after
 from llmrun.planning.forecast import Forecast, Source, context_table
+from llmrun.planning.lasting import Lasting, lasting_of
 from llmrun.planning.nearest import does_not_fit, refusal_of
 from llmrun.planning.offer import Offer
 from llmrun.planning.plan import Plan, PlanWish
@@ -112,6 +113,20 @@ class Planner:
             self._let_the_engine_refuse(offers)
             raise refusal_of(offers, self._ground, self._policy)
         return self._plan_of(choice, source, offers)
+
+    def lasting(self, plan: Plan) -> Lasting | None:
+        """Return in how much room a plan of `plan` stays the same; None where nobody knows.
+
+        That is where the engine was not asked, or knew better than the arithmetic what fits.
+        """
+        choice = self.choice()
+        if choice is None or plan.forecast.source != "engine":
+            return None
+        if (choice.offer.quant, choice.settings) != (plan.quant, plan.settings):
+            return None
+        host, *devices = (pool.used for pool in plan.forecast.pools)
+        offers = [one.offer for one in self._stock.values()]
+        return lasting_of(choice, Footprint(host, tuple(devices)), offers, self._ground, self._policy)
 
     def _let_the_engine_refuse(self, offers: Sequence[Offer]) -> None:
         """Raise what the engine says of the model, where it takes none of the variants with the least settings."""

@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError, UsageError
-from llmrun.footprints import Footprints, machine_of
-from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
-from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host_memory import HostMemory, read_host_memory
+from llmrun.hardware.reported import devices_of
 from llmrun.hardware.threads import Threads
 from llmrun.margins import HOST, pool_name, read_margins
-from llmrun.memory.estimate import Machine
 from llmrun.planning.margins import Margin, adjusted
 from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
 from llmrun.settings import Constraints
+
+if TYPE_CHECKING:
+    from llmrun.engine.protocol import DeviceInfo
+    from llmrun.gguf.header import GGUFHeader
+    from llmrun.hardware.hardware import Hardware
+    from llmrun.memory.estimate import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Site:
     @property
     def machine(self) -> Machine:
         """The machine as footprints see it."""
+        from llmrun.memory.estimate import Machine  # here, as below: who takes a plan up again needs no arithmetic
+
         return Machine(self.devices, self.repack_rows, self.memory.available)
 
     def reserve(self, host: int | None = None, device: int | None = None) -> Reserve:
@@ -89,16 +95,31 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
     Without an engine there are none. Raises UsageError for a device that is not there or named twice, EngineError for
     one that cannot be reached.
     """
-    bare = Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
+    bare = _bare(threads)
     wished = constraints.devices
     try:
-        found = standby.devices(name for name in wished or () if name.startswith("rpc:"))
+        found = list_devices(standby, wished or ())
         if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
+            from llmrun.footprints import Footprints
+
             with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
                 wished = Footprints(header, bare.machine, standby).default_devices()
-        devices = machine_of(found, wished, bare.memory.available, bare.machine).devices
-        return _within_limits(bare.with_devices(devices), constraints)
+        return _within_limits(bare.with_devices(devices_of(found, wished)), constraints)
     except EngineError:
         if wished:  # they were named: without them this is another question
             raise
         return bare
+
+
+def same_site(found: Sequence[DeviceInfo], names: Sequence[str], constraints: Constraints, threads: Threads) -> Site:
+    """Return this machine with the devices it was planned for before; found: those that are here now."""
+    return _within_limits(_bare(threads).with_devices(devices_of(found, names)), constraints)
+
+
+def list_devices(standby: Standby, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
+    """Return the engine's devices, those at the endpoints among the names too; raises EngineError."""
+    return standby.devices(name for name in names if name.startswith("rpc:"))
+
+
+def _bare(threads: Threads) -> Site:
+    return Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())

@@ -11,9 +11,10 @@ from llmrun.engine.protocol import Chunk, Drawn, Failed, Generate, PrefillProgre
 from llmrun.engine.sharing import Embedded
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.job import Job
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.slot import Slot
 from llmrun.worker.speculation import Speculation

@@ -18,8 +18,9 @@ from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.source import read_header
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.dry_run import dry_run
-from llmrun.worker.llama import CancelFlag, Context, load_model, start_backend
+from llmrun.worker.llama import Context, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from scripts.architectures.shapes import small

@@ -18,8 +18,9 @@ from llmrun.hardware.spare import Spare
 from llmrun.message import Message
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
-from llmrun.worker.crew import SPLIT_FROM, Crew, crewed, is_divided, is_repeatable
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided, is_repeatable
+from llmrun.worker.llama import Context, Model, load_model, start_backend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,10 +68,9 @@ class Clock:
 
 def crew_for(context: Context, watch: Scripted) -> Clock:
     """A crew of at most two, which begins with both; returns its clock."""
-    both = replace(SETTINGS, n_threads=2, n_threads_batch=2)
-    lib.llama_set_n_threads(context.pointer, 2, 2)
+    context.set_threads(2, 2)
     clock = Clock(context)
-    context.crew = Crew(both, (2, 2), crewed(context.pointer), watch, clock)
+    context.crew = Crew((2, 2), (2, 2), context.set_threads, watch, clock)
     return clock
 
 
@@ -98,14 +98,13 @@ def test_threads_are_given_up_where_others_need_the_processors(context: Context)
 
 def test_an_answer_to_be_repeated_keeps_its_threads_where_they_would_show(context: Context) -> None:
     watch = Scripted()
+    context.keeps_threads = True
     for start in range(0, 256, 128):
         assert context.decode([7] * 128, start, want_logits=False) == 0
     clock = crew_for(context, watch)
-    assert context.crew is not None
-    context.crew.repeats = True
     watch.room, clock.crowded = 1.0, 2.5
     assert [threads_of(context, position) for position in range(256, 264)] == [2] * 8
-    context.crew.repeats = False
+    context.keeps_threads = False
     assert [threads_of(context, position) for position in range(264, 268)][1:] == [1] * 3
 
 
@@ -118,7 +117,7 @@ def test_without_a_crew_the_threads_are_those_that_were_fixed(context: Context) 
 def logits(context: Context, n_threads: int, n_past: int) -> list[NDArray[np.float32]]:
     """Those of a prompt and of two tokens after it, each computed with so many threads."""
     context.clear(data=True)
-    lib.llama_set_n_threads(context.pointer, n_threads, n_threads)
+    context.set_threads(n_threads, n_threads)
     found = []
     for start in range(0, n_past, 120):
         n = min(120, n_past - start)

@@ -239,13 +239,14 @@ def test_a_repair_runs_the_installer_and_keeps_an_engine_that_answers(environmen
     [
         ('print("x.cpp:1: error: no memory"); sys.exit(1)', "was not built (exit code 1): x.cpp:1: error: no memory"),
         (
-            '(packages / "llama_cpp" / "__init__.py").write_text("raise ImportError(\'libcuda.so.1: cannot open\')")',
+            '(packages / "llama_cpp" / "llama_cpp.py").write_text("raise ImportError(\'libcuda.so.1: cannot open\')")',
             "the new engine does not run: llama.cpp could not be started: libcuda.so.1: cannot open",
         ),
         (
             'import shutil; shutil.rmtree(packages / "llama_cpp"); (packages / "llama_cpp").mkdir()\n'
             'kill = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"\n'
-            '(packages / "llama_cpp" / "__init__.py").write_text(kill)',
+            '(packages / "llama_cpp" / "__init__.py").touch()\n'
+            '(packages / "llama_cpp" / "llama_cpp.py").write_text(kill)',
             "the new engine does not run: the engine's process met an illegal instruction (SIGILL)",
         ),
     ],
@@ -280,7 +281,7 @@ def test_ctrl_c_in_the_middle_of_a_repair_leaves_the_old_engine(environment: Pat
 
 def test_an_illegal_instruction_is_the_doctors_finding_and_not_the_users(environment: Path) -> None:
     code = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n"
-    (environment / "llama_cpp" / "__init__.py").write_text(code)
+    (environment / "llama_cpp" / "llama_cpp.py").write_text(code)
     fake_pip(environment, "")
     done = run_in(environment)
     assert done.returncode == 7
@@ -294,7 +295,7 @@ def test_an_engine_left_aside_is_found_and_put_back(environment: Path) -> None:
     fake_pip(environment, "")
     before = engine_bytes(environment)
     keep_aside(environment)
-    (environment / "llama_cpp" / "__init__.py").write_text("half an engine")
+    (environment / "llama_cpp" / "llama_cpp.py").write_text("half an engine")
     done = run_in(environment)
     assert (done.returncode, "an earlier repair was interrupted" in done.stdout) == (7, True)
     assert run_in(environment, "--fix", "--yes").returncode in (0, 1)

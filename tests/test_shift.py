@@ -12,7 +12,8 @@ from llama_cpp import llama_cpp as lib
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Generate, PrefillProgress, Usage
 from llmrun.message import Message
-from llmrun.worker.llama import CancelFlag, Context, load_model, start_backend
+from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.llama import Context, load_model, start_backend
 from scripts.synthetic import LETTERS, RECURRENT, SLIDING, TINY, Shape, write_model
 from tests.conftest import GREEDY, ONE_THREAD, chunks
 

@@ -25,10 +25,11 @@ from llmrun.reference import GUIDE_QUANTS
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.worker.batch import Part
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.drafting import Draft, Drafter, NgramDrafter
 from llmrun.worker.governor import Governor
-from llmrun.worker.llama import CancelFlag, Context, Model
+from llmrun.worker.llama import Context, Model
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.slot import Slot

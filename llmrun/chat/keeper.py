@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from llmrun.chat.answering import Answered
 from llmrun.chat.conversation import Conversation
+from llmrun.chat.kept_model import KeptModel as KeptModel
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.errors import HistoryError, NotFoundError
 from llmrun.history.record import Role, Saved, Setting, Summary, Turn
@@ -20,20 +21,6 @@ from llmrun.states import Vault
 # Among the settings of a kept conversation
 _N_DROPPED, _SUMMARY = "n_dropped", "summary"
 _N_CTX, _TYPE_KV = "n_ctx", "type_kv"
-
-
-@dataclass(frozen=True, slots=True)
-class KeptModel:
-    """The model that answers. name: as the user said it; resolved: what that was; state_key: see `states.state_key`.
-
-    n_ctx: tokens; type_kv: of the KV cache.
-    """
-
-    name: str
-    resolved: str | None = None
-    state_key: str | None = None
-    n_ctx: int | None = None
-    type_kv: str | None = None
 
 
 @dataclass(slots=True)

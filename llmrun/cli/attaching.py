@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmrun.console import Console
-from llmrun.engine.remote import RemoteEngine
+from llmrun.engine.spawn import discard
 from llmrun.errors import LLMRunError
 from llmrun.planning.plan import PlanWish
-from llmrun.servers.agreement import disagreement, fixes_something
 from llmrun.servers.finding import find_model
 from llmrun.settings import Constraints
+
+if TYPE_CHECKING:
+    from llmrun.engine.remote import RemoteEngine
 
 
 def attach(
@@ -21,6 +25,9 @@ def attach(
     found = find_model(lasting)
     if found is None:
         return None
+    from llmrun.engine.remote import RemoteEngine
+    from llmrun.servers.agreement import disagreement, fixes_something
+
     address = found.client.note.address
     if fixes_something(constraints, wish) and not found.is_loaded:
         console.say(f"loading it here: it is not loaded at {address}, and its plan was asked for")
@@ -41,4 +48,5 @@ def attach(
         console.say(f"loading it here: {option} is not how {found.client.where} runs it")
         return None
     console.say(f"using {found.client.where}")
+    discard()  # the worker that was begun in case no server had it
     return engine

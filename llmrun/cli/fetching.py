@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from llmrun import pipeline
 from llmrun.console import Console, one_line
-from llmrun.hub.fetch import FetchListener
+from llmrun.hub.listening import FetchListener
 from llmrun.units import format_bytes, format_seconds
 from llmrun.variant import ModelFile
 

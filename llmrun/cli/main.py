@@ -387,4 +387,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from llmrun.cli.first import begin_worker
+
+    begin_worker()
     main()

@@ -28,7 +28,7 @@ def run_once(wish: Wish, asking: Asking, caching: Caching, prompt: str | None, c
     """
     most = caching.most()
     console = Console(quiet=wish.quiet, verbose=wish.verbose, style=wish.style)
-    model = RunningModel(wish, console)
+    model = RunningModel(wish, console, hasty=True)
     model.check()  # a typo is answered before a pipe is waited for
     question = read_question(prompt, asking.file, chosen)
     with model.start() as engine:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from llmrun.chat.keeper import KeptModel
+from llmrun.chat.kept_model import KeptModel
 from llmrun.chat.lines import clean_text
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.chat.settings import AnswerSettings
@@ -22,7 +22,7 @@ from llmrun.errors import InsufficientMemoryError, UsageError
 from llmrun.hub.settings import hub_address
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
-from llmrun.reference import LocalRef, ModelRef, parse_reference
+from llmrun.reference import GuideRef, LocalRef, ModelRef, parse_reference
 from llmrun.sampling import SamplingWish, choose_sampling
 from llmrun.servers.finding import is_noted
 from llmrun.settings import Constraints
@@ -86,11 +86,12 @@ def wish_of(model: str, running: Running, answering: Answering, output: Output) 
 class RunningModel:
     """The wished model: started, and started again where its engine died, with what is to be done after each answer."""
 
-    def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False) -> None:
-        """Raises UsageError for wishes that exclude each other."""
+    def __init__(self, wish: Wish, console: Console, *, whole_story: bool = False, hasty: bool = False) -> None:
+        """Raises UsageError for wishes that exclude each other. hasty: as of pipeline.start."""
         self._wish, self._console = wish, console
         self._given = wish.constraints  # what the user fixed, for whichever model
         self.name, self._whole_story = wish.model, whole_story
+        self._hasty = hasty and not wish.verbose
         self._story: Story | None = None
         self._reference = parse_reference(wish.model, hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
@@ -103,6 +104,11 @@ class RunningModel:
     def check(self) -> None:
         """Raise NotFoundError or GGUFError where it is known without a request that no model is meant."""
         if self._wish.no_server or not is_noted(lasting_reference(self._reference)):
+            if isinstance(self._reference, GuideRef | LocalRef):  # without what knows of the Hub and other programs
+                from llmrun.local import check_here
+
+                check_here(self._reference)
+                return
             from llmrun.models import check_meant
 
             check_meant(self._reference)
@@ -181,9 +187,10 @@ class RunningModel:
 
         wish = self._wish
         self._story = self._story or Story(self._console, self.name, wish.constraints, whole=self._whole_story)
-        started = starting.start_here(self._reference, wish, self._console, self._story)
+        started = starting.start_here(self._reference, wish, self._console, self._story, hasty=self._hasty)
         self._started, self._shown = started, (started.summary, started.plan)
-        self._kept = starting.kept_model(_lasting_name(self.name, self._reference), started)
+        if not self._hasty:  # who answers once keeps no conversation
+            self._kept = starting.kept_model(_lasting_name(self.name, self._reference), started)
         self._watch = self._watch or starting.memory_watch(started)
         return started.engine
 

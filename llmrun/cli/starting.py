@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmrun import pipeline
-from llmrun.chat.keeper import KeptModel
+from llmrun.chat.kept_model import KeptModel
 from llmrun.chat.memory_watch import MemoryWatch
 from llmrun.cli.fetching import FetchScreen, listener_of
 from llmrun.cli.story import Story
@@ -14,14 +14,15 @@ from llmrun.console import Console
 from llmrun.errors import LLMRunError
 from llmrun.prompt_cache import prompt_key
 from llmrun.reference import ModelRef
-from llmrun.states import state_key
 
 if TYPE_CHECKING:
     from llmrun.cli.running import Wish
 
 
-def start_here(reference: ModelRef, wish: Wish, console: Console, story: Story) -> pipeline.Started:
-    """Plan and load a model, telling about it; the engine is the caller's to close."""
+def start_here(
+    reference: ModelRef, wish: Wish, console: Console, story: Story, *, hasty: bool = False
+) -> pipeline.Started:
+    """Plan and load a model, telling about it; the engine is the caller's to close. hasty: as of pipeline.start."""
     story.begin()
     with FetchScreen(console).shown() as screen:
         listener = replace(
@@ -34,7 +35,7 @@ def start_here(reference: ModelRef, wish: Wish, console: Console, story: Story) 
         )
         try:
             started = pipeline.start(
-                reference, wish.constraints, wish.plan, listener, wish.replay, offline=wish.offline
+                *(reference, wish.constraints, wish.plan, listener, wish.replay), offline=wish.offline, hasty=hasty
             )
         except KeyboardInterrupt:
             console.break_off()
@@ -50,6 +51,8 @@ def start_here(reference: ModelRef, wish: Wish, console: Console, story: Story) 
 
 def kept_model(name: str, started: pipeline.Started) -> KeptModel:
     """Return what a kept conversation needs to know of it; name: one that means the same in every folder."""
+    from llmrun.states import state_key
+
     settings = started.plan.settings
     key = state_key(started.files, settings)
     return KeptModel(name, started.plan.quant, key, settings.n_ctx, settings.type_k)

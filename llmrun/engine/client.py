@@ -67,7 +67,6 @@ class Engine:
     """
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
-        self._started = time.perf_counter()
         self._worker = WorkerProcess(on_log)
         self.info: ModelInfo | None = None
         self.times: StartTimes | None = None
@@ -281,7 +280,7 @@ class Engine:
         if isinstance(event, Failed):
             raise error_of(event)
         if isinstance(event, Ready):
-            self._start, self._engine_import = time.perf_counter() - self._started, event.import_seconds
+            self._start, self._engine_import = time.perf_counter() - self._worker.started, event.import_seconds
         return event
 
 

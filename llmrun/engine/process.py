@@ -7,15 +7,15 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from llmrun.engine.protocol import Cancel, Command, Event, Failed, Phase, Ready, Work
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
 from llmrun.engine.sharing import Said, Shared
+from llmrun.engine.spawn import spawn
 from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
 
@@ -24,11 +24,6 @@ _TOLD_LINES = 6  # of them, told when it dies
 _READ_BYTES = 1 << 16
 _STUCK_SECONDS = 2.0  # that sending one command may take
 _POLL_SECONDS = 0.2  # a wait without end could not be interrupted on Windows
-
-# How often a thread of the engine looks for what it waits for before it sleeps (libgomp, whose own number is 300,000).
-# Measured 2026-11, 2 cores, 0.6B Q4_K_M, 2 threads: idle 36.6 tok/s with 20,000, 35 to 41 with libgomp's, 18 with 0;
-# beside four other processes 6 to 9 in the place of 3 to 4.
-_SPINS = "20000"
 
 _DOING = {
     "start": "while it started",
@@ -49,7 +44,10 @@ Sink = Callable[[Sequence[Event | Said | LLMRunError | None]], None]
 
 
 class WorkerProcess:
-    """A running worker. `on_log` is called with every line of the engine's log, from another thread."""
+    """A running worker. `on_log` is called with every line of the engine's log, from another thread.
+
+    started: when it was begun, by time.perf_counter.
+    """
 
     def __init__(self, on_log: Callable[[str], None] | None = None) -> None:
         self._on_log = on_log
@@ -58,7 +56,8 @@ class WorkerProcess:
         self._sink: Sink | None = None
         self._phase = "start"
         self._ended: LLMRunError | None = None
-        self._process = _spawn()
+        begun = spawn()
+        self._process, self.started = begun.process, begun.at
         self._send_lock = threading.Lock()
         self._sink_lock = threading.Lock()
         self._is_silent = False  # all was heard that the worker will ever say
@@ -204,30 +203,6 @@ class WorkerProcess:
         # who is killed has no last words: what stands in the log is of an earlier load
         refusal = None if number == signal.SIGKILL else parse_refusal(log)
         return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log, number, refusal)
-
-
-def environment_of(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the worker's environment, by that of this process; what the user has set of it stays."""
-    changed = {"GGML_NO_BACKTRACE": "1"}  # an abort would start a debugger to print a backtrace
-    if not own.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        changed["GOMP_SPINCOUNT"] = _SPINS
-    return {**own, **changed}
-
-
-def _spawn() -> subprocess.Popen[bytes]:
-    # -P: a file of the current directory must not be able to take a module's place.
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "llmrun.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment_of(os.environ),
-        )
-    except OSError as error:
-        raise EngineError(
-            f"the engine's process could not be started: {error.strerror}", "close other programs"
-        ) from error
 
 
 def _pipe(pipe: object) -> BinaryIO:

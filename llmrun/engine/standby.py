@@ -64,6 +64,11 @@ class Standby:
         engine, self._engine = self._engine, None
         return engine
 
+    def start_anew(self) -> None:
+        """Start an engine in the place of one that was taken and is gone."""
+        if self._engine is None:
+            self._start()
+
     def has_answered(self, error: EngineError) -> bool:
         """Whether an error is an engine's word, and not its death or absence."""
         return self._engine is not None and error is not self.trouble

@@ -17,6 +17,7 @@ from llmrun.hub.checksum import Checksum, parse_checksum
 from llmrun.hub.client import Hub, is_offline, this_hub
 from llmrun.hub.disk import check_room, disk_errors, is_same_disk
 from llmrun.hub.failure import given_up, offline, unreachable
+from llmrun.hub.listening import FetchListener as FetchListener
 from llmrun.hub.part import Part, is_that_file
 from llmrun.hub.retries import Retries
 from llmrun.hub.setback import SetbackError
@@ -37,9 +38,6 @@ from llmrun.hub.transfer import Transfer, TransferListener
 from llmrun.variant import ModelFile, RemoteFile
 
 
-def _nothing(*_: object) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class FetchWish:
     """How files are wanted.
@@ -52,27 +50,6 @@ class FetchWish:
     folder: Path | None = None
     local_dir: Path | None = None
     offline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FetchListener:
-    """Who is told how it goes with each file.
-
-    started: with the bytes that are here already. waiting: another process has it, and so many bytes. checking: bytes
-    added up, of those that are here. progress: bytes that are here. retrying: what went wrong, seconds until the next
-    try. restarting: why everything is fetched anew. slow: a host that takes long to answer. done: where the file is,
-    and whether its bytes were added up to a checksum.
-    Of a file that was here nothing is told.
-    """
-
-    started: Callable[[ModelFile, int], None] = _nothing
-    waiting: Callable[[ModelFile, int], None] = _nothing
-    checking: Callable[[ModelFile, int, int], None] = _nothing
-    progress: Callable[[ModelFile, int], None] = _nothing
-    retrying: Callable[[ModelFile, str, float], None] = _nothing
-    restarting: Callable[[ModelFile, str], None] = _nothing
-    slow: Callable[[str], None] = _nothing
-    done: Callable[[ModelFile, Path, bool], None] = _nothing
 
 
 def fetch(

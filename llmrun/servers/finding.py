@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmrun.errors import LLMRunError
-from llmrun.servers.client import ServerClient
-from llmrun.servers.control import STATUS, LoadedModel, Status
 from llmrun.servers.note import Note, read_notes
+
+if TYPE_CHECKING:  # here and in the functions: mostly there is no server to be asked
+    from llmrun.servers.client import ServerClient
+    from llmrun.servers.control import LoadedModel
 
 ENDING = "it is ending: it takes no new requests, answers may finish"
 PATIENCE = 3.0  # seconds in which a server that is well says what it has loaded
@@ -38,6 +41,9 @@ def list_servers() -> Iterator[Seen]:
         if note.ending:
             yield Seen(note, trouble=ENDING)
             continue
+        from llmrun.servers.client import ServerClient
+        from llmrun.servers.control import STATUS, Status
+
         try:
             yield Seen(note, ServerClient(note).ask(STATUS, Status, patience=PATIENCE).loaded)
         except LLMRunError as error:
@@ -71,4 +77,6 @@ def _in_it(seen: Seen, lasting: str) -> Found | None:
     ]
     names += [lasting] if lasting in loaded else []
     names.sort(key=lambda name: name not in loaded)
+    from llmrun.servers.client import ServerClient
+
     return Found(ServerClient(seen.note), names[0], names[0] in loaded) if names else None

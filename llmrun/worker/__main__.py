@@ -19,6 +19,7 @@ from llmrun.engine.protocol import Cancel, Event, Failed, Ready, Work
 from llmrun.engine.sharing import Said, Shared, Withdraw
 from llmrun.engine.wire import FrameDecoder, encode, failure_of
 from llmrun.errors import EngineError, LLMRunError
+from llmrun.worker.bindings import skip_high_level
 from llmrun.worker.desk import Desk, Emit
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def main() -> None:
 def _start_runner(emit: Emit) -> Runner | None:
     """Import llama.cpp and start it; where that fails the parent is told why, and None is returned."""
     try:
+        skip_high_level()
         from llmrun.worker.runner import Runner  # here, because it loads llama.cpp
 
         return Runner(emit)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from llmrun.engine.protocol import CountTokens, Phase, TokenCounts
 from llmrun.engine.wire import failure_of
 from llmrun.errors import LLMRunError
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.choosing import choose_slot, find_source
 from llmrun.worker.embedding import Embedder
 from llmrun.worker.encoding import check_room, count, encode_raw, render
 from llmrun.worker.fault import contained
 from llmrun.worker.job import Begun, Job
-from llmrun.worker.llama import CancelFlag, Context
+from llmrun.worker.llama import Context
 from llmrun.worker.overlap import LEAST, common_prefix, least_stretch
 from llmrun.worker.pace import Pace
 from llmrun.worker.prompt import Prompt, PromptEncoder, common_length

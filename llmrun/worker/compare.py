@@ -15,7 +15,8 @@ from statistics import median
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.planning.timing import Compare, Timing, Way
 from llmrun.settings import Lora, RunSettings
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model
+from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.llama import Context, Model, load_model
 from llmrun.worker.log import engine_log
 
 _MOST_TURNS = 12  # of each way: more tell little more about a choice that must win by 3 %

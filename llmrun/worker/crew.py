@@ -14,11 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
-
-from llama_cpp import llama_cpp as lib
+from typing import Protocol
 
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
@@ -52,58 +48,37 @@ def is_divided(settings: RunSettings) -> bool:
     return same and settings.flash_attn is not False
 
 
-@dataclass(frozen=True, slots=True)
-class Crewed:
-    """What a crew works for. set_threads: for one token, and for several. wait: until devices have finished a step."""
-
-    set_threads: Callable[[int, int], None]
-    wait: Callable[[], None]
-
-
-def crewed(context: Any) -> Crewed:
-    """Return a llama_context as what a crew works for."""
-    return Crewed(partial(lib.llama_set_n_threads, context), partial(lib.llama_synchronize, context))
-
-
 def is_repeatable(sampling: Sampling) -> bool:
     """Whether the same answer is expected whenever the same is asked."""
     return sampling.temperature == 0 or sampling.seed is not None
 
 
 class Crew:
-    """Chooses threads for steps. settings: with those it begins. most: for one token, and for several.
+    """Chooses threads for steps. start, most: for one token, and for several. set_threads: tells llama.cpp of both.
 
-    clock: seconds, from any beginning. repeats: whether the answer that is written is to be the same whenever it is
-    asked for.
+    clock: seconds, from any beginning.
     """
 
     def __init__(
         self,
-        settings: RunSettings,
+        start: tuple[int, int],
         most: tuple[int, int],
-        crewed: Crewed,
+        set_threads: Callable[[int, int], None],
         watch: Watch,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._most, self._crewed, self._watch, self._clock = most, crewed, watch, clock
-        self._now = settings.n_threads, settings.n_threads_batch
-        self._divides = is_divided(settings)
-        self.repeats = False
+        self._most, self._set_threads, self._watch, self._clock = most, set_threads, watch, clock
+        self._now = start
         self._headcounts: dict[int, Headcount] = {}
         self._room: float | None = None
         self._ended = clock()
         self._is_held = False
 
-    def compute(self, n_tokens: int, position: int, step: Callable[[], int]) -> int:
-        """Compute a step with the threads that are best now; returns its status, 0 is well.
-
-        n_tokens: how many it reads, those of the last sequence from `position` on.
-        """
-        self._hold(still=self.repeats and self._divides and position >= SPLIT_FROM)
+    def compute(self, n_tokens: int, step: Callable[[], int]) -> int:
+        """Compute a step of so many tokens with the threads that are best now; returns its status, 0 is well."""
         self._choose(n_tokens)
         began = self._clock()
         status = step()
-        self._crewed.wait()
         self._ended = self._clock()
         if status == 0:
             self._learn(n_tokens, self._ended - began)
@@ -118,7 +93,7 @@ class Crew:
             batch = self._headcount(n_tokens).n_threads
         if (decode, batch) != self._now:
             self._now = decode, batch
-            self._crewed.set_threads(decode, batch)
+            self._set_threads(decode, batch)
 
     def _learn(self, n_tokens: int, seconds: float) -> None:
         if n_tokens <= _FEW:
@@ -126,7 +101,7 @@ class Crew:
         elif n_tokens >= _LEAST_READ:
             self._headcount(n_tokens).took(seconds / n_tokens)
 
-    def _hold(self, *, still: bool) -> None:
+    def hold(self, *, still: bool) -> None:
         """Keep the number for single tokens as it is from here on, or let it change again."""
         if still != self._is_held:
             self._is_held = still

@@ -20,6 +20,7 @@ from llama_cpp import llama_cpp as lib
 from llmrun.engine.protocol import DeviceInfo, EngineInfo
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, UsageError
+from llmrun.worker.bindings import read_version
 
 KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type
 
@@ -160,13 +161,11 @@ def cpu_device() -> int:
 
 def engine_info() -> EngineInfo:
     """Return what the engine says of itself."""
-    from llama_cpp import __version__ as version
-
     registry = bind("ggml_backend_reg_get", _Pointer, _Size)
     registry_name = bind("ggml_backend_reg_name", _Text, _Pointer)
     n = bind("ggml_backend_reg_count", _Size)()
     return EngineInfo(
-        version=version,
+        version=read_version(),
         folder=as_text(str(Path(lib._lib._name).parent)),
         backends=tuple(_text(registry_name(registry(index))) for index in range(n)),
         system_info=_text(lib.llama_print_system_info()),

@@ -24,7 +24,8 @@ from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
 from llmrun.worker.batch import Batch, Part
-from llmrun.worker.crew import Crew
+from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
@@ -50,32 +51,6 @@ def start_backend() -> None:
             )
     engine_log()
     lib.llama_backend_init()
-
-
-class CancelFlag:
-    """A flag that C code can read while a graph is computed, and any thread can raise.
-
-    llama.cpp asks its abort callback before every node of the graph, about a thousand times a token: a Python function
-    there would cost a millisecond each token. `strlen` of a buffer that holds "" or "\\1" is the same predicate in C.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = ctypes.create_string_buffer(2)
-        c_library = ctypes.CDLL(None if os.name == "posix" else "msvcrt")
-        self.callback = ctypes.cast(c_library.strlen, lib.ggml_abort_callback)
-        self.address = ctypes.addressof(self._buffer)
-
-    def set(self) -> None:
-        """Stop what is being computed."""
-        self._buffer[0] = b"\x01"
-
-    def clear(self) -> None:
-        """Let computations run."""
-        self._buffer[0] = b"\x00"
-
-    def is_set(self) -> bool:
-        """Tell whether it is raised."""
-        return bool(self._buffer[0] != b"\x00")
 
 
 def load_model(path: Path, settings: RunSettings, on_progress: Callable[[float], bool] | None = None) -> Model:
@@ -264,6 +239,12 @@ class Context:
         most = min(settings.n_draft_max, self.n_outputs - 1, self.n_rows - 1, self.n_step - 1)
         self.n_draft_max = max(0, most) if model.can_drop else 0
         self.crew: Crew | None = None  # chooses the threads of each step; without one they are as the settings say
+        self.keeps_threads = False  # whether the answer is to be the same whenever it is asked for
+        self._divides = is_divided(settings)
+
+    def set_threads(self, decode: int, batch: int) -> None:
+        """Compute with so many threads from here on: one token, and several."""
+        lib.llama_set_n_threads(self.pointer, decode, batch)
 
     def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool, seq: int = 0) -> int:
         """Read at most n_step tokens, the first at `position`; logits are kept for the last one if wanted.
@@ -279,15 +260,21 @@ class Context:
     def decode_parts(self, parts: Sequence[Part]) -> int:
         """Read tokens of many sequences in one batch, at most n_rows together; returns the status as `decode` does."""
         self._batch.fill(parts)
+        if self.move_pending:
+            return self._decode_after_moves()
         if self.crew is None:
-            return self._decode()
-        return self.crew.compute(self._batch.struct.n_tokens, parts[-1].position, self._decode)
+            return int(lib.llama_decode(self.pointer, self._batch.struct))
+        self.crew.hold(still=self.keeps_threads and self._divides and parts[-1].position >= SPLIT_FROM)
+        return self.crew.compute(self._batch.struct.n_tokens, self._compute)
 
-    def _decode(self) -> int:
+    def _compute(self) -> int:
+        status = int(lib.llama_decode(self.pointer, self._batch.struct))
+        lib.llama_synchronize(self.pointer)  # so that the time of layers on devices is seen too
+        return status
+
+    def _decode_after_moves(self) -> int:
         """Decode the batch; where the keys could not be rotated llama.cpp only says so and goes on (llama-kv-cache.cpp,
         update), which is a failed allocation to us."""
-        if not self.move_pending:
-            return int(lib.llama_decode(self.pointer, self._batch.struct))
         with engine_log().collecting() as complaints:
             status = int(lib.llama_decode(self.pointer, self._batch.struct))
         if status == 0 and any("K-shift" in line for line in complaints):

@@ -21,8 +21,9 @@ from llmrun.planning.speed import CELL_STEP
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.dry_run import ghost
-from llmrun.worker.llama import CancelFlag, Context, load_model
+from llmrun.worker.llama import Context, load_model
 from llmrun.worker.log import engine_log
 from llmrun.worker.probes import (
     CACHE,

@@ -39,11 +39,12 @@ from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.timing import Compare, Compared
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
-from llmrun.worker.crew import Crew, crewed
+from llmrun.worker.crew import Crew
 from llmrun.worker.devices import devices, engine_info
 from llmrun.worker.job import Job, Say
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.prompt import PromptEncoder
@@ -161,8 +162,7 @@ class Runner:
                     vision.close()  # first: it holds on to the model
                 model.close()
                 raise
-        if command.most_threads is not None:
-            context.crew = Crew(command.settings, command.most_threads, crewed(context.pointer), Spare())
+        context.crew = _crew(context, command)
         memory = _report(context, model, command.settings, log.lines())
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
@@ -194,6 +194,13 @@ class Runner:
                 self._emit(event(fraction))
 
         return tell
+
+
+def _crew(context: Context, command: Load) -> Crew | None:
+    if command.most_threads is None:
+        return None
+    start = command.settings.n_threads, command.settings.n_threads_batch
+    return Crew(start, command.most_threads, context.set_threads, Spare())
 
 
 def _path(text: str) -> Path:

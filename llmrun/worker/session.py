@@ -18,9 +18,10 @@ from llmrun.engine.protocol import (
 from llmrun.engine.states import PromptTokens, StateRestored, StateSaved
 from llmrun.worker import state
 from llmrun.worker.batch import Part
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.crew import is_repeatable
 from llmrun.worker.encoding import check_room, count, encode
-from llmrun.worker.llama import CancelFlag, Context
+from llmrun.worker.llama import Context
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import LAST
 from llmrun.worker.share import next_step
@@ -71,8 +72,7 @@ class Session:
         prompt = encode(request, self._encoder, emit)
         if not self._cancel.is_set():
             check_room(prompt, request.room, self._context)
-        if self._context.crew is not None:
-            self._context.crew.repeats = is_repeatable(request.sampling)
+        self._context.keeps_threads = is_repeatable(request.sampling)
         started = time.perf_counter()
         writing = Writing(request, prompt, self._encoder, self._context.n_ctx, emit)
         try:

@@ -74,7 +74,7 @@ class Slot:
         """Tell whether a copy of this memory could be cut to its first n_tokens."""
         return self._context.can_keep(n_tokens, self.seq)
 
-    def cut(self, n_tokens: int) -> None:
+    def drop(self, n_tokens: int) -> None:
         """Forget all but the first n_tokens, of which at most the last step's are dropped; only where `can_drop`.
 
         Raises EngineError where the memory could not do that; nothing is left in it then.

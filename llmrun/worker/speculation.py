@@ -83,7 +83,7 @@ class Speculation:
         """Draw on after a step that read a token and a guess after it, and forget what of that was wrong.
 
         row: that of the token. seconds: what the step took, None where it was no step of an answer alone. Raises what
-        Writing.next_token raises, and EngineError as Slot.cut does.
+        Writing.next_token raises, and EngineError as Slot.drop does.
         """
         n_past, n_right, token = len(slot.past) - len(guess), 0, None
         while not is_cancelled():
@@ -107,7 +107,7 @@ class Speculation:
             self._governor.saw(self._draft.strength, n_right, wrong=n_right < n_guessed and not is_over)
         if n_right < n_guessed:
             started = time.perf_counter()
-            slot.cut(len(slot.past) - n_guessed + n_right)
+            slot.drop(len(slot.past) - n_guessed + n_right)
             self._governor.spent(time.perf_counter() - started)
 
     def _watch(self, *tokens: int | None) -> None:

@@ -24,6 +24,7 @@ from scripts.benchmarks.resume import measure_resume
 from scripts.benchmarks.serve import measure_serve
 from scripts.benchmarks.soak import measure_soak
 from scripts.benchmarks.speed import measure_speed
+from scripts.benchmarks.start import measure_start
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
 from scripts.benchmarks.threads import measure_threads
@@ -31,6 +32,7 @@ from scripts.benchmarks.threads import measure_threads
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "help": measure_help,
     "first-token": measure_first_token,
+    "start": measure_start,
     "guide": measure_guide,
     "decode": measure_decode,
     "prefill": measure_prefill,

@@ -15,10 +15,11 @@ from llmrun.message import RawPrompt
 from llmrun.sampling import Sampling
 from llmrun.settings import DEFAULT_DRAFT, RunSettings
 from llmrun.worker.batch import Part
+from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.drafting import Drafter
 from llmrun.worker.governor import Governor
-from llmrun.worker.llama import CancelFlag, Context, load_model, start_backend
+from llmrun.worker.llama import Context, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session

@@ -21,7 +21,8 @@ from llama_cpp import llama_cpp as lib
 from llmrun.gguf.source import read_model_header
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
-from llmrun.worker.llama import CancelFlag, Context, Model, load_model, start_backend
+from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.params import context_params
 from llmrun.worker.sampling import Sampler
 from scripts.benchmarks.limit import Memory

@@ -1,0 +1,94 @@
+"""The worker's process: begun at the first moment of a program that will need one, or else when it is asked for.
+
+Light to import: the sooner a worker is begun, the more of its start lies beside that of the program itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmrun.errors import EngineError
+
+# How often a thread of the engine looks for what it waits for before it sleeps, where it uses libgomp, whose own number
+# is 300,000, about 5 ms. 0.6B in Q4_K_M, 2 threads, tokens a second: alone 37 with 20,000, 35 with libgomp's own and 18
+# with 0; where others are busy too, threads become fewer (worker.crew), and those that wait leave their core to others.
+_SPINS = "20000"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A process and the moment it was begun, by time.perf_counter."""
+
+    process: subprocess.Popen[bytes]
+    at: float
+
+
+_begun: Begun | None = None
+
+
+def begin() -> None:
+    """Begin the worker that the next `spawn` hands out; it ends with this program where nobody asks for it.
+
+    A worker that cannot be begun is left to `spawn`, which says why.
+    """
+    global _begun
+    if _begun is None:
+        with contextlib.suppress(EngineError):
+            _begun = _begin()
+            atexit.register(discard)
+
+
+def spawn() -> Begun:
+    """Hand out the worker that was begun, else a new one; raises EngineError where none can be started."""
+    global _begun
+    if _begun is not None and _begun.process.poll() is None:
+        begun, _begun = _begun, None
+        return begun
+    discard()
+    return _begin()
+
+
+def discard() -> None:
+    """End the worker that was begun and is not needed after all."""
+    global _begun
+    begun, _begun = _begun, None
+    if begun is None:
+        return
+    begun.process.kill()  # it has nothing to finish
+    begun.process.wait()
+    for pipe in (begun.process.stdin, begun.process.stdout, begun.process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def environment_of(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the worker's environment, by that of this process; what the user has set of it stays."""
+    changed = {"GGML_NO_BACKTRACE": "1"}  # an abort would start a debugger to print a backtrace
+    if not own.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        changed["GOMP_SPINCOUNT"] = _SPINS
+    return {**own, **changed}
+
+
+def _begin() -> Begun:
+    # -P: a file of the current directory must not be able to take a module's place.
+    at = time.perf_counter()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "llmrun.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment_of(os.environ),
+        )
+    except OSError as error:
+        raise EngineError(
+            f"the engine's process could not be started: {error.strerror}", "close other programs"
+        ) from error
+    return Begun(process, at)

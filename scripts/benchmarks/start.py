@@ -1,0 +1,64 @@
+"""From the start of a process to its first token: `llmrun run` beside llama.cpp's own program, on the same file.
+
+Both read the same tokens with as long a context, and what each does besides is its own: llmrun looks at the machine and
+plans; llama-completion copies weights into another layout and computes once for nothing, unless it is told not to.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmrun.embedded import embedded_file
+from scripts.benchmarks.peers import peer
+from scripts.benchmarks.table import Row
+from scripts.synthetic import QWEN3_0_6B, write_model
+
+TURNS = 9
+BAR = 1.15
+_QUESTION = "what is a kv cache"
+_CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def measure_start(folder: Path) -> list[Row]:
+    """A 0.6B shape, whose page cache is warm, and the embedded model; against the peer as it is, and at its leanest."""
+    large = folder / "qwen3-0.6b-chat-Q4_K_M.gguf"
+    if not large.exists():
+        write_model(large, QWEN3_0_6B, mix="Q4_K_M")
+    guide = embedded_file("Q8_0")
+    lean = ("--no-warmup", "--no-repack")
+    return [
+        _row("0.6B Q4_K_M", large, ("-c", "8192")),
+        _row("0.6B Q4_K_M, a lean peer", large, ("-c", "8192", *lean)),
+        _row("guide", guide, ()),
+    ]
+
+
+def _row(name: str, path: Path, options: Sequence[str]) -> Row:
+    ours = [sys.executable, "-P", "-m", "llmrun.cli.entry", "run", str(path), _QUESTION]
+    ours += ["--temp", "0", "-n", "1", "--no-server", "--quiet"]
+    theirs = [str(peer("llama-completion")), "-m", str(path), "-p", _CHATML.format(_QUESTION)]
+    theirs += ["-no-cnv", "--no-display-prompt", "-n", "1", "--temp", "0", *options]
+    for command in (ours, theirs):
+        _first_output(command)  # what either remembers, and the page cache
+    pairs = [(_first_output(ours), _first_output(theirs)) for _ in range(TURNS)]
+    print(f"start, {name}: beside {' '.join(theirs)!r}", flush=True)
+    first, second = zip(*pairs, strict=True)
+    return Row(f"start, {name}", "s", first, second, BAR, at_least=False)
+
+
+def _first_output(command: Sequence[str]) -> float:
+    """Seconds until the first byte of a program's stdout."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        if not process.stdout.read(1):
+            raise SystemExit(f"error: {command[0]} wrote nothing")
+        seconds = time.perf_counter() - start
+        process.stdout.read()
+    return seconds
