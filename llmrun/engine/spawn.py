@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from llmrun.errors import EngineError
 
 # How often a thread of the engine looks for what it waits for before it sleeps, where it uses libgomp, whose own number
-# is 300,000, about 5 ms. 0.6B in Q4_K_M, 2 threads, tokens a second: alone 37 with 20,000, 35 with libgomp's own and 18
-# with 0; where others are busy too, threads become fewer (worker.crew), and those that wait leave their core to others.
+# is 300,000. Tokens a second of 0.6B in Q4_K_M with 2 threads on 2 cores (medians of 3 or 4, 2026-11): alone 35 with
+# 20,000, 34 with 2,000, 32 with libgomp's own, 18 with 0; beside one busy process 2, 11 and 1.4, one thread has 21.
+# Where others are busy threads become fewer (worker.crew): these are the steps until then, and those that are fixed.
 _SPINS = "20000"
 
 

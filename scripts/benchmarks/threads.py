@@ -21,6 +21,7 @@ from scripts.benchmarks.table import Row
 
 TURNS = 7
 _TOKENS = 96
+_THEIR_TOKENS = 24  # a second or two where it is alone, and a minute where its threads wait for each other
 _BARS = {0: 0.98, 1: 2.0, 2: 2.0}
 # ends with whoever started it, however that ended
 _BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(100_000): pass"
