@@ -111,8 +111,9 @@ class _Bench:
             guessed.append(found.guessed)
             if found.tokens != true.tokens:
                 print("note: another batch size rounded to another token: guesses after it were wrong", file=sys.stderr)
-        print(f"draft, {chance:g} right: {guessed[-1]} in the last turn", file=sys.stderr)
-        return Row(f"draft, {chance:g} of guesses right, 0.6B Q4_K_M", "tok/s", tuple(ours), tuple(theirs), bar)
+        row = Row(f"draft, {chance:g} of guesses right, 0.6B Q4_K_M", "tok/s", tuple(ours), tuple(theirs), bar)
+        print(f"{row.name}: {row.ratio:.3f}; {guessed[-1]} in the last turn", file=sys.stderr)
+        return row
 
     def _write(self, make_drafter: Callable[[], Drafter], governor: Governor) -> Written:
         cancel = CancelFlag()
