@@ -22,7 +22,8 @@ from scripts.benchmarks.table import Row
 TURNS = 7
 _TOKENS = 96
 _BARS = {0: 0.98, 1: 2.0, 2: 2.0}
-_BUSY = "while True: pass"
+# ends with whoever started it, however that ended
+_BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(100_000): pass"
 
 
 def measure_threads(folder: Path) -> list[Row]:
