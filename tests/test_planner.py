@@ -85,7 +85,7 @@ def test_what_the_user_fixed_is_said_to_be_that() -> None:
         ("gemma-3-1b", Constraints(), DEFAULT_DRAFT, "DEFAULT"),  # what slides out of a window was seen by no guess
         ("llama-3.2-1b", Constraints(n_draft_max=0), 0, "USER"),
         ("llama-3.2-1b", Constraints(n_draft_max=15), 15, "USER"),
-        ("mamba-130m", Constraints(), 0, "MODEL"),
+        ("mamba-2.8b", Constraints(), 0, "MODEL"),
         ("qwen3-next-80b-a3b", Constraints(), 0, "MODEL"),
     ],
 )

@@ -108,7 +108,7 @@ def plain(model: Model, *wanted: Generate, settings: RunSettings = SETTINGS) -> 
 
 def guessed(model: Model, wanted: Generate, true: Answer, chance: float, settings: RunSettings = SETTINGS) -> Answer:
     """The answer with guesses that are right with a chance."""
-    with asked(model, lambda: ScriptedDrafter(true.tokens, chance), settings) as session:
+    with asked(model, lambda: ScriptedDrafter(true.tokens, true.usage.prompt_tokens, chance), settings) as session:
         found = session.answer(wanted)
         # nothing is left in memory of guesses that were wrong
         assert session.context.n_past() == len(session.slot.past)
@@ -241,7 +241,7 @@ def test_the_conversation_goes_on_from_what_was_written(guide: Model) -> None:
     with asked(guide, settings=replace(SETTINGS, n_draft_max=0)) as session:
         session.answer(first)
         wanted = session.answer(second)
-    with asked(guide, lambda: ScriptedDrafter(true.tokens, 0.6)) as session:
+    with asked(guide, lambda: ScriptedDrafter(true.tokens, true.usage.prompt_tokens, 0.6)) as session:
         session.answer(first)
         found = session.answer(second)
     assert found.tokens == wanted.tokens

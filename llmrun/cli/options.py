@@ -65,9 +65,7 @@ Words = Annotated[list[str], typer.Argument(help="What the repository's name has
 Kept = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL",
-        help="owner/repo[:QUANT], or another name that `llmrun list` shows.",
-        autocompletion=_kept,
+        metavar="MODEL", help="owner/repo[:QUANT], or another name that `llmrun list` shows.", autocompletion=_kept
     ),
 ]
 Prompt = Annotated[
@@ -127,8 +125,7 @@ Speculate = Annotated[
         "--speculate",
         metavar="auto|off|N",
         autocompletion=_one_of("auto", "off"),
-        help="Guess up to N tokens from the conversation and verify them in one step, while that is faster; answers "
-        "stay the same. (default: auto)",
+        help="Guess up to N tokens from the conversation, verified in one step while that is faster. (default: auto)",
         show_default=False,
         rich_help_panel=_RUNNING,
     ),
@@ -252,9 +249,7 @@ Offline = Annotated[
 NoServer = Annotated[
     bool,
     typer.Option(
-        "--no-server",
-        help="Load the model here, though a running `llmrun serve` has it.",
-        rich_help_panel=_RUNNING,
+        "--no-server", help="Load the model here, though a running `llmrun serve` has it.", rich_help_panel=_RUNNING
     ),
 ]
 LocalDir = Annotated[
@@ -274,8 +269,7 @@ EveryHeader = Annotated[
     bool, typer.Option("--exact", help="Read the header of every quantization.", rich_help_panel=_OUTPUT)
 ]
 RequireGpu = Annotated[
-    bool,
-    typer.Option("--require-gpu", help="Fail rather than run on the CPU alone.", rich_help_panel=_RUNNING),
+    bool, typer.Option("--require-gpu", help="Fail rather than run on the CPU alone.", rich_help_panel=_RUNNING)
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print each answer as one line of JSON.", rich_help_panel=_OUTPUT)]
@@ -397,10 +391,7 @@ ReportFile = Annotated[
 KeptOrNone = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
-        help="owner/repo[:QUANT], or another name that `llmrun list` shows.",
-        show_default=False,
-        autocompletion=_kept,
+        metavar="[MODEL]", help="A name that `llmrun list` shows.", autocompletion=_kept, show_default=False
     ),
 ]
 Unfinished = Annotated[

@@ -221,8 +221,7 @@ class Batcher:
 
     def _turns(self) -> list[Turn]:
         """Divide a step: a token for all who write, what is left of it for those who read."""
-        writing: list[Turn] = []
-        reading: list[tuple[Job, Begun]] = []
+        writing, reading = list[Turn](), list[tuple[Job, Begun]]()
         for job in self._active:
             begun = job.begun
             assert begun is not None

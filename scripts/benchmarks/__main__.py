@@ -59,7 +59,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="default: all")
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where synthetic models are kept")
+    parser.add_argument("--models", help="of peers, separated by commas, such as 1.2B-Q4_0,guide")
+    parser.add_argument("--turns", type=int, help="of peers")
     options = parser.parse_args()
+    chosen = {"LLMRUN_BENCH_MODELS": options.models, "LLMRUN_BENCH_TURNS": options.turns}
+    os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
     options.folder.mkdir(parents=True, exist_ok=True)
     print(f"load before: {os.getloadavg()[0]:.2f}", flush=True)
     rows = [row for name in options.names or BENCHES for row in BENCHES[name](options.folder)]

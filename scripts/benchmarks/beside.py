@@ -29,7 +29,7 @@ from scripts.synthetic import LETTERS, LLAMA_1_2B, QWEN3_0_6B, Shape, write_mode
 
 SHAPES: dict[str, Shape] = {"0.6B": QWEN3_0_6B, "1.2B": LLAMA_1_2B}
 MIXES = ("Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS")
-# LLMRUN_BENCH_MODELS, separated by commas: names of these rows; LLMRUN_BENCH_TURNS: of each
+# what --models and --turns are where they are not given; they come as LLMRUN_BENCH_MODELS and LLMRUN_BENCH_TURNS
 USUAL = ("0.6B-Q4_K_M", "1.2B-Q4_K_M", "guide")
 N_READ, N_WRITTEN, N_ANSWER = 512, 64, 64
 _TEMPLATE = "{{ messages[-1].content }}"  # nothing but the text, so that tokens can be counted
@@ -54,7 +54,7 @@ def measure_peers(folder: Path) -> list[Row]:
     wanted = os.environ.get("LLMRUN_BENCH_MODELS", ",".join(USUAL)).split(",")
     turns = int(os.environ.get("LLMRUN_BENCH_TURNS", "5"))
     if unknown := [name for name in wanted if name not in names()]:
-        raise SystemExit(f"error: no model {unknown[0]}\nhint: LLMRUN_BENCH_MODELS takes some of {','.join(names())}")
+        raise SystemExit(f"error: no model {unknown[0]}\nhint: --models takes some of {','.join(names())}")
     return [row for name in wanted for row in _rows(name, _file(name, folder), turns)]
 
 

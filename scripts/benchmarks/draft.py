@@ -12,7 +12,7 @@ from pathlib import Path
 from llmrun.engine.protocol import Chunk, Event, Generate
 from llmrun.hardware.threads import count_threads
 from llmrun.message import RawPrompt
-from llmrun.sampling import Sampling
+from llmrun.sampling import Penalties, Sampling
 from llmrun.settings import DEFAULT_DRAFT, RunSettings
 from llmrun.worker.batch import Part
 from llmrun.worker.cancel import CancelFlag
@@ -29,7 +29,7 @@ from scripts.benchmarks.scripted import ScriptedDrafter
 from scripts.benchmarks.table import Row
 from scripts.synthetic import QWEN3_0_6B, write_model
 
-TURNS = 7
+TURNS = 6
 N_TOKENS = 64
 CHANCES = (0.0, 0.3, 0.6, 0.9)
 _CHEAP = 2.0  # steps that four tokens in one may cost where guesses are to pay
@@ -42,6 +42,7 @@ class Written:
     """An answer without its last token, and how fast it was."""
 
     tokens: tuple[int, ...]
+    n_prompt: int
     speed: float
     guessed: str
 
@@ -73,6 +74,8 @@ def measure_draft(folder: Path) -> list[Row]:
 class _Bench:
     def __init__(self, context: Context, encoder: PromptEncoder) -> None:
         self._context, self._encoder = context, encoder
+        ends = filter(encoder.vocabulary.is_end, range(encoder.vocabulary.n_tokens))
+        self._endless = Penalties(logit_bias=tuple((token, -100.0) for token in ends))
 
     def costs(self) -> list[Row]:
         """What steps of several tokens cost beside steps of one."""
@@ -95,18 +98,23 @@ class _Bench:
     def gain(self, chance: float, bar: float) -> Row:
         """One answer with guesses and without, in turns; what was learned stays from turn to turn, as it does."""
         governor, off = Governor(DEFAULT_DRAFT), Governor(0)
-        nobody = partial(ScriptedDrafter, (), 0.0)
-        true = self._write(nobody, off).tokens
+        nobody = partial(ScriptedDrafter, (), 0, 0.0)
+        true = self._write(nobody, off)
         ours, theirs, guessed = [], [], []
         for turn in range(TURNS):
-            found = self._write(partial(ScriptedDrafter, true, chance, turn), governor)
+            spoiled = partial(ScriptedDrafter, true.tokens, true.n_prompt, chance, turn)
+            if turn % 2:
+                theirs.append(self._write(nobody, off).speed)
+            found = self._write(spoiled, governor)
             ours.append(found.speed)
-            theirs.append(self._write(nobody, off).speed)
+            if not turn % 2:
+                theirs.append(self._write(nobody, off).speed)
             guessed.append(found.guessed)
-            if found.tokens != true:
+            if found.tokens != true.tokens:
                 print("note: another batch size rounded to another token: guesses after it were wrong", file=sys.stderr)
-        print(f"draft, {chance:g} right: {guessed[-1]} in the last turn", file=sys.stderr)
-        return Row(f"draft, {chance:g} of guesses right, 0.6B Q4_K_M", "tok/s", tuple(ours), tuple(theirs), bar)
+        row = Row(f"draft, {chance:g} of guesses right, 0.6B Q4_K_M", "tok/s", tuple(ours), tuple(theirs), bar)
+        print(f"{row.name}: {row.ratio:.3f}; {guessed[-1]} in the last turn", file=sys.stderr)
+        return row
 
     def _write(self, make_drafter: Callable[[], Drafter], governor: Governor) -> Written:
         cancel = CancelFlag()
@@ -115,13 +123,14 @@ class _Bench:
         slot = Slot(self._context, 0)
         session = Session(self._context, slot, self._encoder, cancel, None, speculation)
         events: list[Event] = []
-        request = Generate((), Sampling(temperature=0), N_TOKENS, raw=RawPrompt(_PROMPT))
+        request = Generate((), Sampling(temperature=0), N_TOKENS, raw=RawPrompt(_PROMPT), penalties=self._endless)
         session.answer(request, events.append)
         last = events[-1]
         assert isinstance(last, Chunk)
         usage = last.usage
         assert usage is not None
-        assert usage.completion_tokens == N_TOKENS, "the model ended by itself"
         tokens = tuple(slot.past[usage.prompt_tokens :])
         speed = (N_TOKENS - 1) / usage.completion_seconds
-        return Written(tokens, speed, f"{usage.accepted_tokens} of {usage.drafted_tokens} guesses right")
+        return Written(
+            tokens, usage.prompt_tokens, speed, f"{usage.accepted_tokens} of {usage.drafted_tokens} guesses right"
+        )

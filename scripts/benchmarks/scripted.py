@@ -11,19 +11,16 @@ from llmrun.worker.drafting import Draft
 class ScriptedDrafter:
     """Guesses at an answer that is known, each token right with a chance; a wrong one is the token beside it.
 
-    answer: all its tokens, of which the first is drawn before anything can be guessed.
+    answer: all its tokens, which follow n_prompt others.
     """
 
-    def __init__(self, answer: Sequence[int], chance: float, seed: int = 0) -> None:
-        self._answer, self._chance = answer, chance
+    def __init__(self, answer: Sequence[int], n_prompt: int, chance: float, seed: int = 0) -> None:
+        self._answer, self._n_prompt, self._chance = answer, n_prompt, chance
         self._coin = random.Random(seed)
-        self._n_prompt: int | None = None
 
     def draft(self, past: Sequence[int], token: int, n_most: int) -> Draft | None:
         """Guess as a Drafter does."""
         del token
-        if self._n_prompt is None:
-            self._n_prompt = len(past)
         start = len(past) - self._n_prompt + 1
         known = self._answer[start : start + n_most]
         guess = tuple(token if self._coin.random() < self._chance else token ^ 1 for token in known)
