@@ -74,14 +74,13 @@ def test_what_the_user_fixed_is_said_to_be_that() -> None:
     causes = {reason.setting: reason.cause for reason in found.reasons}
     assert {causes[f"n_{name}"] for name in ("ctx", "gpu_layers", "threads", "threads_batch")} == {"USER"}
     assert causes["type_k"] == causes["type_v"] == "USER"
-    chosen = found.settings
-    assert (chosen.n_ctx, chosen.n_gpu_layers, chosen.type_k, chosen.n_threads) == (5000, 7, "q5_0", 3)
+    assert (found.settings.n_ctx, found.settings.n_gpu_layers) == (5000, 7)
+    assert (found.settings.type_k, found.settings.n_threads) == ("q5_0", 3)
 
 
 @pytest.mark.parametrize(
     ("name", "fixed", "n", "cause"),
     [
-        ("llama-3.2-1b", Constraints(), DEFAULT_DRAFT, "DEFAULT"),
         ("gemma-3-1b", Constraints(), DEFAULT_DRAFT, "DEFAULT"),  # what slides out of a window was seen by no guess
         ("llama-3.2-1b", Constraints(n_draft_max=0), 0, "USER"),
         ("llama-3.2-1b", Constraints(n_draft_max=15), 15, "USER"),
@@ -99,9 +98,8 @@ def test_guesses_cost_little_memory_and_share_what_there_is_with_conversations()
     wishes = [Constraints(n_draft_max=n, parallel=4) for n in (DEFAULT_DRAFT, 0)]
     guessing, plain = (plan("llama-3.2-1b", "ram=16GiB", wish) for wish in wishes)
     assert (guessing.settings.n_outputs_max, plain.settings.n_outputs_max) == (8, 4)
-    assert (
-        0 < guessing.forecast.pools[0].used.total - plain.forecast.pools[0].used.total < 2 * 8 * 128_256 * 4
-    )  # a row of logits each, and one where they are computed
+    more = guessing.forecast.pools[0].used.total - plain.forecast.pools[0].used.total
+    assert 0 < more < 2 * 8 * 128_256 * 4  # a row of logits each, and one where they are computed
 
 
 def test_what_would_be_better_is_told_with_what_it_lacks() -> None:
