@@ -305,15 +305,11 @@ def start(
     HubError or EngineError, with no process left behind.
     """
     with Standby(listener.log) as standby:  # looking how busy the machine is takes its time while that is importing
-        threads = (
-            usual_threads()
-            if constraints.n_threads
-            else choose_threads((*standby.pids, *(() if beside is None else beside.pids())))
-        )
+        ours = (*standby.pids, *(() if beside is None else beside.pids()))
+        threads = usual_threads() if constraints.n_threads else choose_threads(ours)
         known = again(ref, constraints, wish, threads) if hasty and replay is None else None
         if known is not None and (started := _started_again(known, standby, listener)) is not None:
             return started
-        from llmrun.loading import load_plan, margins_of
         from llmrun.neighbours import Alone, Settling
         from llmrun.settling import Wishes
 
@@ -334,19 +330,25 @@ def start(
             settled = Settling(model, standby, wishes, threads, around).settled()
         elif known is not None and not opened.notes:
             known.keep(settled, standby)
-        planner, fixed = settled.planner, replay is not None
-        most = _most_threads(constraints, fixed=fixed)
-        engine, loaded = load_plan(
-            planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed, most_threads=most
-        )
-        try:
-            remember_margins(margins_of(engine, loaded, settled.site))
-            return Started(
-                engine, _planned(settled, loaded), planner.recorder(loaded), None if loaded.where == "devices" else most
-            )
-        except BaseException:
-            engine.close()
-            raise
+        return _loaded(settled, standby, listener, constraints, fixed=replay is not None)
+
+
+def _loaded(
+    settled: Settled, standby: Standby, listener: Listener, constraints: Constraints, *, fixed: bool
+) -> Started:
+    from llmrun.loading import load_plan, margins_of
+
+    planner, most = settled.planner, _most_threads(constraints, fixed=fixed)
+    engine, loaded = load_plan(
+        planner, settled.plan, standby, listener.progress, listener.step, fixed=fixed, most_threads=most
+    )
+    try:
+        remember_margins(margins_of(engine, loaded, settled.site))
+        used = None if loaded.where == "devices" else most
+        return Started(engine, _planned(settled, loaded), planner.recorder(loaded), used)
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _started_again(known: Again, standby: Standby, listener: Listener) -> Started | None:
