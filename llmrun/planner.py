@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from llmrun.engine.protocol import Usage
-from llmrun.errors import EngineError, UsageError
+from llmrun.errors import EngineError, UsageError, WorkerDiedError
 from llmrun.hardware.device import Device
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
@@ -111,7 +111,9 @@ class Planner:
         choice, source, offers = self._settled(self._ground)
         if choice is None:
             self._let_the_engine_refuse(offers)
-            raise refusal_of(offers, self._ground, self._policy)
+            troubles = (stocked.footprints.trouble for stocked in self._stock.values())
+            died = next((trouble for trouble in troubles if isinstance(trouble, WorkerDiedError)), None)
+            raise died or refusal_of(offers, self._ground, self._policy)  # what it died of is no want of memory
         return self._plan_of(choice, source, offers)
 
     def lasting(self, plan: Plan) -> Lasting | None:

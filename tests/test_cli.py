@@ -23,6 +23,8 @@ USAGE_KEYS = {
     "cached_tokens",
     "completion_tokens",
     "thought_tokens",
+    "drafted_tokens",
+    "accepted_tokens",
     "prefill_seconds",
     "decode_seconds",
     "prefill_tokens_per_second",

@@ -39,12 +39,12 @@ class NgramDrafter:
     """What followed the last tokens when they came before: "prompt lookup", as in llama.cpp's examples/lookup.
 
     Of all earlier places the one that is like the present for longest, and of these the latest. Looked for anew each
-    time, in the numbers as they lie: 10 microseconds among 4,000 tokens and 40 among 128,000, and 4 bytes a token where
+    time, in the numbers as they lie: 10 microseconds among 4,000 tokens and 40 among 128,000, and 8 bytes a token where
     an index of all n-grams would take a hundred times that.
     """
 
     def __init__(self) -> None:
-        self._known = np.zeros(1024, np.int32)
+        self._known = np.zeros(1024, np.int64)
         self._n = 0
 
     def draft(self, past: Sequence[int], token: int, n_most: int) -> Draft | None:
@@ -65,11 +65,11 @@ class NgramDrafter:
         follows = _repeated(known[ends[-1] + 1 :], n_most)
         return Draft(follows, n_alike) if follows else None
 
-    def _take(self, past: Sequence[int], token: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    def _take(self, past: Sequence[int], token: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return all tokens; only those are copied that are new."""
         n = len(past)
         if n >= len(self._known):
-            grown = np.zeros(2 * n, np.int32)
+            grown = np.zeros(2 * n, np.int64)
             grown[: self._n] = self._known[: self._n]
             self._known = grown
         self._known[self._n : n] = past[self._n :]
@@ -78,7 +78,7 @@ class NgramDrafter:
         return self._known[: n + 1]
 
 
-def _repeated(follows: np.ndarray[Any, np.dtype[np.int32]], n_most: int) -> tuple[int, ...]:
+def _repeated(follows: np.ndarray[Any, np.dtype[np.int64]], n_most: int) -> tuple[int, ...]:
     """Return the first n_most tokens, up to an image; where there are fewer, what repeats itself goes on so."""
     found = follows[:n_most] if len(follows) >= n_most else np.resize(follows, n_most)
     images = np.flatnonzero(found < 0)
