@@ -110,7 +110,7 @@ class Planner:
         """Return the plan; raises InsufficientMemoryError with the nearest that works, EngineError for --exact."""
         choice, source, offers = self._settled(self._ground)
         if choice is None:
-            self._let_the_engine_refuse(offers)
+            self._let_the_engine_refuse(offers, source)
             troubles = (stocked.footprints.trouble for stocked in self._stock.values())
             died = next((trouble for trouble in troubles if isinstance(trouble, WorkerDiedError)), None)
             raise died or refusal_of(offers, self._ground, self._policy)  # what it died of is no want of memory
@@ -130,10 +130,13 @@ class Planner:
         offers = [one.offer for one in self._stock.values()]
         return lasting_of(choice, Footprint(host, tuple(devices)), offers, self._ground, self._policy)
 
-    def _let_the_engine_refuse(self, offers: Sequence[Offer]) -> None:
-        """Raise what the engine says of the model, where it takes none of the variants with the least settings."""
+    def _let_the_engine_refuse(self, offers: Sequence[Offer], source: Source) -> None:
+        """Raise what the engine says of the model, where it takes none of the variants with the least settings.
+
+        source: who said last that nothing fits.
+        """
         least = replace(self._ground.base, n_ctx=_LEAST_CONTEXT, devices=(), n_gpu_layers=0)
-        if self._site.here and all(offer.footprint(least) is None for offer in offers):
+        if self._site.here and (source == "engine" or all(offer.footprint(least) is None for offer in offers)):
             for one in self._stock.values():
                 one.footprints.exact(least)
 
