@@ -22,7 +22,7 @@ from llmrun.planning.work import ModelWork
 from llmrun.reference import GUIDE_QUANTS, GuideRef, LocalRef, ModelRef
 from llmrun.remembered import Occasion, Recalled, recall, remember, seen_devices
 from llmrun.settings import Constraints
-from llmrun.site import list_devices
+from llmrun.site import list_devices, taken_by
 from llmrun.speeds import Speeds, open_speeds
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Again:
             found = list_devices(standby, self.occasion.constraints.devices or ())
         except LLMRunError:  # whoever plans says what is wrong
             return None
-        recalled = recall(self.occasion, found)
+        recalled = recall(self.occasion, found, ours=taken_by(standby))
         if recalled is None or recalled.work is None:
             return recalled
         work = _shared(recalled.work)

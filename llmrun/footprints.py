@@ -33,6 +33,8 @@ from llmrun.memory.projector import device_of_projector, with_projector
 from llmrun.projectors import Sight
 from llmrun.settings import RunSettings
 
+_LOGIT = 4  # bytes: a float for each token of the vocabulary
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -126,10 +128,12 @@ class Footprints:
             self.trouble = error
             return None
         self.trouble = None
+        n_tokens, n_merges = vocabulary_counts(self._header)
         footprint = footprint_of(
             memory,
             host_overhead(
-                *vocabulary_counts(self._header),
+                n_tokens,
+                n_merges,
                 memory.n_ctx,
                 max(settings.n_threads, settings.n_threads_batch),
                 self._n_tensors,
@@ -137,6 +141,7 @@ class Footprints:
             tuple(device_overhead(device.backend) for device in machine.devices),
             maps=maps_file(settings, machine.devices),
             span=self._span(settings, machine),
+            more_output=max(0, settings.n_outputs_max - settings.n_seq_max) * n_tokens * _LOGIT,
         )
         return self._with_projector(footprint, settings)
 

@@ -109,8 +109,12 @@ class Recalled:
     found: tuple[str, ...]
 
 
-def recall(occasion: Occasion, found: Sequence[DeviceInfo], folder: Path | None = None) -> Recalled | None:
-    """Return the plan that planning now would give; None where it has to be planned. found: the engine's devices.
+def recall(
+    occasion: Occasion, found: Sequence[DeviceInfo], folder: Path | None = None, *, ours: int = 0
+) -> Recalled | None:
+    """Return the plan that planning now would give; None where it has to be planned.
+
+    found: the engine's devices. ours: see site.taken_by.
 
     Of what else would be better, and of other contexts, nothing is said in it: a run needs none of that.
     """
@@ -120,7 +124,7 @@ def recall(occasion: Occasion, found: Sequence[DeviceInfo], folder: Path | None 
             return None
         if not all(_is_as_before(path, file) for path, file in zip(occasion.paths, kept.files, strict=True)):
             return None
-        site = same_site(found, (), occasion.constraints, occasion.threads)
+        site = same_site(found, occasion.constraints, occasion.threads, ours)
     except (OSError, ValueError, LLMRunError):  # ValueError: no plan of this form
         return None
     reserve = site.reserve(occasion.wish.reserve_host, occasion.wish.reserve_device)

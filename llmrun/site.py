@@ -14,6 +14,7 @@ from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.host_memory import HostMemory, read_host_memory
 from llmrun.hardware.reported import devices_of
+from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import Threads
 from llmrun.margins import HOST, pool_name, read_margins
 from llmrun.planning.margins import Margin, adjusted
@@ -95,7 +96,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
     Without an engine there are none. Raises UsageError for a device that is not there or named twice, EngineError for
     one that cannot be reached.
     """
-    bare = _bare(threads)
+    bare = _bare(threads, taken_by(standby))
     wished = constraints.devices
     try:
         found = list_devices(standby, wished or ())
@@ -111,9 +112,18 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
         return bare
 
 
-def same_site(found: Sequence[DeviceInfo], names: Sequence[str], constraints: Constraints, threads: Threads) -> Site:
-    """Return this machine with the devices it was planned for before; found: those that are here now."""
-    return _within_limits(_bare(threads).with_devices(devices_of(found, names)), constraints)
+def same_site(found: Sequence[DeviceInfo], constraints: Constraints, threads: Threads, ours: int) -> Site:
+    """Return this machine without devices, as it was planned for before; found: those that are here now.
+
+    ours: see taken_by.
+    """
+    return _within_limits(_bare(threads, ours).with_devices(devices_of(found, ())), constraints)
+
+
+def taken_by(standby: Standby) -> int:
+    """Return the bytes that the waiting engine has already: the plan counts them among what it will take."""
+    seen = [read_resident(pid) for pid in standby.pids]
+    return sum(one.anonymous for one in seen if one is not None)
 
 
 def list_devices(standby: Standby, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
@@ -121,5 +131,7 @@ def list_devices(standby: Standby, names: Sequence[str]) -> tuple[DeviceInfo, ..
     return standby.devices(name for name in names if name.startswith("rpc:"))
 
 
-def _bare(threads: Threads) -> Site:
-    return Site(read_host_memory(), threads, repack_rows=read_repack_rows(), seen=read_margins())
+def _bare(threads: Threads, ours: int) -> Site:
+    memory = read_host_memory()
+    memory = replace(memory, available=min(memory.total, memory.available + ours))
+    return Site(memory, threads, repack_rows=read_repack_rows(), seen=read_margins())
