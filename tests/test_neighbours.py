@@ -219,9 +219,9 @@ class Hog:
     def check(self, path: Path) -> None: ...
 
 
-@pytest.mark.skipif(read_host_memory().available < 4096 * MIB, reason="needs 4 GiB that can be had")
+@pytest.mark.skipif(read_host_memory().available < 5120 * MIB, reason="needs 5 GiB that can be had")
 def test_on_this_machine_memory_that_is_really_held_is_given_back() -> None:
-    size = 1536 * MIB
+    size = 3072 * MIB  # what is available moves by hundreds of MiB on machines whose host gives and takes
     before = read_host_memory().available
     code = f"x = b'1' * {size}\nprint('full', flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as process:
