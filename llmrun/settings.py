@@ -89,6 +89,9 @@ class RunSettings:
     draft: str | None = None
 
 
+AUTO = "auto"  # of a projector or a draft: the one that comes with the model
+
+
 def choose_n_ctx(n_ctx: int | None, n_ctx_train: int) -> int:
     """Return the context to ask for: the wished one, else the trained one up to DEFAULT_N_CTX."""
     return n_ctx or min(n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
@@ -101,7 +104,8 @@ class Constraints:
     n_ctx: tokens of each conversation. type_kv is for K and V alike. parallel: conversations at once. device_limits:
     bytes of each of the devices, in their order, that may be used at most; None is all that is free. loras: adapters.
     projector: a file that lets the model see images, or "auto" for the one that belongs to it; None is no images.
-    n_draft_max: as of RunSettings. draft: a smaller model that guesses for this one: a file, or a name as a model's.
+    n_draft_max: as of RunSettings. draft: a smaller model that guesses for this one: a file, or a name as a model's, or
+    "auto" as above.
     """
 
     n_ctx: int | None = None

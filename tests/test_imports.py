@@ -102,6 +102,8 @@ FLOORS = (
         "again",
         "started",
         "projectors",
+        "drafts",
+        "beside",
         "loading",
         "remote",
         "survey",

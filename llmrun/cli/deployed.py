@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from llmrun.pipeline import Planned
 
 
+_MODELS = ("--pin", "--draft")  # whose values are models
+
+
 @dataclass(frozen=True, slots=True)
 class Deployed:
     """What is to be served: the options as they were given, the models' plans, and what these take of the host."""
@@ -50,7 +53,7 @@ def limits_of(planned: Sequence[Planned], reserve: int | None) -> MemoryLimits:
 def placed(options: Iterable[Option], place: Callable[[str], str]) -> tuple[Option, ...]:
     """Return the options with the models among them as they are called where it runs."""
     return tuple(
-        replace(option, value=place(option.value)) if option.name == "--pin" and option.value else option
+        replace(option, value=place(option.value)) if option.name in _MODELS and option.value else option
         for option in options
     )
 
