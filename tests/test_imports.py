@@ -47,6 +47,7 @@ FLOORS = (
         "selecting",
         "report",
         "gguf.adapter",
+        "gguf.draft",
         "gguf.projector",
         "gguf.parse",
         "gguf.encode",
