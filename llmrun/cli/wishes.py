@@ -88,8 +88,12 @@ def drafted(constraints: Constraints, draft: str | None) -> Constraints:
         return constraints
     if constraints.n_draft_max == 0:
         raise UsageError("--draft guesses tokens, and --speculate off forbids that", "leave one of them out")
-    name = AUTO if draft.lower() == AUTO else lasting_reference(parse_reference(draft, hub_address()))
-    return replace(constraints, draft=name)
+    if draft.lower() == AUTO:
+        return replace(constraints, draft=AUTO)
+    try:
+        return replace(constraints, draft=lasting_reference(parse_reference(draft, hub_address())))
+    except UsageError as error:
+        raise UsageError(error.message, "--draft names a model as MODEL does") from error
 
 
 def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
