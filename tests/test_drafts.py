@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -236,6 +238,21 @@ def test_what_is_told_of_a_draft_is_part_of_what_is_planned() -> None:
     assert used.total < pool.used.total
     (reason,) = [reason for reason in plan.reasons if reason.setting == "draft"]
     assert (reason.value, reason.cause) == (plan.draft.name, "USER")
+
+
+@pytest.mark.parametrize("options", [("--ctx", "512"), ("--ctx", "4096", "--kv-type", "q8_0", "--parallel", "2")])
+def test_a_draft_that_is_loaded_takes_what_was_planned(llmrun: Run, options: tuple[str, ...]) -> None:
+    said = llmrun("plan", "guide:Q8_0", "--draft", "guide:Q4_K_M", "--threads", "1", *options, "--exact", "--json")
+    plan = json.loads(said.stdout)
+    settings = json.dumps(plan["settings"])
+    command = [sys.executable, "-P", "-m", "tests.draft_loads", str(embedded_file("Q8_0")), settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    host, (used,) = json.loads(done.stdout)["host"], plan["draft"]["used"]
+    output = json.loads(done.stdout)["output"]
+    assert host["kv_cache"] == used["kv_cache"]
+    assert host["compute"] + output == used["compute"]
+    # pages of the file: those from the first weight to the last, of which the engine tells those that it uses
+    assert host["weights"] == pytest.approx(used["weights"], rel=0.01)
 
 
 # ---- the program
