@@ -71,7 +71,8 @@ def write_model(
     `pieces` replaces texts of tokens, `metadata` adds string keys.
     `metadata` may hold "general.architecture" to name an architecture other than the shape's. `controls` are more
     control tokens. With an untied shape, greedy decoding writes only the tokens of `writes`, and so never ends by
-    itself if no end is among them; or after each token of `chain` the one that it names (F16 of "llama").
+    itself if no end is among them; or after each token of `chain` the one that it names ("llama"; where it is
+    read and written it is F16 then).
     """
     extra = dict(metadata or {})
     writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
@@ -87,7 +88,7 @@ def write_model(
     rng = np.random.default_rng(seed)
     embeddings = None
     for name, dims in tensors(shape) if with_tensors else ():
-        kind = tensor_type(name, mix, shape)
+        kind = Q.F16 if chain is not None and name in _CHAINED else tensor_type(name, mix, shape)
         data = random_tensor(rng, dims, kind)
         if chain is not None:  # layers add nothing, so that what follows a token depends on that token alone
             embeddings = data if name == "token_embd.weight" else embeddings
@@ -160,6 +161,7 @@ def _add_tokenizer(
     writer.add_add_bos_token(False)
 
 
+_CHAINED = ("token_embd.weight", "output.weight")
 _CONVOLUTION, _STATE, _RANK = 4, 16, 32  # a mamba model's d_conv, d_state, dt_rank
 
 

@@ -257,7 +257,7 @@ def test_what_is_guessed_for_nothing_goes_first_unless_the_model_promises_more()
     write_drafted(governor, WIDE, Drafted(0.1), 0.9, 500)
     governor.took(0, 0, WIDE.seconds)
     assert governor.ask(N_MOST, 1.1) > 0
-    assert governor.ask(N_MOST, 6.0) == 0
+    assert governor.ask(N_MOST, 6.0, may_try=False) == 0
 
 
 def test_guesses_of_the_conversation_are_tried_though_the_models_never_pay() -> None:
