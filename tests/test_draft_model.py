@@ -26,7 +26,7 @@ from llmrun.worker.speculation import Speculation
 from scripts.synthetic import LETTERS, RECURRENT, SLIDING, TINY, write_model
 from tests.batches import batch, loaded
 from tests.conftest import request
-from tests.guessing import DRAW, SETTINGS, Eager, asked, chi_square, four_likeliest, plain, raw
+from tests.guessing import DRAW, N_MOST, SETTINGS, Eager, asked, chi_square, four_likeliest, plain, raw
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 NEXT = dict(zip(LETTERS, [*LETTERS[1:], LETTERS[0]], strict=True))
@@ -319,6 +319,29 @@ def test_who_writes_alone_is_guessed_for_and_again_when_the_others_are_done(
     assert 30 < accepted[1] < accepted[0]  # while the other wrote there was no guess
     assert accepted[2] == 0
     assert accepted[3] > 15
+
+
+def test_nothing_of_a_conversation_is_left_in_a_draft_that_guesses_for_somebody_else(
+    alphabet: Model, files: dict[str, Path]
+) -> None:
+    """Nobody can learn from the time it takes what others asked."""
+    prompt = raw(ALPHABET * 3, max_tokens=8)
+    with draft_of(alphabet, files["small"]) as draft:
+        reused = []
+
+        class Telling(ModelDrafter):
+            def n_missing(self, past: Sequence[int]) -> int:
+                reused.append(super().n_missing(past) < len(past))
+                return super().n_missing(past)
+
+        for owner, knows in (("a", False), ("a", True), ("b", False), ("a", False)):
+            draft.claim(owner)
+            Telling(draft).follow(letters(prompt.raw.text if prompt.raw else ""), 1000)
+            assert (reused[0], draft.slot.owner) == (knows, owner)
+            reused.clear()
+        with batch(alphabet, SETTINGS, lambda made: Speculation(made, Nobody, Eager(N_MOST), draft)) as one:
+            one.answers(prompt, owner="c")
+        assert draft.slot.owner == "c"
 
 
 # ---- which can be had

@@ -10,8 +10,8 @@ from llmrun.settings import RunSettings
 def draft_settings(settings: RunSettings) -> RunSettings:
     """Return how the draft of a model with these settings is loaded.
 
-    It reads one conversation, as long as the model's may be, and is on the first device as a whole, or on the host where
-    the model has no layer on a device: what guesses must be quick.
+    It reads one conversation, as long as the model's may be, and is on the first device as a whole, or on the host
+    where the model has no layer on a device: what guesses must be quick.
     """
     devices = settings.devices[:1] if settings.devices and settings.n_gpu_layers != 0 else ()
     return replace(
