@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,14 +27,16 @@ from llmrun.worker.slot import Slot
 from llmrun.worker.speculation import Speculation
 from scripts.benchmarks.scripted import ScriptedDrafter
 from scripts.benchmarks.table import Row
-from scripts.synthetic import QWEN3_0_6B, write_model
+from scripts.synthetic import LETTERS, QWEN3_0_6B, write_model
 
 TURNS = 6
 N_TOKENS = 64
 CHANCES = (0.0, 0.3, 0.6, 0.9)
 _CHEAP = 2.0  # steps that four tokens in one may cost where guesses are to pay
 _BARS = {2: 2.0, 4: _CHEAP, 8: 8.0}
-_PROMPT = "The quick brown fox jumps over the lazy dog. "
+_PROMPT = "abcdefghijklmnopqrstuvwxyz" * 2
+# after each letter the next: where layers add nothing, no rounding of another batch size leads to another token
+_ALPHABET = {token: LETTERS[(index + 1) % len(LETTERS)] for index, token in enumerate(LETTERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,11 @@ class Written:
 
 
 def measure_draft(folder: Path) -> list[Row]:
-    """Cost and gain on a 0.6B shape: random weights repeat themselves, so that only a script guesses fairly."""
-    path = folder / "qwen3-0.6b-Q4_K_M.gguf"
+    """Cost and gain on a 0.6B shape that writes the alphabet, with guesses by a script: its own would all be right."""
+    path = folder / "alphabet-0.6b-Q4_K_M.gguf"
     if not path.exists():
-        write_model(path, QWEN3_0_6B, mix="Q4_K_M", template="{{ messages[-1].content }}")
+        shape = replace(QWEN3_0_6B, tied=False)
+        write_model(path, shape, mix="Q4_K_M", template="{{ messages[-1].content }}", chain=_ALPHABET)
     threads = count_threads()
     settings = RunSettings(
         n_ctx=1024,

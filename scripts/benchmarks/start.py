@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmrun.embedded import embedded_file
@@ -21,7 +21,7 @@ from scripts.synthetic import QWEN3_0_6B, write_model
 TURNS = 9
 BAR = 1.15
 _QUESTION = "what is a kv cache"
-_CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def measure_start(folder: Path) -> list[Row]:
@@ -40,23 +40,28 @@ def measure_start(folder: Path) -> list[Row]:
 
 
 def _row(name: str, path: Path, own: Sequence[str] = (), options: Sequence[str] = ()) -> Row:
-    ours = [sys.executable, "-P", "-m", "llmrun.cli.entry", "run", str(path), _QUESTION]
-    ours += ["--temp", "0", "-n", "1", "--no-server", "--quiet", *own]
-    theirs = [str(peer("llama-completion")), "-m", str(path), "-p", _CHATML.format(_QUESTION)]
+    ours = [*llmrun_command(path, _QUESTION), *own]
+    theirs = [str(peer("llama-completion")), "-m", str(path), "-p", CHATML.format(_QUESTION)]
     theirs += ["-no-cnv", "--no-display-prompt", "-n", "1", "--temp", "0", *options]
     for command in (ours, theirs):
-        _first_output(command)  # what either remembers, and the page cache
-    pairs = [(_first_output(ours), _first_output(theirs)) for _ in range(TURNS)]
+        first_output(command)  # what either remembers, and the page cache
+    pairs = [(first_output(ours), first_output(theirs)) for _ in range(TURNS)]
     print(f"start, {name}: beside {' '.join(theirs)!r}", flush=True)
     first, second = zip(*pairs, strict=True)
     return Row(f"start, {name}", "s", first, second, BAR, at_least=False)
 
 
-def _first_output(command: Sequence[str]) -> float:
+def llmrun_command(path: Path, question: str) -> list[str]:
+    """The command that asks a model one question, and wants one token of its answer."""
+    asked = [sys.executable, "-P", "-m", "llmrun.cli.entry", "run", str(path), question]
+    return [*asked, "--temp", "0", "-n", "1", "--no-server", "--quiet"]
+
+
+def first_output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
     """Seconds until the first byte of a program's stdout."""
     start = time.perf_counter()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     ) as process:
         assert process.stdout
         if not process.stdout.read(1):
