@@ -22,7 +22,7 @@ from llmrun.planning.offer import Offer
 from llmrun.planning.pace import Pace
 from llmrun.planning.quality import loss_of
 from llmrun.planning.rates import Rates
-from llmrun.planning.repacking import repacking_pays
+from llmrun.planning.repacking import repacking_pays, repacking_pays_together
 from llmrun.planning.sizes import LayerSizes, layer_sizes, tensor_sizes
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.projectors import Sight
@@ -97,6 +97,7 @@ def stocked(
         footprint=_asked(footprints),
         decode=_decode(work, sizes.n_layer, site, speeds),
         repacks=bool(site.repack_rows) and work is not None and _repacks(work, site, speeds),
+        repacks_together=work is not None and repacking_pays_together(work, site.repack_rows),
         tunings=() if work is None else speeds.tunings(work, site.devices),
     )
     return Stocked(variant, header, summary, footprints, work, offer, None if guesser is None else guesser.draft)

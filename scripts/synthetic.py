@@ -71,7 +71,7 @@ def write_model(
     `pieces` replaces texts of tokens, `metadata` adds string keys.
     `metadata` may hold "general.architecture" to name an architecture other than the shape's. `controls` are more
     control tokens. With an untied shape, greedy decoding writes only the tokens of `writes`, and so never ends by
-    itself if no end is among them; or after each token of `chain` the one that it names (F16 of "llama").
+    itself if no end is among them; or after each token of `chain` the one that it names (untied shapes, F16 or Q4_K_M).
     """
     extra = dict(metadata or {})
     writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
@@ -90,8 +90,9 @@ def write_model(
         kind = tensor_type(name, mix, shape)
         data = random_tensor(rng, dims, kind)
         if chain is not None:  # layers add nothing, so that what follows a token depends on that token alone
-            embeddings = data if name == "token_embd.weight" else embeddings
-            data = _chained(name, data, embeddings, chain)
+            if name == "token_embd.weight":
+                embeddings = gguf.quants.dequantize(data, kind)
+            data = _chained(name, data, kind, embeddings, chain)
         if name == "output.weight" and writes is not None:
             data[: writes.start] = data[writes.stop :] = 0  # logits of 0: among many random ones the largest is above
         writer.add_tensor(name, data, raw_dtype=kind)
@@ -102,15 +103,29 @@ def write_model(
     return path
 
 
-def _chained(name: str, data: Any, embeddings: Any, chain: Mapping[int, int]) -> Any:
+def _chained(name: str, data: Any, kind: Q, embeddings: Any, chain: Mapping[int, int]) -> Any:
     """Return a tensor of a model that knows one thing: random vectors hardly point the same way, but to themselves."""
     if name.endswith(("attn_output.weight", "ffn_down.weight")):
         return np.zeros_like(data)
     if name == "output.weight":
         data = np.zeros_like(data)
-        for token, following in chain.items():
-            data[following] += embeddings[token]
+        for following in set(chain.values()):
+            row = sum(embeddings[token] for token, then in chain.items() if then == following)
+            data[following] = _q6_k(row).reshape(-1) if kind == Q.Q6_K else row
     return data
+
+
+def _q6_k(row: Any) -> Any:
+    """Return a row in blocks of Q6_K, whose 16 scales are all 1 (ggml-quants.c, dequantize_row_q6_K)."""
+    values = row.reshape(-1, 256)
+    scale = np.abs(values).max(axis=1, keepdims=True) / 31
+    quants = (np.rint(values / scale) + 32).astype(np.uint8).reshape(-1, 2, 4, 32)
+    low, high = quants & 15, quants >> 4
+    blocks = np.ones((len(values), 210), np.uint8)
+    blocks[:, :128] = (low[:, :, :2] | low[:, :, 2:] << 4).reshape(-1, 128)
+    blocks[:, 128:192] = (high << np.array([0, 2, 4, 6], np.uint8)[:, None]).sum(axis=2, dtype=np.uint8).reshape(-1, 64)
+    blocks[:, 208:] = scale.astype(np.float16).view(np.uint8)
+    return blocks
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:

@@ -129,6 +129,24 @@ def test_how_many_conversations_at_once_decides_nothing_that_is_preferred_to_it(
 
 
 @given(CASES, PREFERS)
+def test_weights_that_only_many_gain_from_are_repacked_where_nothing_else_is_lost(case: Case, prefer: Prefer) -> None:
+    ground = replace(ground_of(case), slots=(4, 2, 1))
+    plain = [replace(offer, repacks=False) for offer in offers_of(case)]
+    usual = choose(plain, ground, POLICIES[prefer])
+    together = [replace(offer, repacks_together=True) for offer in plain]
+    found = choose(together, ground, POLICIES[prefer])
+    assume(usual is not None)
+    assert usual is not None
+    assert found is not None
+    assert replace(found.settings, repack=False) == usual.settings
+    assert not found.settings.repack or (found.settings.n_seq_max > 1 and not found.row.n_gpu_layers)
+    room = replace(ground.room, host=ground.room.host + (1 << 50))
+    roomy = choose(together, replace(ground, room=room), POLICIES[prefer])
+    assert roomy is not None
+    assert roomy.settings.repack == (roomy.settings.n_seq_max > 1 and not roomy.row.n_gpu_layers)
+
+
+@given(CASES, PREFERS)
 def test_every_device_used_gets_the_layers_the_split_says(case: Case, prefer: Prefer) -> None:
     """As llama.cpp places them; the output is one of them."""
     choice = chosen(case, prefer)

@@ -207,11 +207,11 @@ HYBRID = (*(core(n, n + 1) for n in range(0, 16, 2)), *(core(n, performance=Fals
     [
         (TWO, None, None, 0.0, Threads(2, 2, "2 physical cores: 2 threads")),
         (numbered_cores(1, 1), None, None, 0.0, Threads(1, 1, "1 physical core: 1 thread")),
-        (TWO, None, None, 1.1, Threads(1, 1, "2 physical cores, 1 busy with other work: 1 thread")),
-        (TWO, None, None, 2.0, Threads(1, 1, "2 physical cores, 2 busy with other work: 1 thread")),
+        (TWO, None, None, 1.1, Threads(1, 1, "2 physical cores, 1 busy with other work: 1 thread for now")),
+        (TWO, None, None, 2.0, Threads(1, 1, "2 physical cores, 2 busy with other work: 1 thread for now")),
         (TWO, None, None, 0.49, Threads(2, 2, "2 physical cores: 2 threads")),
         # what is short are logical processors: six are left, and eight of sixteen are more than enough
-        (EIGHT_SMT, None, None, 10.0, Threads(6, 6, "8 physical cores, 10 busy with other work: 6 threads")),
+        (EIGHT_SMT, None, None, 10.0, Threads(6, 6, "8 physical cores, 10 busy with other work: 6 threads for now")),
         (EIGHT_SMT, None, None, 8.0, Threads(8, 8, "8 physical cores, 8 busy with other work: 8 threads")),
         (HYBRID, None, None, 0.0, Threads(8, 8, "8 performance cores of 12: 8 threads")),
         # pinned to slow cores: those then

@@ -95,6 +95,16 @@ def test_an_answer_can_be_asked_for_again_with_another_draw(talk: Talk) -> None:
     assert talk.settings.sampling.seed == 1
 
 
+def test_what_was_read_is_not_read_again_for_another_draw_or_another_branch(talk: Talk) -> None:
+    told: list[Usage] = []
+    talk.on_answer = told.append
+    talk.run(["what is vram", "what is a kv cache", "/regen", "/undo", "what is a kv cell"])
+    first, second, again, branch = told
+    assert (again.prompt_tokens, again.read_tokens) == (second.prompt_tokens, 1)
+    assert branch.cached_tokens > first.prompt_tokens + first.completion_tokens
+    assert branch.read_tokens < second.prompt_tokens - first.prompt_tokens
+
+
 def test_nothing_can_be_taken_back_or_asked_again_before_the_first_question(talk: Talk) -> None:
     talk.run(["/regen", "/undo", "/copy", "/context"])
     assert printed(talk).count("error: nothing was asked yet") == 2

@@ -170,7 +170,7 @@ def footprint(settings: RunSettings) -> Footprint:
 @pytest.fixture
 def offer() -> Offer:
     sizes = LayerSizes((500, 500), (0, 0), 0, 1000)
-    return Offer("Q8_0", 0.0, 8.0, 2048, sizes, footprint, lambda _: None, False, (ATTENTION,))
+    return Offer("Q8_0", 0.0, 8.0, 2048, sizes, footprint, lambda _: None, tunings=(ATTENTION,))
 
 
 def settled(offer: Offer, host: int, constraints: Constraints = Constraints(), *, tuned: bool = True) -> RunSettings:

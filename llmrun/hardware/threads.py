@@ -70,7 +70,8 @@ def plan_threads(
     if n_busy:
         causes.append(f"{n_busy} busy with other work")
     answer = _count(decode, "thread") + (f", {batch} to read prompts" if batch != decode else "")
-    return Threads(decode, batch, f"{', '.join(causes)}: {answer}")
+    for_now = " for now" if n < len(fast) else ""  # worker.crew takes more when others have gone
+    return Threads(decode, batch, f"{', '.join(causes)}: {answer}{for_now}")
 
 
 def _name_cores(known: tuple[Core, ...], usable: tuple[Core, ...], fast: list[Core]) -> str:

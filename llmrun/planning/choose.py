@@ -148,7 +148,15 @@ def _settle(row: Row, step: Step, ground: Ground) -> RunSettings | None:
         for slots, n_ctx in conversations(step, ground.constraints, row.offer, ground.slots)
         for tuned in _tuned(replace(_shared(way, slots, n_ctx, ground), type_k=name, type_v=name), tunings, ground)
     )
-    return next(filter(None, (fitting(row, option, ground) for option in options)), None)
+    found = next(filter(None, (fitting(row, option, ground) for option in options)), None)
+    return None if found is None else _for_many(row, found, ground)
+
+
+def _for_many(row: Row, settings: RunSettings, ground: Ground) -> RunSettings:
+    """Return settings with repacked weights where only conversations at once gain by it, and nothing else is lost."""
+    if settings.n_seq_max == 1 or row.n_gpu_layers or settings.repack or not row.offer.repacks_together:
+        return settings
+    return fitting(row, replace(settings, repack=True), ground) or settings
 
 
 def _tuned(settings: RunSettings, tunings: Sequence[Tuning], ground: Ground) -> Iterator[RunSettings]:

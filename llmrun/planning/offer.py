@@ -17,8 +17,9 @@ class Offer:
 
     quant: its label, each once among a model's. loss: nats, see llmrun.planning.quality. bpw: bits per weight.
     footprint: what it takes, devices in the settings' order; None for settings that are refused, or that nobody knows
-    the answer for. decode: predicted tokens a second, None where that is unknown. repacks: whether weights in the CPU's
-    own layout are worth their memory here. tunings: what was measured here to be faster than the defaults.
+    the answer for. decode: predicted tokens a second, None where that is unknown. repacks: whether weights in the
+    CPU's own layout are worth their memory here; repacks_together: are faster where several conversations are written
+    at once. tunings: what was measured here to be faster than the defaults.
     """
 
     quant: str
@@ -29,4 +30,5 @@ class Offer:
     footprint: Callable[[RunSettings], Footprint | None]
     decode: Callable[[RunSettings], float | None]
     repacks: bool = False
+    repacks_together: bool = False
     tunings: tuple[Tuning, ...] = ()

@@ -164,6 +164,8 @@ def _batch(choice: Choice) -> Told:
 
 
 def _repack(choice: Choice) -> Told:
+    if choice.settings.repack and choice.settings.n_seq_max > 1 and not choice.offer.repacks:
+        return "SPEED", "the CPU's own layout is faster for conversations that are written at once"
     if choice.settings.repack:
         return "SPEED", "the CPU's own layout is faster for these weights"
     if choice.settings.n_gpu_layers:

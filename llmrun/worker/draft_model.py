@@ -58,6 +58,12 @@ class DraftModel:
         self.n_head = self.start = 0
         self._weights = np.empty(self.n_known, np.float32)
 
+    def claim(self, owner: str | None) -> None:
+        """Read for an owner from here on: nothing is left of what was another's, which the time it takes would tell."""
+        if self.slot.owner != owner:
+            self.n_head = self.start = 0
+        self.slot.claim(owner)
+
     def likeliest(self) -> tuple[int, float]:
         """Return the likeliest next token, and its probability."""
         logits: np.ndarray[Any, np.dtype[np.float32]] = self.context.logits(LAST)

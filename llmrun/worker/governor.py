@@ -33,11 +33,14 @@ _INCOME = 0.01  # of the time that is spent, on searching and on trying
 # gained a factor of 1.30 there, with 4 it is 1.41 of 1.44 that there are.
 _MOST_CREDIT = 4.0
 _FIRST_CREDIT = 1.0
-_DRAFT_CREDIT = 4.0  # the same with a draft model: somebody chose it, so that it is likely to be good
-_TRIED_FROM = 2.0  # plain steps in the account above which what does not pay is tried
+# The same with a draft model: somebody chose it, so that it is likely to be good, and seldom wrong twice in a row. With
+# 4 a pause of 300 steps follows when it is where batches are dear (8 tokens that lose 3.5 steps each).
+_DRAFT_CREDIT, _MOST_DRAFT_CREDIT = 4.0, 8.0
+_TRIED_FROM = 1.0  # plain steps in the account above which what does not pay is tried
 _TRIED = 3  # guesses that are asked for then
 _DRAFT_CHANCE = 0.7  # that a draft model is right, before anything was seen of it
 _LEAST_PRICE = 0.01  # plain steps: none is less
+_LEAST_READING = 1e-9  # seconds to read a token
 _FIRST_READ = 64  # tokens a draft model reads before it is known what that takes
 _LEAST_TIMED = 16  # tokens: reading fewer of them tells little of what a token takes
 _PAYS = 1.05  # how much faster than plain steps guessing must promise to be
@@ -96,7 +99,7 @@ class Governor:
 
     def __init__(self, n_most: int, *, has_draft: bool = False) -> None:
         self.n_most = n_most
-        self._credit = _DRAFT_CREDIT if has_draft else _FIRST_CREDIT
+        self._credit, self._most = (_DRAFT_CREDIT, _MOST_DRAFT_CREDIT) if has_draft else (_FIRST_CREDIT, _MOST_CREDIT)
         self._plain: deque[float] = deque(maxlen=8)  # seconds of steps of one token
         self._costs: dict[int, deque[float]] = {}  # by number of guesses, in plain steps
         self._kinds = [_Kind() for _ in range(_KINDS)]
@@ -114,8 +117,12 @@ class Governor:
         return self.n_most > 0 and self._account is not None and self._account > 0
 
     def choose(self, n_there: int, strength: int) -> int:
-        """Return how many of n_there guesses of a kind to verify in the next step; 0 is a plain one."""
-        if not self.may_search() or self._since_plain >= _PLAIN_EVERY:
+        """Return how many of n_there guesses of a kind to verify in the next step; 0 is a plain one.
+
+        What was asked for was paid for, which may have emptied the account: then most is lost by leaving it.
+        """
+        may_lose = self.may_search() or strength >= MODEL_STRENGTH
+        if not may_lose or self._since_plain >= _PLAIN_EVERY:
             return 0
         return self._best(n_there, self._kind(strength), 0.0, _PAYS)
 
@@ -144,7 +151,7 @@ class Governor:
         best, best_gain = 0, least
         for n in range(1, min(n_there, self.n_most) + 1):
             gain = kind.tokens(n) / (self._cost(n) + price * n)
-            if gain > best_gain and (n in self._costs or self._can_afford(n, kind)):
+            if gain > best_gain and (n in self._costs or self._can_afford(n, kind, price)):
                 best, best_gain = n, gain
         return best
 
@@ -159,7 +166,7 @@ class Governor:
     def read(self, n_tokens: int, seconds: float) -> None:
         """Count what a draft model took to read tokens."""
         if n_tokens >= _LEAST_TIMED:
-            self._readings.append(seconds / n_tokens)
+            self._readings.append(max(seconds / n_tokens, _LEAST_READING))
         paid = min(seconds, self._saved)
         self._saved -= paid
         self.spent(seconds - paid)
@@ -189,7 +196,7 @@ class Governor:
             self._since_plain += 1
             self._account += (1 + n_right) * plain - seconds
         if self._account is not None:
-            full, most = self._account + _INCOME * seconds, _MOST_CREDIT * self._plain_seconds
+            full, most = self._account + _INCOME * seconds, self._most * self._plain_seconds
             self._account = min(full, most)
             self._saved += max(0.0, full - most)
 
@@ -208,14 +215,15 @@ class Governor:
             return self._draft_kinds[min(strength - MODEL_STRENGTH, _KINDS - 1)]
         return self._kinds[min(strength, _KINDS - 1)]
 
-    def _can_afford(self, n: int, kind: _Kind) -> bool:
+    def _can_afford(self, n: int, kind: _Kind, price: float) -> bool:
         """Whether a step of a size that was never taken can be tried, if it were no better than its tokens one by one.
 
-        Steps of a size below or above tell more: no larger step is cheaper.
+        price: of each guess, where that is still to be paid. Steps of a size below or above tell more: no larger step
+        is cheaper.
         """
         above = [median(costs) for size, costs in self._costs.items() if size > n]
         worst = min([1.0 + n, *above])
-        return (worst - kind.tokens(n)) * self._plain_seconds <= (self._account or 0.0)
+        return (worst + price * n - kind.tokens(n)) * self._plain_seconds <= (self._account or 0.0)
 
     def _cost(self, n: int) -> float:
         """Return r(n): as measured, or from the sizes around it, with hope; with nothing known, the least there is."""

@@ -59,16 +59,14 @@ class Speculation:
         self._draft: Draft | None = None  # that the next step verifies
         self._watched: dict[bool, _Watch] = {}  # by whether a model guessed
 
-    def guess(self, writing: Writing, past: Sequence[int], token: int) -> tuple[int, ...]:
+    def guess(self, writing: Writing, slot: Slot, token: int) -> tuple[int, ...]:
         """Return what to verify in the step that reads a token of an answer; () for a plain step.
 
-        past: what is in memory before it.
+        slot: whose memory has all that is before it.
         """
         if writing is not self._writing:
-            self._writing, self._drafter = writing, self._make_drafter()
-            self._asked = None if self._model is None else ModelDrafter(self._model)
-            self._watched.clear()
-        self._draft = None
+            self._begin(writing, slot.owner)
+        self._draft, past = None, slot.past
         n_most = min(self._governor.n_most, writing.room(len(past) + 1) - 1)
         if n_most < 1 or not self._governor.may_search():
             return ()
@@ -78,6 +76,13 @@ class Speculation:
         if self._asked is not None:
             self._draft = self._ask(self._asked, writing, past, token, n_most) or self._draft
         return () if self._draft is None else self._draft.tokens
+
+    def _begin(self, writing: Writing, owner: str | None) -> None:
+        self._writing, self._drafter = writing, self._make_drafter()
+        self._watched.clear()
+        if self._model is not None:
+            self._model.claim(owner)
+            self._asked = ModelDrafter(self._model)
 
     def _chosen(self, writing: Writing, found: Draft | None) -> Draft | None:
         """Return what of a guess is worth a step; where that is nothing it is watched."""

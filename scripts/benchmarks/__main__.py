@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from scripts.benchmarks.again import measure_again
 from scripts.benchmarks.beside import measure_peers
 from scripts.benchmarks.choose import measure_choose
 from scripts.benchmarks.draft import measure_draft
@@ -28,14 +29,17 @@ from scripts.benchmarks.start import measure_start
 from scripts.benchmarks.startup import measure_first_token, measure_help
 from scripts.benchmarks.table import Row, format_table
 from scripts.benchmarks.threads import measure_threads
+from scripts.benchmarks.views import measure_views
 
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "help": measure_help,
     "first-token": measure_first_token,
     "start": measure_start,
+    "again": measure_again,
     "guide": measure_guide,
     "decode": measure_decode,
     "prefill": measure_prefill,
+    "views": measure_views,
     "draft": measure_draft,
     "threads": measure_threads,
     "cancel": measure_cancel,

@@ -7,56 +7,61 @@ llama-completion copies weights into another layout and computes once for nothin
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llmrun.embedded import embedded_file
 from scripts.benchmarks.peers import peer
-from scripts.benchmarks.table import Row
+from scripts.benchmarks.table import Row, format_table
 from scripts.synthetic import QWEN3_0_6B, write_model
 
 TURNS = 9
 BAR = 1.15
 _QUESTION = "what is a kv cache"
-_CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def measure_start(folder: Path) -> list[Row]:
-    """A 0.6B shape, whose page cache is warm, and the embedded model; against the peer as it is, and at its leanest."""
+    """A 0.6B shape, whose page cache is warm, against the peer as it is, and at its leanest."""
     large = folder / "qwen3-0.6b-chat-Q4_K_M.gguf"
     if not large.exists():
         write_model(large, QWEN3_0_6B, mix="Q4_K_M")
-    guide = embedded_file("Q8_0")
     lean = ("-c", "8192", "--no-warmup", "--no-repack")
     return [
         _row("0.6B Q4_K_M", large),
         _row("0.6B Q4_K_M, 8,192 cells", large, ("--ctx", "8192"), ("-c", "8192")),
         _row("0.6B Q4_K_M, 8,192 cells, a lean peer", large, ("--ctx", "8192"), lean),
-        _row("guide", guide),
     ]
 
 
 def _row(name: str, path: Path, own: Sequence[str] = (), options: Sequence[str] = ()) -> Row:
-    ours = [sys.executable, "-P", "-m", "llmrun.cli.entry", "run", str(path), _QUESTION]
-    ours += ["--temp", "0", "-n", "1", "--no-server", "--quiet", *own]
-    theirs = [str(peer("llama-completion")), "-m", str(path), "-p", _CHATML.format(_QUESTION)]
+    ours = [*llmrun_command(path, _QUESTION), *own]
+    theirs = [str(peer("llama-completion")), "-m", str(path), "-p", CHATML.format(_QUESTION)]
     theirs += ["-no-cnv", "--no-display-prompt", "-n", "1", "--temp", "0", *options]
     for command in (ours, theirs):
-        _first_output(command)  # what either remembers, and the page cache
-    pairs = [(_first_output(ours), _first_output(theirs)) for _ in range(TURNS)]
-    print(f"start, {name}: beside {' '.join(theirs)!r}", flush=True)
+        first_output(command)  # what either remembers, and the page cache
+    pairs = [(first_output(ours), first_output(theirs)) for _ in range(TURNS)]
     first, second = zip(*pairs, strict=True)
-    return Row(f"start, {name}", "s", first, second, BAR, at_least=False)
+    command = shlex.join(["llama-completion", "-m", path.name, "-p", "PROMPT", *theirs[5:]])
+    row = Row(f"start, {name}", "s", first, second, BAR, at_least=False, command=command)
+    print(format_table([row]), flush=True)
+    return row
 
 
-def _first_output(command: Sequence[str]) -> float:
+def llmrun_command(path: Path, question: str) -> list[str]:
+    """The command that asks a model one question, and wants one token of its answer."""
+    asked = [sys.executable, "-P", "-m", "llmrun.cli.entry", "run", str(path), question]
+    return [*asked, "--temp", "0", "-n", "1", "--no-server", "--quiet"]
+
+
+def first_output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
     """Seconds until the first byte of a program's stdout."""
     start = time.perf_counter()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     ) as process:
         assert process.stdout
         if not process.stdout.read(1):

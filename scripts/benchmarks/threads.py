@@ -19,7 +19,7 @@ from scripts.benchmarks.engine import ask, large, random_text
 from scripts.benchmarks.peers import peer
 from scripts.benchmarks.table import Row
 
-TURNS = 7
+TURNS = 5
 _TOKENS = 96
 _THEIR_TOKENS = 24  # a second or two where it is alone, and a minute where its threads wait for each other
 _BARS = {0: 0.98, 1: 2.0, 2: 2.0}
@@ -44,7 +44,7 @@ def _beside(name: str, path: Path, n_busy: int, *, repack: bool) -> Row:
         for _ in range(TURNS):
             with _busy(n_busy):
                 ours.append(_written(engine))
-                theirs.append(_llama_bench(path))
+                theirs.append(_llama_bench(path, _THEIR_TOKENS if n_busy else _TOKENS))
     return Row(f"decode beside {n_busy}, {name}", "tok/s", tuple(ours), tuple(theirs), _BARS[n_busy])
 
 
@@ -59,20 +59,8 @@ def _written(engine: Engine) -> float:
     return n / seconds
 
 
-def _llama_bench(path: Path) -> float:
-    command: list[str | Path] = [
-        peer("llama-bench"),
-        "-m",
-        path,
-        "-p",
-        "0",
-        "-n",
-        str(_TOKENS),
-        "-r",
-        "1",
-        "-o",
-        "json",
-    ]
+def _llama_bench(path: Path, n_tokens: int) -> float:
+    command = [peer("llama-bench"), "-m", path, "-p", "0", "-n", str(n_tokens), "-r", "1", "-o", "json"]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(found.stdout)[0]["avg_ts"])
 
