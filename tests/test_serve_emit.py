@@ -222,8 +222,9 @@ def test_a_model_of_this_machine_is_taken_in_by_its_own_name(llmrun: Run, tiny_m
 
 def test_a_draft_of_this_machine_is_taken_in_too(llmrun: Run, tmp_path: Path, keys: Path) -> None:
     draft = Path(shutil.copy(embedded_file("Q4_K_M"), tmp_path / "small.gguf"))
-    shared = ("-t", "1", "-c", "512", "--api-key-file", str(keys), "--emit")
-    done = llmrun("serve", "guide:Q8_0", "guide:F16", "--draft", str(draft), *shared, "compose")
+    shared = ("-t", "1", "-c", "512", "--emit")
+    own = ("--api-key-file", str(keys))
+    done = llmrun("serve", "guide:Q8_0", "guide:F16", "--draft", str(draft), *own, *shared, "compose")
     assert done.returncode == 0, done.stderr
     service = yaml.safe_load(done.stdout)["services"]["llmrun"]
     inside = "/models/draft/small.gguf"

@@ -93,7 +93,7 @@ def drafted(constraints: Constraints, draft: str | None) -> Constraints:
     try:
         return replace(constraints, draft=lasting_reference(parse_reference(draft, hub_address())))
     except UsageError as error:
-        raise UsageError(error.message, "--draft names a model as MODEL does") from error
+        raise UsageError(error.message, "--draft names a model as MODEL does; a path begins with / or ./") from error
 
 
 def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
