@@ -81,7 +81,8 @@ def again(ref: ModelRef, constraints: Constraints, wish: PlanWish, threads: Thre
 
     That is where other files than the model's are run with it, and where the model is not here, or another program's.
     """
-    if constraints.loras or constraints.projector is not None or wish.source is not None:
+    others = constraints.loras or constraints.projector is not None or constraints.draft is not None
+    if others or wish.source is not None:
         return None
     try:
         paths = files_here(ref)

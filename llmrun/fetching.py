@@ -1,4 +1,4 @@
-"""What was chosen, brought here: a model's files, or the projector beside them."""
+"""What was chosen, brought here: a model's files, or the projector and the draft beside them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmrun.drafts import Draft
 from llmrun.errors import UsageError
 from llmrun.local import read_variant
 from llmrun.models import LocalModel
@@ -15,6 +16,7 @@ from llmrun.variant import Variant
 if TYPE_CHECKING:
     from llmrun.hub.fetch import FetchListener
     from llmrun.hub.repository import Repository
+    from llmrun.settling import Wishes
 
 
 def fetch_variant(
@@ -43,7 +45,17 @@ def fetch_model(variant: Variant, repository: Repository | None, listener: Fetch
     return LocalModel(((replace(here, quant=variant.quant), header),))
 
 
-def fetch_eye(eye: Eye, listener: FetchListener | None) -> Eye:
+def fetch_beside(wishes: Wishes, listener: FetchListener | None) -> Wishes:
+    """Return wishes whose projector and draft are here, fetching what is not; raises what fetching raises."""
+    eye, draft = wishes.eye, wishes.draft
+    return replace(
+        wishes,
+        eye=None if eye is None else _fetch_eye(eye, listener),
+        draft=None if draft is None else _fetch_draft(draft, listener),
+    )
+
+
+def _fetch_eye(eye: Eye, listener: FetchListener | None) -> Eye:
     """Return a projector as a file that is here, fetching it if it is not."""
     if eye.is_here:
         return eye
@@ -51,3 +63,13 @@ def fetch_eye(eye: Eye, listener: FetchListener | None) -> Eye:
 
     (path,) = fetch((eye.file,), FetchWish(), listener or FetchListener())
     return replace(eye, file=replace(eye.file, origin=path))
+
+
+def _fetch_draft(draft: Draft, listener: FetchListener | None) -> Draft:
+    """Return a draft as a file that is here, fetching it if it is not; raises what fetching raises."""
+    if draft.is_here:
+        return draft
+    from llmrun.hub.fetch import FetchListener, FetchWish, fetch
+
+    wish = FetchWish(revision=None if draft.repository is None else draft.repository.revision)
+    return draft.fetched(fetch(draft.variant.files, wish, listener or FetchListener()))

@@ -25,11 +25,13 @@ from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.reported import devices_of
 from llmrun.memory.asked import footprint_of
+from llmrun.memory.draft import beside, together
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.memory.overhead import device_overhead, host_overhead
 from llmrun.memory.projector import device_of_projector, with_projector
+from llmrun.planning.drafts import draft_settings
 from llmrun.projectors import Sight
 from llmrun.settings import RunSettings
 
@@ -58,10 +60,11 @@ class Footprints:
         answers: Path | None = None,
         adapters: Sequence[Adapter] = (),
         sight: Sight | None = None,
+        draft: Footprints | None = None,
     ) -> None:
         """standby: whom to ask, who is not closed here. answers: a folder to keep the answers in; None is none.
 
-        adapters, sight: what the model is run with, whatever the settings say.
+        adapters, sight, draft: what the model is run with, whatever the settings say; of the draft its own footprints.
         """
         self.machine = machine
         self.trouble: EngineError | None = standby.trouble if standby else None
@@ -69,7 +72,8 @@ class Footprints:
         asked = without_tokenizer(header)
         self._asked, self._asked_size = encode_header(asked), asked.file_size
         self._standby = standby
-        self._sight = sight
+        self._sight, self._draft = sight, draft
+        self._calculated: dict[RunSettings, Footprint | None] = {}  # of a draft, for many settings of its model
         self._adapters = tuple(encode_header(without_arrays(adapter.header)) for adapter in adapters)
         self.adapter_bytes = sum(adapter.size for adapter in adapters)
         self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
@@ -143,17 +147,41 @@ class Footprints:
             span=self._span(settings, machine),
             more_output=max(0, settings.n_outputs_max - settings.n_seq_max) * n_tokens * _LOGIT,
         )
-        return self._with_projector(footprint, settings)
+        seeing = self._with_projector(footprint, settings)
+        if self._draft is None:
+            return seeing
+        draft = self._draft.exact(draft_settings(here))
+        self.trouble = self._draft.trouble
+        return None if draft is None else together(seeing, beside(draft, len(machine.devices)))
 
     def arithmetic(self, settings: RunSettings) -> Footprint | None:
         """Return what our formulas say; None where they do not know the architecture."""
         if self._estimator is None:
             return None
+        machine = self._machine_for(settings)
         try:
-            found = self._estimator.estimate(settings, self._machine_for(settings)).footprint
-            return self._with_projector(found, settings)
+            found = self._with_projector(self._estimator.estimate(settings, machine).footprint, settings)
         except UnknownArchitectureError:
             return None
+        if self._draft is None:
+            return found
+        here = replace(settings, devices=tuple(device.id for device in machine.devices))
+        draft = self._draft.calculated_once(draft_settings(here))
+        return None if draft is None else together(found, beside(draft, len(machine.devices)))
+
+    def calculated_once(self, settings: RunSettings) -> Footprint | None:
+        """Return what `arithmetic` does, of settings that were asked about before without doing it again."""
+        if settings not in self._calculated:
+            self._calculated[settings] = self.arithmetic(settings)
+        return self._calculated[settings]
+
+    def of_draft(self, settings: RunSettings, source: Literal["engine", "arithmetic"]) -> Footprint | None:
+        """Return what of the model's footprint its draft takes, by who told that; None where there is no draft."""
+        if self._draft is None:
+            return None
+        own = draft_settings(settings)
+        found = self._draft.exact(own) if source == "engine" else self._draft.calculated_once(own)
+        return None if found is None else beside(found, len(settings.devices or ()))
 
     def _with_projector(self, footprint: Footprint, settings: RunSettings) -> Footprint:
         """Return a footprint with what the projector takes, which is on the device that it is loaded to."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llmrun.embedded import embedded_file
 from llmrun.errors import GGUFError, NotFoundError, UsageError
+from llmrun.file_name import parse_file_name
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.purpose import check_writes_text
 from llmrun.gguf.source import check_file, read_model_header, split_paths
@@ -83,6 +84,13 @@ def _variant(path: Path, header: GGUFHeader) -> Found:
     label = quant_in_name(path.stem) or summary.quant or summary.mix[0].type
     files = tuple(ModelFile(part.name, part.stat().st_size, part) for part in split_paths(path))
     return Variant(label, files), header
+
+
+def drafts_beside(path: Path) -> tuple[ModelFile, ...]:
+    """Return the files in a model's folder that are drafts by their names, the model's own left out."""
+    own = set(split_paths(path))
+    drafts = (one for one in _files_in(path.parent) if one not in own and parse_file_name(one.name).kind == "draft")
+    return tuple(ModelFile(one.name, one.stat().st_size, one.absolute()) for one in drafts)
 
 
 def _files_in(folder: Path) -> tuple[Path, ...]:

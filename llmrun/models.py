@@ -6,22 +6,22 @@ What is here is taken without a request; the Hub is asked only for what is not.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from llmrun.catalog import resolve
 from llmrun.errors import GGUFError, NotFoundError
 from llmrun.folders import headers_folder
 from llmrun.gguf.header import GGUFHeader
-from llmrun.grouping import Grouped, group_files
+from llmrun.grouping import Grouped, Sidecar, group_files
 from llmrun.hub.cache import cached_snapshots
 from llmrun.hub.client import is_offline
 from llmrun.hub.failure import offline
 from llmrun.hub.headers import HeaderReader
 from llmrun.hub.repository import Repository, list_repository
-from llmrun.local import check_here, read_variant, read_writing_model, variants_of
+from llmrun.local import check_here, drafts_beside, read_variant, read_writing_model, variants_of
 from llmrun.projectors import projectors_beside
 from llmrun.reference import GuideRef, HubRef, LocalRef, ModelRef, NameRef, ShelfRef, format_reference
 from llmrun.remote import RemoteModel
@@ -77,8 +77,8 @@ class LocalModel:
 class Opened:
     """A model, and what is to be said of it.
 
-    repository: None where the Hub was not asked. sidecars, unusable: what else is there, in words. projectors: files
-    beside it that let it see images.
+    repository: None where the Hub was not asked. sidecars, unusable: what else is there, in words. beside: files of the
+    repository that are of use to the model, as projectors for images and drafts.
     """
 
     model: Model
@@ -86,7 +86,7 @@ class Opened:
     sidecars: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    projectors: tuple[ModelFile, ...] = ()
+    beside: tuple[Sidecar, ...] = ()
 
 
 def _no_room() -> int:
@@ -216,11 +216,11 @@ def _on_the_hub(ref: HubRef, search: Search) -> Opened:
         raise _nothing_usable(repository, grouped)
     model = RemoteModel(variants, HeaderReader(headers_folder(), slow=search.slow), search.room())
     notes = tuple(_notes(ref, repository))
-    return Opened(model, repository, tuple(_beside(grouped)), tuple(_unusable(grouped)), notes, _projectors(grouped))
+    return Opened(model, repository, tuple(_beside(grouped)), tuple(_unusable(grouped)), notes, grouped.sidecars)
 
 
-def _projectors(grouped: Grouped) -> tuple[ModelFile, ...]:
-    return tuple(sidecar.file for sidecar in grouped.sidecars if sidecar.kind == "mmproj")
+def _of_kind(sidecars: Iterable[Sidecar], kind: str) -> tuple[ModelFile, ...]:
+    return tuple(sidecar.file for sidecar in sidecars if sidecar.kind == kind)
 
 
 def projectors_of(ref: ModelRef, opened: Opened, search: Search) -> tuple[ModelFile, ...]:
@@ -228,23 +228,37 @@ def projectors_of(ref: ModelRef, opened: Opened, search: Search) -> tuple[ModelF
 
     Raises UnreachableError or HubError where the Hub has to be asked and does not answer.
     """
-    if opened.projectors or opened.repository is not None or isinstance(ref, GuideRef):
-        return opened.projectors
+    return _sidecars_of(ref, opened, search, "mmproj", projectors_beside)
+
+
+def drafts_of(ref: ModelRef, opened: Opened, search: Search) -> tuple[ModelFile, ...]:
+    """Return the draft models of a model that was opened, from where projectors_of looks; raises as that does."""
+    return _sidecars_of(ref, opened, search, "draft", drafts_beside)
+
+
+def _sidecars_of(
+    ref: ModelRef,
+    opened: Opened,
+    search: Search,
+    kind: Literal["mmproj", "draft"],
+    in_folder_of: Callable[[Path], Sequence[ModelFile]],
+) -> tuple[ModelFile, ...]:
+    """Return what lies beside a model; in_folder_of: returns it for a file of the model that is here."""
+    if opened.repository is not None or isinstance(ref, GuideRef):
+        return _of_kind(opened.beside, kind)
     paths = [file.origin for variant, _ in opened.model.found() for file in variant.files]
-    beside = [
-        file
-        for path in {Path(path).parent for path in paths if isinstance(path, Path)}
-        for file in projectors_beside(path)
-    ]
+    folders = {path.parent: path for path in paths if isinstance(path, Path)}
+    beside = [file for path in folders.values() for file in in_folder_of(path)]
     hub_ref = None if isinstance(ref, LocalRef) else _in_catalog(ref)[0]
     if beside or hub_ref is None:
         return tuple(beside)
     for snapshot in cached_snapshots(hub_ref.repo_id, hub_ref.revision):
-        if found := _projectors(group_files(snapshot.files, hub_ref.repo_id)):
+        if found := _of_kind(group_files(snapshot.files, hub_ref.repo_id).sidecars, kind):
             return found
     if search.offline or is_offline():
-        raise offline(f"the mmproj file of {format_reference(hub_ref)}")
-    return _projectors(group_files(list_repository(hub_ref.repo_id, hub_ref.revision, search.slow).files))
+        raise offline(f"the {kind} file of {format_reference(hub_ref)}")
+    repository = list_repository(hub_ref.repo_id, hub_ref.revision, search.slow)
+    return _of_kind(group_files(repository.files).sidecars, kind)
 
 
 def _nothing_usable(repository: Repository, grouped: Grouped) -> GGUFError:

@@ -170,7 +170,8 @@ class Settling:
 
     def _settled(self, around: Sequence[Neighbour], go: Sequence[Neighbour]) -> Settled:
         site = site_without(self._site(), [one for one in around if one not in go], go)
-        room = Stockroom(site, self.standby if site.here else None, self.wishes.loras, self.wishes.eye)
+        wishes = self.wishes
+        room = Stockroom(site, self.standby if site.here else None, wishes.loras, wishes.eye, wishes.draft)
         return settle(self.model, room, self.wishes)
 
     def _site(self) -> Site:

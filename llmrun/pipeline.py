@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from llmrun.hardware.threads import choose_threads, usual_threads
 from llmrun.hub.settings import hub_address as hub_address
 from llmrun.margins import remember_margins
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.reference import LocalRef, ModelRef, format_reference
+from llmrun.reference import LocalRef, ModelRef
 from llmrun.settings import Constraints
 from llmrun.started import Planned as Planned
 from llmrun.started import Started as Started
@@ -34,8 +34,7 @@ if TYPE_CHECKING:  # here and in the functions: who starts a model again needs n
     from llmrun.models import Opened, Search
     from llmrun.neighbours import Neighbourhood
     from llmrun.planning.plan_file import SavedPlan
-    from llmrun.projectors import Eye
-    from llmrun.settling import Settled, Wishes
+    from llmrun.settling import Settled
     from llmrun.survey import Survey
     from llmrun.variant import Variant
 
@@ -92,14 +91,16 @@ def plan(
     Raises NotFoundError, GGUFError, HubError, UsageError or EngineError for a device that is not there,
     InsufficientMemoryError where nothing fits, with the nearest that does.
     """
+    from llmrun.beside import open_beside
     from llmrun.settling import Wishes, settle, stockroom_for
 
     wishes = Wishes(constraints, wish, on)
     with Standby() as standby:
         search = _search(standby, listener, offline=offline, on=on)
         opened = _opened(ref, search, listener)
-        wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
+        wishes = open_beside(ref, wishes, opened, search)
         settled = settle(opened.model, stockroom_for(opened.model, standby, wishes, usual_threads()), wishes)
+        _tell_draft(settled, listener)
         return _planned(settled)
 
 
@@ -310,23 +311,25 @@ def start(
         known = again(ref, constraints, wish, threads) if hasty and replay is None else None
         if known is not None and (started := _started_again(known, standby, listener)) is not None:
             return started
+        from llmrun.beside import open_beside
         from llmrun.neighbours import Alone, Settling
         from llmrun.settling import Wishes
 
         wishes, around = Wishes(constraints, wish, replay=replay), beside or Alone()
         search = _search(standby, listener, offline=offline)
         opened = _opened(ref, search, listener)
-        wishes = replace(wishes, eye=_eye(ref, wishes, opened, search))
+        wishes = open_beside(ref, wishes, opened, search)
         settled = Settling(opened.model, standby, wishes, threads, around).settled()
         if listener.planned is not None:
             listener.planned(_planned(settled))
-        variant, eye = settled.chosen.variant, wishes.eye
-        if not variant.is_here or not (eye is None or eye.is_here):
-            from llmrun.fetching import fetch_eye, fetch_model
+        _tell_draft(settled, listener)
+        variant = settled.chosen.variant
+        if not variant.is_here or not wishes.are_here:
+            from llmrun.fetching import fetch_beside, fetch_model
 
             # fetching may take an hour, in which memory was given and taken: what came is planned with as it is now
             model = opened.model if variant.is_here else fetch_model(variant, opened.repository, listener.fetch)
-            wishes = replace(wishes, eye=None if eye is None else fetch_eye(eye, listener.fetch))
+            wishes = fetch_beside(wishes, listener.fetch)
             settled = Settling(model, standby, wishes, threads, around).settled()
         elif known is not None and not opened.notes:
             known.keep(settled, standby)
@@ -362,17 +365,11 @@ def _started_again(known: Again, standby: Standby, listener: Listener) -> Starte
     return None if engine is None else Started(engine, planned, recorder(recalled), most)
 
 
-def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye | None:
-    """Return the projector that is wished for, None where none is; raises as open_projector."""
-    from llmrun.models import projectors_of
-    from llmrun.projectors import AUTO, open_projector
-
-    wish = wishes.constraints.projector
-    if wishes.replay is not None and (saved := wishes.replay.settings.projector) is not None:
-        wish = saved if Path(saved).is_absolute() else AUTO  # it was not here when the plan was made
-    if wish is None:
-        return None
-    return open_projector(wish, lambda: projectors_of(ref, opened, search), format_reference(ref), search.slow)
+def _tell_draft(settled: Settled, listener: Listener) -> None:
+    """Say of a draft that is no smaller than its model that it will hardly pay."""
+    draft = settled.plan.draft
+    if listener.note is not None and draft is not None and draft.size >= settled.chosen.variant.size:
+        listener.note(f"{draft.name} is no smaller than the model it guesses for, and will hardly make it faster")
 
 
 def _most_threads(constraints: Constraints, *, fixed: bool = False) -> tuple[int, int] | None:

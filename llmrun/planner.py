@@ -21,7 +21,7 @@ from llmrun.planning.forecast import Forecast, Source, context_table
 from llmrun.planning.lasting import Lasting, lasting_of
 from llmrun.planning.nearest import does_not_fit, refusal_of
 from llmrun.planning.offer import Offer
-from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan import Plan, PlannedDraft, PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.planning.policy import POLICIES, Step
 from llmrun.planning.pools import Pool, Reserve, make_pools
@@ -68,6 +68,7 @@ class Planner:
                 n_draft_max=_n_draft_max(stock, constraints),
                 loras=constraints.loras,
                 projector=constraints.projector,
+                draft=constraints.draft,
             ),
             max((one.footprints.least_batch for one in stock), default=0),
             wish.slots,
@@ -222,6 +223,7 @@ class Planner:
         stocked = self._stock[choice.offer.quant]
         speed = self._speed(choice, stocked)
         work = stocked.work if self._site.here else None
+        draft = _planned_draft(choice.settings, source, stocked)
         return Plan(
             quant=choice.offer.quant,
             loss=choice.offer.loss,
@@ -235,10 +237,12 @@ class Planner:
                 *(choice, self._ground, self._policy, self._site.threads.reason),
                 only_variant=len(self._stock) == 1,
                 adapters=stocked.footprints.adapter_bytes,
+                draft=draft,
             ),
             better=next_better(choice, offers, self._ground, self._policy),
             runners_up=runners_up(choice, offers, self._ground, self._policy),
             from_disk=choice.from_disk,
+            draft=draft,
         )
 
     def _speed(self, choice: Choice, stocked: Stocked) -> Speed | None:
@@ -308,6 +312,15 @@ def _with_more(
         return Footprint(more(found.host, host), tuple(more(used, device) for used in found.devices))
 
     return corrected
+
+
+def _planned_draft(settings: RunSettings, source: Source, stocked: Stocked) -> PlannedDraft | None:
+    """Return the draft that is loaded with these settings, None where none is. source: who told the footprint."""
+    draft, taken = stocked.draft, stocked.footprints.of_draft(settings, source)
+    if draft is None or taken is None:
+        return None
+    size = draft.variant.size
+    return PlannedDraft(draft.asked, draft.name, draft.variant.quant, size, draft.why, (taken.host, *taken.devices))
 
 
 def _n_draft_max(stock: Sequence[Stocked], constraints: Constraints) -> int:

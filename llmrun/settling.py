@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmrun.adapters import check_adapters, read_adapters
+from llmrun.drafts import OTHER_DRAFT, Draft
 from llmrun.engine.standby import Standby
-from llmrun.errors import EngineError, InsufficientMemoryError
+from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, UsageError
 from llmrun.folders import answers_folder
-from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.threads import Threads
 from llmrun.models import Found, Model
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.projectors import Eye, Sight
-from llmrun.settings import Constraints, Lora
+from llmrun.settings import Constraints, Lora, RunSettings
 from llmrun.site import Site, described_site, find_site
 from llmrun.variant import Variant
 
@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from llmrun.planner import Planner
     from llmrun.planning.plan_file import SavedPlan
     from llmrun.speeds import Speeds
-    from llmrun.stock import Stocked
+    from llmrun.stock import Beside, Guesser, Stocked
+
+_SMALLEST = RunSettings(n_ctx=512, devices=(), n_gpu_layers=0)  # with which to see whether the engine takes a model
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What is wished of a plan. on: for another machine; replay: a plan to take as it is, in the place of a new one.
 
-    eye: the projector that lets the model see, None where it need not.
+    eye: the projector that lets the model see, None where it need not. draft: the model that guesses for it, None is
+    none.
     """
 
     constraints: Constraints
@@ -43,18 +46,28 @@ class Wishes:
     on: Hardware | None = None
     replay: SavedPlan | None = None
     eye: Eye | None = None
+    draft: Draft | None = None
 
     @property
     def fixed(self) -> Constraints:
-        """What the user fixed, with the file of the projector in the place of the wish for one."""
-        return replace(self.constraints, projector=None if self.eye is None else self.eye.path)
+        """What the user fixed, with the files of the projector and the draft in the place of the wishes for them."""
+        projector = None if self.eye is None else self.eye.path
+        return replace(self.constraints, projector=projector, draft=None if self.draft is None else self.draft.path)
 
     @property
     def replayed(self) -> SavedPlan | None:
-        """The plan to take as it is, with the projector where it lies now."""
-        if self.replay is None or self.eye is None:
-            return self.replay
-        return replace(self.replay, settings=replace(self.replay.settings, projector=self.eye.path))
+        """The plan to take as it is, with the projector and the draft where they lie now."""
+        if self.replay is None:
+            return None
+        saved = self.replay.settings
+        projector = saved.projector if self.eye is None else self.eye.path
+        draft = saved.draft if self.draft is None else self.draft.path
+        return replace(self.replay, settings=replace(saved, projector=projector, draft=draft))
+
+    @property
+    def are_here(self) -> bool:
+        """Whether nothing has to be fetched besides the model."""
+        return all(one is None or one.is_here for one in (self.eye, self.draft))
 
     @property
     def loras(self) -> tuple[Lora, ...]:
@@ -86,41 +99,80 @@ class Stockroom:
     """Variants as they can be planned with on one machine, each made once: what is planned with again is at hand."""
 
     def __init__(
-        self, site: Site, standby: Standby | None, loras: tuple[Lora, ...] = (), eye: Eye | None = None
+        self,
+        site: Site,
+        standby: Standby | None,
+        loras: tuple[Lora, ...] = (),
+        eye: Eye | None = None,
+        draft: Draft | None = None,
     ) -> None:
-        """standby: whom to ask about them, None is arithmetic alone. loras, eye: what they are run with.
+        """standby: whom to ask about them, None is arithmetic alone. loras, eye, draft: what they are run with.
 
-        Raises as read_adapters, and GGUFError for a projector that the engine refuses.
+        Raises as read_adapters, and GGUFError for a projector or a draft that the engine refuses.
         """
-        self.site, self._eye = site, eye
+        self.site, self._eye, self._standby = site, eye, standby
         self._sight = None if eye is None else Sight(eye, standby)
         if self._sight is not None:
             self._sight.memory(None)  # what is wrong with it is said before anything is fetched
+        self._guesser = None if draft is None else _guesser(draft, site, standby)
         self._loras, self._adapters = loras, read_adapters(loras)
         self.speeds = speeds_of(site)
-        self._standby = standby
         self._made: dict[str, tuple[GGUFHeader, Stocked]] = {}
 
     def stock(self, variants: Sequence[Found]) -> list[Stocked]:
-        """Return variants with these headers; raises GGUFError where what they are run with was not made for one."""
+        """Return variants with these headers; raises GGUFError where what they are run with was not made for one.
+
+        UsageError for a draft beside a model that could not use it.
+        """
         for variant, header in variants:
             known = self._made.get(variant.quant)
             if known is None or known[0] is not header:
                 (made,) = stock_of([(variant, header)], self.site, self._standby, self.speeds, self._beside(header))
+                _check_guessing(made, header)
                 self._made[variant.quant] = (header, made)
         return [self._made[variant.quant][1] for variant, _ in variants]
 
     def _beside(self, header: GGUFHeader) -> Beside:
+        from llmrun.stock import Beside
+
         check_adapters(self._loras, self._adapters, header)
         if self._eye is not None:
             self._eye.check(header)
-        return Beside(self._adapters, self._sight)
+        return Beside(self._adapters, self._sight, self._guesser)
+
+
+def _guesser(draft: Draft, site: Site, standby: Standby | None) -> Guesser:
+    """Return a draft as it can be planned with; raises GGUFError where the engine refuses it, or it cannot guess."""
+    from llmrun.footprints import Footprints
+    from llmrun.stock import Guesser
+
+    footprints = Footprints(draft.header, site.machine, standby, answers_folder())
+    if footprints.has_state:
+        raise GGUFError(f"{draft.name} cannot guess: what it remembers cannot be taken back", OTHER_DRAFT)
+    before = 0 if standby is None else standby.n_deaths
+    try:
+        footprints.exact(_SMALLEST)
+    except GGUFError as error:
+        raise GGUFError(f"{draft.name} cannot guess: {error.message}", error.hint) from error
+    if standby is not None and standby.n_deaths > before:
+        raise GGUFError(f"the engine dies of {draft.name}: it may be damaged", "fetch it again")
+    return Guesser(draft, footprints)
+
+
+def _check_guessing(model: Stocked, header: GGUFHeader) -> None:
+    if model.draft is None:
+        return
+    if model.footprints.has_state:
+        raise UsageError(
+            "a draft is of no use to this model: what it remembers cannot be taken back", "leave --draft out"
+        )
+    model.draft.check(header)
 
 
 def stockroom_for(model: Model, standby: Standby, wishes: Wishes, threads: Threads) -> Stockroom:
     """Return the variants of a model on the machine that is planned for."""
     site = wishes.site(standby, model.found()[0][1], threads)
-    return Stockroom(site, standby if site.here else None, wishes.loras, wishes.eye)
+    return Stockroom(site, standby if site.here else None, wishes.loras, wishes.eye, wishes.draft)
 
 
 def settle(model: Model, room: Stockroom, wishes: Wishes) -> Settled:
@@ -170,24 +222,15 @@ def speeds_of(site: Site) -> Speeds:
     return open_speeds(site.threads.decode) if site.here else Speeds(None, site.threads.decode)
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What a model is run with besides itself, made for it."""
-
-    adapters: tuple[Adapter, ...] = ()
-    sight: Sight | None = None
-
-
 def stock_of(
-    variants: Sequence[Found], site: Site, standby: Standby | None, speeds: Speeds, beside: Beside = Beside()
+    variants: Sequence[Found], site: Site, standby: Standby | None, speeds: Speeds, beside: Beside | None = None
 ) -> list[Stocked]:
-    """Return variants as they can be planned with."""
-    from llmrun.stock import stocked
+    """Return variants as they can be planned with. beside: what they are run with, None is nothing."""
+    from llmrun.stock import Beside, stocked
 
     answers = answers_folder()
     return [
-        stocked(variant, header, site, speeds, standby, answers, beside.adapters, beside.sight)
-        for variant, header in variants
+        stocked(variant, header, site, speeds, standby, answers, beside or Beside()) for variant, header in variants
     ]
 
 

@@ -35,6 +35,7 @@ _NO_MATTER = frozenset(
     [
         "n_outputs_max",
         "n_draft_max",
+        "draft",
         "n_batch",
         "n_ubatch",
         "n_gpu_layers",

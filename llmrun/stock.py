@@ -5,9 +5,10 @@ Knows nothing of what is chosen among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmrun.engine.standby import Standby
 from llmrun.errors import UnknownArchitectureError
@@ -30,14 +31,34 @@ from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.variant import Variant
 
+if TYPE_CHECKING:
+    from llmrun.drafts import Draft
+
 Decode = Callable[[RunSettings], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Guesser:
+    """A draft on one machine: which it is, and whom to ask what it takes."""
+
+    draft: Draft
+    footprints: Footprints
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a model is run with besides itself, made for it."""
+
+    adapters: tuple[Adapter, ...] = ()
+    sight: Sight | None = None
+    guesser: Guesser | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stocked:
     """A variant that is here: what its file says, whom to ask about it, and it as an offer.
 
-    work: None where nobody knows what its layers do.
+    work: None where nobody knows what its layers do. draft: the model that guesses for it, None is none.
     """
 
     variant: Variant
@@ -46,6 +67,7 @@ class Stocked:
     footprints: Footprints
     work: ModelWork | None
     offer: Offer
+    draft: Draft | None = None
 
 
 def stocked(
@@ -55,15 +77,15 @@ def stocked(
     speeds: Speeds,
     standby: Standby | None = None,
     answers: Path | None = None,
-    adapters: Sequence[Adapter] = (),
-    sight: Sight | None = None,
+    beside: Beside = Beside(),
 ) -> Stocked:
     """Return a variant as it can be planned with. standby: whom to ask, None is the arithmetic alone.
 
-    answers: a folder in which what was asked is remembered. adapters, sight: what it is run with, made for it.
+    answers: a folder in which what was asked is remembered.
     """
-    summary = summarize(header)
-    footprints = Footprints(header, site.machine, standby, answers, adapters, sight)
+    summary, guesser = summarize(header), beside.guesser
+    own = None if guesser is None else guesser.footprints
+    footprints = Footprints(header, site.machine, standby, answers, beside.adapters, beside.sight, own)
     work, sizes = _work(header), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,
@@ -78,7 +100,7 @@ def stocked(
         repacks_together=work is not None and repacking_pays_together(work, site.repack_rows),
         tunings=() if work is None else speeds.tunings(work, site.devices),
     )
-    return Stocked(variant, header, summary, footprints, work, offer)
+    return Stocked(variant, header, summary, footprints, work, offer, None if guesser is None else guesser.draft)
 
 
 def _work(header: GGUFHeader) -> ModelWork | None:

@@ -54,6 +54,7 @@ def test_what_is_as_the_server_has_it_agrees(plan: Plan, agreed: Constraints) ->
         (Constraints(loras=(Lora("/a.gguf"),)), "--lora"),
         (Constraints(projector="/mmproj.gguf"), "--projector"),
         (Constraints(projector="auto"), "--image"),
+        (Constraints(draft="/draft.gguf"), "--draft"),
     ],
 )
 def test_what_is_otherwise_is_named(plan: Plan, fixed: Constraints, option: str) -> None:
@@ -67,6 +68,16 @@ def test_a_model_that_sees_already_needs_no_other_projector(plan: Plan) -> None:
     assert disagreement(Constraints(projector="auto"), PlanWish(), seeing) is None
     assert disagreement(Constraints(projector="/other.gguf"), PlanWish(), seeing) == "--projector"
     assert disagreement(NOTHING, PlanWish(), seeing) is None
+
+
+def test_a_server_guesses_with_the_draft_that_was_asked_for_or_with_any() -> None:
+    fixed = Constraints(1024, draft="guide:Q4_K_M")
+    plan = pipeline.plan(GuideRef("Q8_0"), fixed, PlanWish(source="arithmetic")).plan
+    assert disagreement(fixed, PlanWish(), plan) is None
+    assert disagreement(NOTHING, PlanWish(), plan) is None  # no answer is another one for it
+    assert disagreement(Constraints(draft="guide:Q8_0"), PlanWish(), plan) == "--draft"
+    assert disagreement(Constraints(n_draft_max=0), PlanWish(), plan) == "--speculate off"
+    assert fixes_something(Constraints(draft="guide"), PlanWish())
 
 
 def test_wishes_count_where_they_would_change_the_plan(plan: Plan) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrun.worker.drafting import MODEL_STRENGTH
 from llmrun.worker.governor import Governor
 
 N_MOST = 7
@@ -159,3 +160,144 @@ def test_on_no_machine_and_for_no_text_is_more_lost_than_the_account_holds(
     n_tokens = 60 * len(chances)
     lost = sum(60 / write(governor, machine, chance, 60, seed).gain - 60 for chance in chances)
     assert lost <= 1 + costs[-1] + 0.015 * n_tokens
+
+
+# ---- with a draft model, whose guesses have a price
+
+
+@dataclass
+class Drafted:
+    """A draft model on a machine: what a guess and reading a token take, in plain steps, and how long prompts are."""
+
+    price: float
+    reading: float = 0.0
+    n_prompt: int = 0
+
+
+def write_drafted(
+    governor: Governor, machine: Machine, draft: Drafted, chance: float, n_tokens: int, seed: int = 0
+) -> Written:
+    """Write an answer with guesses of a model that are right with a chance, as worker.speculation does."""
+    rng, plain, strength = random.Random(seed), machine.seconds, MODEL_STRENGTH + 3
+    seconds, done, guessed = 0.0, 0, []
+    missing, watched = draft.n_prompt, list[bool]()
+    while done < n_tokens:
+        n = 0
+        if asked := governor.ask(N_MOST, 1.0, may_try=not watched):
+            n_read = min(missing, governor.n_readable())
+            if missing and n_read:
+                seconds, missing = seconds + draft.reading * n_read * plain, 0
+                governor.read(n_read, draft.reading * n_read * plain)
+            if not missing:
+                spent = draft.price * asked * plain * (1 + machine.noise * rng.random())
+                seconds += spent
+                governor.paid(asked, spent)
+                n = governor.choose(asked, strength)
+                if n or not watched:
+                    watched = [] if n else [rng.random() < chance for _ in range(asked)]
+        n_right = next((i for i in range(n) if rng.random() >= chance), n)
+        taken = machine.step(n, rng)
+        governor.took(n, n_right, taken)
+        if n:
+            governor.saw(strength, n_right, wrong=n_right < n)
+        elif watched:
+            n_seen = next((i for i, right in enumerate(watched) if not right), len(watched))
+            governor.saw(strength, n_seen, wrong=n_seen < len(watched))
+            watched = []
+        seconds, done = seconds + taken, done + 1 + n_right
+        guessed.append(n)
+    late = guessed[len(guessed) // 2 :]
+    return Written(sum(machine.step(0, rng) for _ in range(done)) / seconds, sum(late) / len(late))
+
+
+def best_drafted(machine: Machine, draft: Drafted, chance: float) -> float:
+    tokens = [sum(chance**i for i in range(n + 1)) for n in range(N_MOST + 1)]
+    return max(brought / (machine.costs[n] + draft.price * n) for n, brought in enumerate(tokens))
+
+
+MACHINES = pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narrow", "wide", "linear"])
+
+
+@MACHINES
+@pytest.mark.parametrize("price", [0.02, 0.1, 0.4, 1.5])
+def test_a_draft_model_that_is_never_right_costs_little_once_and_then_a_hundredth(
+    machine: Machine, price: float
+) -> None:
+    governor, draft = Governor(N_MOST, has_draft=True), Drafted(price, reading=0.02, n_prompt=500)
+    lost = 200 / write_drafted(governor, machine, draft, 0.0, 200).gain - 200
+    assert lost <= 4 + machine.costs[3] + 0.02 * 200 + 5  # 5: noise
+    assert write_drafted(governor, machine, draft, 0.0, 500).gain >= 0.98
+
+
+@MACHINES
+@pytest.mark.parametrize("chance", [0.5, 0.7, 0.85, 0.95])
+@pytest.mark.parametrize("price", [0.03, 0.1, 0.2])
+def test_most_of_what_a_draft_model_could_bring_is_brought(machine: Machine, chance: float, price: float) -> None:
+    governor, draft = Governor(N_MOST, has_draft=True), Drafted(price, reading=0.01, n_prompt=500)
+    write_drafted(governor, machine, draft, chance, 500)
+    gain = write_drafted(governor, machine, draft, chance, 1000, seed=1).gain
+    assert gain >= 1 + 0.8 * (best_drafted(machine, draft, chance) - 1) - 0.1
+
+
+def asked_for(machine: Machine, price: float, chance: float) -> int:
+    """How many guesses a draft model is asked for, once it is known."""
+    governor = Governor(N_MOST, has_draft=True)
+    write_drafted(governor, machine, Drafted(price), chance, 1500)
+    governor.took(0, 0, machine.seconds)
+    return governor.ask(N_MOST, 1.0, may_try=False)
+
+
+def test_dear_guesses_are_asked_for_in_smaller_numbers_and_the_dearest_not_at_all() -> None:
+    cheap, dear, dearest = (asked_for(WIDE, price, 0.8) for price in (0.01, 0.25, 1.0))
+    assert cheap > dear > dearest == 0
+
+
+def test_what_is_guessed_for_nothing_goes_first_unless_the_model_promises_more() -> None:
+    governor = Governor(N_MOST, has_draft=True)
+    write_drafted(governor, WIDE, Drafted(0.1), 0.9, 500)
+    governor.took(0, 0, WIDE.seconds)
+    assert governor.ask(N_MOST, 1.1) > 0
+    assert governor.ask(N_MOST, 6.0, may_try=False) == 0
+
+
+def test_guesses_of_the_conversation_are_tried_though_the_models_never_pay() -> None:
+    """What a draft model is tried with leaves half of the account."""
+    governor = Governor(N_MOST, has_draft=True)
+    write_drafted(governor, NARROW, Drafted(0.3, 0.02, 300), 0.0, 2000)
+    governor.took(0, 0, NARROW.seconds)
+    for _ in range(40):
+        governor.saw(7, 7, wrong=False)
+    assert governor.choose(N_MOST, 7) > 0
+
+
+def test_a_draft_model_reads_no_more_than_half_of_what_may_be_lost() -> None:
+    governor = Governor(N_MOST, has_draft=True)
+    assert governor.n_readable() == 0
+    governor.took(0, 0, 1.0)
+    first = governor.n_readable()
+    assert 0 < first < 100
+    governor.read(first, first * 0.01)
+    assert governor.n_readable() * 0.01 <= (4 - first * 0.01) / 2
+    for _ in range(1000):
+        governor.took(0, 0, 1.0)  # what the account cannot hold is saved
+    assert 300 < governor.n_readable() <= (4 + 10) / 2 / 0.01
+
+
+@given(
+    increments=st.lists(st.floats(0, 1.5), min_size=N_MOST, max_size=N_MOST),
+    price=st.floats(0.005, 1.5),
+    reading=st.floats(0, 0.05),
+    chances=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=6),
+    seed=st.integers(0, 100),
+)
+def test_with_no_draft_model_and_for_no_text_is_more_lost_than_the_account_holds(
+    increments: list[float], price: float, reading: float, chances: list[float], seed: int
+) -> None:
+    """Whatever it costs: the credit, that by which one step can be wrong, and a hundredth of the time."""
+    costs = [1.0]
+    for more in increments:
+        costs.append(costs[-1] + more)
+    machine, governor = Machine(tuple(costs)), Governor(N_MOST, has_draft=True)
+    draft = Drafted(price, reading, n_prompt=400)
+    lost = sum(60 / write_drafted(governor, machine, draft, chance, 60, seed).gain - 60 for chance in chances)
+    assert lost <= 4 + costs[-1] + N_MOST * price + 64 * reading + 0.015 * 60 * len(chances)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -36,6 +36,8 @@ EVERYTHING = RunSettings(
     n_threads_batch=8,
     loras=(Lora("/a.gguf"), Lora("/b.gguf", 0.5)),
     projector="/eye.gguf",
+    n_draft_max=5,
+    draft="/draft.gguf",
 )
 
 
@@ -56,7 +58,8 @@ def test_every_setting_is_on_the_command_line() -> None:
         "llama-server -m '/models/a b.gguf' --rpc 10.0.0.2:50052,10.0.0.3:50052 -dev CUDA1,RPC1,CUDA0,RPC2,RPC0 -ngl 20"
         " -ts 12,0.1,0,3,5 --n-cpu-moe 7 -c 5000 -np 3 --kv-unified -b 1024 -ub 256 -ctk q8_0 -ctv q4_0 -fa on"
         " --swa-full --no-kv-offload --load-mode mmap+mlock --repack --lora /a.gguf --lora-scaled /b.gguf:0.5"
-        " --mmproj /eye.gguf --mmproj-offload -t 6 -tb 8"
+        " --mmproj /eye.gguf --mmproj-offload -md /draft.gguf --spec-type draft-simple --spec-draft-n-max 5"
+        " -devd CUDA1 -ngld all -ctkd q8_0 -ctvd q4_0 -t 6 -tb 8"
         " --fit off --cache-ram 0 --ctx-checkpoints 0"
     )
 
@@ -72,6 +75,14 @@ def test_a_model_on_the_cpu_alone_is_given_no_device() -> None:
     said = flags(RunSettings(devices=(), n_gpu_layers=0))
     assert (said["-dev"], said["-ngl"]) == ("none", "0")
     assert "--rpc" not in said
+
+
+def test_a_draft_lies_where_the_model_has_its_first_layers() -> None:
+    remote = RunSettings(devices=("rpc:a:1", "rpc:b:1/1", "CUDA0"), draft="/d.gguf", n_draft_max=7)
+    assert (flags(remote)["-devd"], flags(remote)["-ngld"]) == ("RPC0", "all")
+    for host in (replace(remote, n_gpu_layers=0), replace(remote, devices=())):
+        assert (flags(host)["-devd"], flags(host)["-ngld"]) == ("none", "0")
+    assert "--spec-type" not in flags(replace(remote, draft=None))
 
 
 CHANGES: dict[str, object] = {field.name: getattr(EVERYTHING, field.name) for field in fields(RunSettings)}

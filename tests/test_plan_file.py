@@ -42,6 +42,8 @@ def settings_of(draw: st.DrawFn) -> RunSettings:
         load_mode=draw(st.sampled_from(LOAD_MODES)),
         repack=draw(st.booleans()),
         n_threads=draw(st.integers(1, 512)),
+        n_draft_max=7,
+        draft=draw(st.none() | st.just("/draft.gguf")),
     )
 
 
@@ -83,12 +85,21 @@ def content(**changes: Any) -> str:
         (content(settings={"tensor_split": [1, 2], "devices": ["CUDA0"]}), "in 2, for 1 devices"),
         (content(settings={"tensor_split": [0, 0]}), "for tensor_split"),
         (content(settings={"load_mode": "mapped"}), "'mapped' for load_mode"),
+        (content(settings={"draft": 3, "n_draft_max": 7}), "3 for draft"),
+        (content(settings={"draft": "", "n_draft_max": 7}), "'' for draft"),
+        (content(settings={"draft": "/draft.gguf"}), "n_draft_max of 0"),
     ],
 )
 def test_what_is_no_plan_is_refused_by_name(text: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_plan(text)
     assert words in caught.value.message
+
+
+def test_a_plan_of_before_there_were_drafts_has_none() -> None:
+    whole = json.loads(content())
+    del whole["settings"]["draft"]
+    assert parse_plan(json.dumps(whole)).settings.draft is None
 
 
 def test_a_saved_plan_is_run_exactly(llmrun: Run, tmp_path: Path) -> None:

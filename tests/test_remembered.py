@@ -219,6 +219,7 @@ def test_a_load_that_fails_is_planned_anew(model: Path) -> None:
 def test_nothing_is_kept_where_more_than_the_model_is_run() -> None:
     guide = GuideRef(None)
     assert again(guide, replace(ONE, projector="auto"), PlanWish(), THREADS) is None
+    assert again(guide, replace(ONE, draft="guide:Q4_K_M"), PlanWish(), THREADS) is None
     assert again(guide, ONE, PlanWish(source="arithmetic"), THREADS) is None
     assert again(LocalRef(Path("there/is/none.gguf")), ONE, PlanWish(), THREADS) is None
 

@@ -219,6 +219,20 @@ def test_a_model_of_this_machine_is_taken_in_by_its_own_name(llmrun: Run, tiny_m
     assert re.fullmatch(r"[0-9]+m", service["mem_limit"])
 
 
+def test_a_draft_of_this_machine_is_taken_in_too(llmrun: Run, tiny_model: Path, keys: Path) -> None:
+    shared = ("-t", "1", "-c", "512", "--api-key-file", str(keys), "--emit")
+    done = llmrun("serve", "guide:Q8_0", "guide:F16", "--draft", str(tiny_model), *shared, "compose")
+    assert done.returncode == 0, done.stderr
+    service = yaml.safe_load(done.stdout)["services"]["llmrun"]
+    inside = f"/models/draft/{tiny_model.name}"
+    assert {"type": "bind", "source": str(tiny_model), "target": inside, "read_only": True} in service["volumes"]
+    assert service["command"][service["command"].index("--draft") + 1] == inside
+    unit = llmrun("serve", "guide:Q8_0", "--draft", os.path.relpath(tiny_model), *shared, "systemd").stdout
+    assert str(tiny_model.parent.resolve() / tiny_model.name) in systemd.words(
+        systemd.setting(unit, "ExecStart")[0], {}
+    )
+
+
 def test_several_models_are_within_the_limits_together(llmrun: Run, tiny_model: Path) -> None:
     done = llmrun("serve", "guide", str(tiny_model), "-t", "1", "-c", "1024", "--emit", "systemd")
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from llmrun.deployment.limits import MemoryLimits, memory_limits
 from llmrun.deployment.options import Option
 from llmrun.margins import HOST
 from llmrun.planning.margins import adjusted
+from llmrun.settings import AUTO
 
 if TYPE_CHECKING:
     from llmrun.cli.serving import ServeWish
@@ -50,9 +51,14 @@ def limits_of(planned: Sequence[Planned], reserve: int | None) -> MemoryLimits:
 def placed(options: Iterable[Option], place: Callable[[str], str]) -> tuple[Option, ...]:
     """Return the options with the models among them as they are called where it runs."""
     return tuple(
-        replace(option, value=place(option.value)) if option.name == "--pin" and option.value else option
+        replace(option, value=place(option.value)) if option.value and _is_model(option) else option
         for option in options
     )
+
+
+def _is_model(option: Option) -> bool:
+    is_draft = option.name == "--draft" and (option.value or "").lower() != AUTO
+    return is_draft or option.name == "--pin"
 
 
 def absolute(path: Path) -> Path:

@@ -13,15 +13,17 @@ from pathlib import Path
 
 from llmrun import __version__, pipeline
 from llmrun.cli.deployed import Deployed, absolute, placed
+from llmrun.cli.names import lasting_reference
 from llmrun.deployment.container import KEYS, MODELS, OWN_KEYS, USER, Backend, Container, backend_of
 from llmrun.deployment.options import Option, serve_words, with_value, without
 from llmrun.deployment.package import requirement_of, wheel_name
 from llmrun.doctor.environment import installed_engine, required_engine
 from llmrun.errors import UsageError
+from llmrun.gguf.source import split_paths
 from llmrun.hardware.gpus import read_gpus
-from llmrun.pipeline import Planned
 from llmrun.reference import LocalRef, ModelRef, ShelfRef, format_reference, parse_reference
 from llmrun.server.origins import is_loopback
+from llmrun.settings import AUTO
 
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what the word means
 _TARGETS = {"CUDA": "nvidia", "ROCm": "amd"}
@@ -37,10 +39,16 @@ def container_of(deployed: Deployed, references: Sequence[ModelRef]) -> Containe
     files: dict[str, str] = {}
     inside: dict[str, str] = {}
     for number, (reference, one) in enumerate(zip(references, deployed.planned, strict=True)):
-        inside[format_reference(reference)] = _taken_in(reference, one, f"{MODELS}/{number}", files)
+        names = [Path(file.name).name for file in one.variant.files]
+        inside[lasting_reference(reference)] = _taken_in(reference, names, f"{MODELS}/{number}", files)
+    draft = wish.constraints.draft
+    if draft is not None and draft != AUTO:
+        reference = parse_reference(draft, pipeline.hub_address())
+        names = [path.name for path in split_paths(reference.path)] if isinstance(reference, LocalRef) else []
+        inside[draft] = _taken_in(reference, names, f"{MODELS}/draft", files)
 
     def place(typed: str) -> str:
-        return inside[format_reference(parse_reference(typed, pipeline.hub_address()))] or typed
+        return inside[lasting_reference(parse_reference(typed, pipeline.hub_address()))] or typed
 
     backend = backend_of(deployed.backends)
     requirement = _requirement()
@@ -80,8 +88,11 @@ def container_notes(form: str, container: Container, deployed: Deployed) -> Iter
         yield "other machines are answered by the names of --allow-host NAME alone"
 
 
-def _taken_in(reference: ModelRef, planned: Planned, folder: str, files: dict[str, str]) -> str:
-    """Note the files that must be taken in; return what the model is called inside, "" is as it was typed."""
+def _taken_in(reference: ModelRef, names: Sequence[str], folder: str, files: dict[str, str]) -> str:
+    """Note the files that must be taken in; return what the model is called inside, "" is as it was typed.
+
+    names: of its files.
+    """
     if isinstance(reference, ShelfRef):
         raise UsageError(
             f"{format_reference(reference)} lies in another program's folder, which is not in a container",
@@ -91,7 +102,7 @@ def _taken_in(reference: ModelRef, planned: Planned, folder: str, files: dict[st
         return ""
     path = absolute(reference.path)
     inside = f"{folder}/{path.name}"
-    outer = (path,) if path.is_dir() else tuple(path.parent / Path(file.name).name for file in planned.variant.files)
+    outer = (path,) if path.is_dir() else tuple(path.parent / name for name in names)
     files.update((str(one), f"{folder}/{one.name}") for one in outer)
     return inside
 

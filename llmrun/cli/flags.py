@@ -24,6 +24,7 @@ class Running:
     kv_type: o.KVType = None
     threads: o.Threads = None
     speculate: o.Speculate = None
+    draft: o.Draft = None
     device: o.Devices = None
     lora: o.Loras = None
     projector: o.Projector = None
@@ -38,13 +39,13 @@ class Running:
     no_server: o.NoServer = False
 
     def constraints(self) -> Constraints:
-        """Return what the user fixed; raises UsageError for devices or adapters that cannot be meant."""
-        from llmrun.cli.wishes import constraints_of
+        """Return what the user fixed; raises UsageError for what cannot be meant."""
+        from llmrun.cli.wishes import constraints_of, drafted
 
         found = constraints_of(
             self.ctx, self.gpu_layers, self.kv_type, self.threads, None, self.device, self.lora, self.speculate
         )
-        return replace(found, projector=self.projector or ("auto" if self.image else None))
+        return drafted(replace(found, projector=self.projector or ("auto" if self.image else None)), self.draft)
 
     def images(self) -> tuple[str, ...]:
         """Return the paths of the images to show; raises NotFoundError or UsageError for what is none."""

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from llmrun.cli import doctor_options as do
 from llmrun.cli import options as o
 from llmrun.cli import serve_options as so
 from llmrun.cli import tune_options as to
@@ -159,6 +160,7 @@ def plan(
     kv_type: o.KVType = None,
     threads: o.Threads = None,
     speculate: o.Speculate = None,
+    draft: o.Draft = None,
     parallel: o.Parallel = None,
     device: o.Devices = None,
     lora: o.Loras = None,
@@ -179,7 +181,7 @@ def plan(
 ) -> None:
     """Show how a model would be run on this machine, and why so, before anything of it is loaded."""
     from llmrun.cli.planning import PlanRequest, chosen_source, run_plan
-    from llmrun.cli.wishes import constraints_of, plan_wish
+    from llmrun.cli.wishes import constraints_of, drafted, plan_wish
 
     wish = plan_wish(
         prefer,
@@ -189,9 +191,8 @@ def plan(
         require_gpu=require_gpu,
         source=chosen_source(exact=exact, fast=fast),
     )
-    constraints = replace(
-        constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora, speculate), projector=projector
-    )
+    said = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora, speculate)
+    constraints = drafted(replace(said, projector=projector), draft)
     run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
 
 
@@ -310,11 +311,11 @@ def tune(
 
 @app.command()
 def doctor(
-    fix: o.Fix = False,
-    backend: o.Backend = None,
-    prebuilt: o.Prebuilt = False,
-    yes: o.Yes = False,
-    report: o.ReportFile = None,
+    fix: do.Fix = False,
+    backend: do.Backend = None,
+    prebuilt: do.Prebuilt = False,
+    yes: do.Yes = False,
+    report: do.ReportFile = None,
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
 ) -> None:

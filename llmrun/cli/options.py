@@ -130,6 +130,18 @@ Speculate = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="MODEL",
+        help="A smaller model of the same family that guesses for this one, while one answer is written alone; auto is "
+        "the one that comes with it. (default: none)",
+        show_default=False,
+        rich_help_panel=_RUNNING,
+        autocompletion=_model,
+    ),
+]
 Parallel = Annotated[
     int | None,
     typer.Option(
@@ -353,39 +365,6 @@ MeasureNow = Annotated[
 ]
 Remeasure = Annotated[
     bool, typer.Option("--remeasure", help="Measure it again, and forget what runs taught.", rich_help_panel=_OUTPUT)
-]
-
-_REPAIR = "The repair"
-Fix = Annotated[
-    bool, typer.Option("--fix", help="Replace the engine by one that uses this machine's GPU.", rich_help_panel=_REPAIR)
-]
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        autocompletion=_one_of("cuda", "rocm", "vulkan", "metal", "sycl", "cpu"),
-        help="Build for this: cuda, rocm, vulkan, metal, sycl or cpu. (default: the GPU's)",
-        show_default=False,
-        rich_help_panel=_REPAIR,
-    ),
-]
-Prebuilt = Annotated[
-    bool,
-    typer.Option(
-        "--prebuilt", help="Install an engine that is built already, which takes a minute.", rich_help_panel=_REPAIR
-    ),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.", rich_help_panel=_REPAIR)]
-ReportFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--report",
-        metavar="FILE",
-        help="Write what a bug report needs, with nothing private in it.",
-        show_default=False,
-        rich_help_panel=_OUTPUT,
-    ),
 ]
 
 KeptOrNone = Annotated[

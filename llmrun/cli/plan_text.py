@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmrun.console import one_line
 from llmrun.gguf.summary import ModelSummary
+from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.planning.forecast import Cell, Forecast
 from llmrun.planning.plan import Better, Plan, RunnerUp
 from llmrun.planning.policy import Where
@@ -46,8 +47,9 @@ _NAMES = {
 def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
     """Return the whole plan; model: what it was asked for by."""
     lines = [*head_lines(model, summary, plan)]
-    for pool in plan.forecast.pools:
-        lines += ["", *_pool_lines(pool)]
+    of_draft = (None,) * len(plan.forecast.pools) if plan.draft is None else plan.draft.used
+    for pool, used in zip(plan.forecast.pools, of_draft, strict=True):
+        lines += ["", *_pool_lines(pool), *_draft_lines(used)]
     lines += ["", _verdict(plan), "", "why", *_why(plan)]
     if plan.better:
         lines += ["", "what would be better, and why it is not taken", *map(_better_line, plan.better)]
@@ -121,6 +123,14 @@ def _pool_lines(pool: Pool) -> list[str]:
     rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
     head = f"{name}: needs {format_bytes(pool.needed)}; {available}"
     return [head, f"  {bar(pool)}", f"  {'  '.join(parts[:3])}", f"  {'  '.join(parts[3:] + rest)}"]
+
+
+def _draft_lines(used: MemoryBreakdown | None) -> list[str]:
+    """Say how much of what a pool needs is the draft's."""
+    if used is None or not used.total:
+        return []
+    parts = [f"{_WORDS[part]} {format_bytes(size)}" for part, _ in _PARTS if (size := getattr(used, part))]
+    return _wrapped(f"  of it the draft {format_bytes(used.total)}: {', '.join(parts)}", 4)
 
 
 def bar(pool: Pool, width: int = _BAR) -> str:

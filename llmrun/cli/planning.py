@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from llmrun import pipeline
@@ -21,7 +21,7 @@ from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import format_plan
 from llmrun.planning.quality import NOTICEABLE, loss_class
 from llmrun.reference import parse_reference
-from llmrun.settings import Constraints
+from llmrun.settings import Constraints, RunSettings
 from llmrun.variant import Variant
 
 EMITTERS = ("llama-server",)
@@ -88,11 +88,19 @@ def _save(path: Path, text: str) -> None:
 def _show(request: PlanRequest, summary: ModelSummary, variant: Variant, plan: Plan, console: Console) -> None:
     if request.emit is not None:
         path = str(variant.path) if variant.is_here else variant.files[0].name
-        console.show(shlex.join(llama_server_command(path, plan.settings, plan.forecast.n_ctx_train)))
+        console.show(shlex.join(llama_server_command(path, _with_files(plan), plan.forecast.n_ctx_train)))
     elif request.json:
         console.data(plan_figures(summary, plan))
     else:
         console.show(plan_text(request.model, summary, plan))
+
+
+def _with_files(plan: Plan) -> RunSettings:
+    """Return the settings with the name of the draft's file, where it is not here and they say what fetches it."""
+    draft, settings = plan.draft, plan.settings
+    if draft is None or settings.draft is None or Path(settings.draft).is_absolute():
+        return settings
+    return replace(settings, draft=draft.name)
 
 
 def loss_notes(plan: Plan) -> tuple[str, ...]:
@@ -140,6 +148,7 @@ def plan_figures(summary: ModelSummary, plan: Plan) -> dict[str, object]:
         "arithmetic_total": forecast.arithmetic,
         "fits": forecast.fits or plan.from_disk,
         "from_disk": plan.from_disk,
+        "draft": None if plan.draft is None else asdict(plan.draft) | {"total": plan.draft.total},
         "pools": [
             {**asdict(pool), "used": {**asdict(pool.used), "total": pool.used.total}, "headroom": pool.headroom}
             for pool in forecast.pools

@@ -93,7 +93,7 @@ class RunningModel:
         self.name, self._whole_story = wish.model, whole_story
         self._hasty = hasty and not wish.verbose
         self._story: Story | None = None
-        self._reference = parse_reference(wish.model, hub_address())
+        self._reference = self._first = parse_reference(wish.model, hub_address())
         check_gpu_wishes(wish.constraints, wish.plan)
         check_replay(wish.constraints, wish.replay)
         self._started: Started | None = None
@@ -149,7 +149,8 @@ class RunningModel:
         reference = parse_reference(name, hub_address())
         check_meant(reference)
         self.name, self._reference = name, reference
-        self._wish = replace(self._wish, replay=None, constraints=self._given)
+        draft = self._given.draft if reference == self._first else None  # it guesses for the model it was given with
+        self._wish = replace(self._wish, replay=None, constraints=replace(self._given, draft=draft))
         self._story = None
 
     def way_back(self) -> Callable[[], None]:

@@ -11,6 +11,7 @@ from llmrun.cli.deployed import Deployed, limits_of
 from llmrun.cli.emit_container import container_notes, container_of
 from llmrun.cli.emit_unit import unit_notes, unit_of
 from llmrun.cli.fetching import listener_of
+from llmrun.cli.serve_models import Starting
 from llmrun.console import Console
 from llmrun.deployment.compose import compose_text
 from llmrun.deployment.containerfile import containerfile_text
@@ -40,9 +41,12 @@ def run_emit(form: str, options: tuple[Option, ...], wish: ServeWish) -> None:
     names = Names((*wish.models, *wish.kept.pins), pipeline.hub_address())
     _check(form, wish, names)
     references = [meant.reference for meant in names.given]
+    starting = Starting(wish.constraints, wish.plan, wish.offline, console, names.given[0].key)
     planned = tuple(
-        pipeline.plan(reference, wish.constraints, wish.plan, None, listener_of(console), offline=wish.offline)
-        for reference in references
+        pipeline.plan(
+            meant.reference, starting.fixed(meant), wish.plan, None, listener_of(console), offline=wish.offline
+        )
+        for meant in names.given
     )
     deployed = Deployed(wish, without(options, "--emit"), planned, limits_of(planned, wish.plan.reserve_host))
     if form == "systemd":

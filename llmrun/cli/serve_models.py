@@ -69,12 +69,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """How the models of a server are started."""
+    """How the models of a server are started. drafted: the key of the one that a draft guesses for."""
 
     constraints: Constraints
     plan: PlanWish
     offline: bool
     console: Console
+    drafted: str
+
+    def fixed(self, meant: Meant) -> Constraints:
+        """Return what the user fixed about how a model runs."""
+        return self.constraints if meant.key == self.drafted else replace(self.constraints, draft=None)
 
     def first(self, meant: Meant) -> Started:
         """Fetch what is lacking of a model, load it, and tell of it as `chat` does; raises as pipeline.start."""
@@ -95,7 +100,8 @@ class Starting:
                 step=console.say,
             )
             try:
-                started = pipeline.start(meant.reference, self.constraints, self.plan, listener, offline=self.offline)
+                fixed = self.fixed(meant)
+                started = pipeline.start(meant.reference, fixed, self.plan, listener, offline=self.offline)
             finally:
                 console.clear_status()
         _tell_notice(console, started)
@@ -109,7 +115,7 @@ class Starting:
         console = self.console
         with FetchScreen(console).shown() as screen:
             listener = replace(listener_of(console), fetch=screen)
-            pipeline.pull(meant.reference, self.constraints, self.plan, listener, offline=self.offline)
+            pipeline.pull(meant.reference, self.fixed(meant), self.plan, listener, offline=self.offline)
 
     def asked(self, meant: Meant, beside: Neighbourhood) -> Started:
         """Load a model that is here, beside others; what is not here is never fetched."""
@@ -121,7 +127,8 @@ class Starting:
             step=lambda line: console.say(f"{meant.name}: {line}"),
         )
         console.log(f"loading {meant.name}")
-        started = pipeline.start(meant.reference, self.constraints, self.plan, listener, offline=True, beside=beside)
+        fixed = self.fixed(meant)
+        started = pipeline.start(meant.reference, fixed, self.plan, listener, offline=True, beside=beside)
         _tell_notice(console, started, f"{meant.name}: ")
         return started
 

@@ -29,6 +29,17 @@ Slots = Annotated[
         show_default=False,
     ),
 ]
+ServedDraft = Annotated[
+    Optional[str],  # noqa: UP045 - typer
+    typer.Option(
+        "--draft",
+        metavar="MODEL",
+        help="A smaller model of the same family that guesses for the first MODEL, while one answer is written alone; "
+        "auto is the one that comes with it. (default: none)",
+        show_default=False,
+        rich_help_panel="How the model runs",
+    ),
+]
 Host = Annotated[str, typer.Option(help="The address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port to listen at; 0 is any that is free.")]
 
@@ -72,6 +83,7 @@ class ServedHow:
     kv_type: o.KVType = None
     threads: o.Threads = None
     speculate: o.Speculate = None
+    draft: ServedDraft = None
     parallel: Slots = None
     device: o.Devices = None
     prefer: o.Prefer = None
@@ -81,10 +93,10 @@ class ServedHow:
     offline: o.Offline = False
 
     def constraints(self) -> Constraints:
-        """Return what the user fixed; raises UsageError for devices that cannot be meant."""
-        from llmrun.cli.wishes import constraints_of
+        """Return what the user fixed; raises UsageError for devices or a draft that cannot be meant."""
+        from llmrun.cli.wishes import constraints_of, drafted
 
-        return constraints_of(
+        found = constraints_of(
             self.ctx,
             self.gpu_layers,
             self.kv_type,
@@ -93,6 +105,7 @@ class ServedHow:
             self.device,
             speculate=self.speculate,
         )
+        return drafted(found, self.draft)
 
     def plan_wish(self) -> PlanWish:
         """Return what is wished of the plan; raises UsageError for a preference there is not, or no size."""

@@ -58,7 +58,7 @@ def run_serve(wish: ServeWish) -> None:
     console = Console(quiet=wish.quiet, verbose=wish.verbose)
     names = Names((*wish.models, *wish.kept.pins), pipeline.hub_address())
     keeping = wish.kept.keeping(names)
-    starting = Starting(wish.constraints, wish.plan, wish.offline, console)
+    starting = Starting(wish.constraints, wish.plan, wish.offline, console, names.given[0].key)
     policy = wish.gate.policy(wish.address, console.notice)
     with bind(wish.address, open_to_others=wish.gate.has_keys or wish.gate.insecure) as listener:
         for meant in names.given[1:]:

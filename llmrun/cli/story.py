@@ -32,10 +32,11 @@ def story_lines(model: str, planned: Planned, width: int = _WIDEST) -> list[str]
     rows = [
         ("machine", machine_line(planned.site)),
         ("model", _model_line(model, planned)),
+        ("draft", _draft_line(planned.plan)),
         ("runs", _runs_line(planned.plan)),
         ("speed", speed_line(planned.plan)),
     ]
-    return [line for name, text in rows for line in _row(name, text, width)]
+    return [line for name, text in rows if text for line in _row(name, text, width)]
 
 
 def machine_line(site: Site) -> str:
@@ -61,6 +62,11 @@ def _model_line(model: str, planned: Planned) -> str:
         f"{one_line(name)}: {format_count(summary.n_params)} parameters, {one_line(plan.quant)} "
         f"({loss_class(plan.loss).name}), {format_bytes(planned.variant.size)} {there}"
     )
+
+
+def _draft_line(plan: Plan) -> str:
+    draft = plan.draft
+    return "" if draft is None else f"{one_line(draft.name)}, {format_bytes(draft.size)}, guesses for it"
 
 
 def _runs_line(plan: Plan) -> str:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 from llmrun.adapters import parse_loras
 from llmrun.attachment import read_attachment
+from llmrun.cli.names import lasting_reference
 from llmrun.engine.protocol import Grammar
 from llmrun.errors import NotFoundError, UsageError
 from llmrun.hardware.device_wish import DeviceWish, parse_device
+from llmrun.hub.settings import hub_address
 from llmrun.planning.forecast import Source
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan, parse_plan
 from llmrun.planning.policy import PREFERENCES, Prefer
-from llmrun.settings import MAX_DRAFT, Constraints
+from llmrun.reference import parse_reference
+from llmrun.settings import AUTO, MAX_DRAFT, Constraints
 from llmrun.units import parse_bytes
 
 
@@ -76,6 +79,23 @@ def chosen_draft(text: str | None) -> int | None:
     return int(word)
 
 
+def drafted(constraints: Constraints, draft: str | None) -> Constraints:
+    """Return what the user fixed with a draft model, by a name that means the same in every folder.
+
+    Raises UsageError for a name that is none, and where nothing may be guessed.
+    """
+    if draft is None:
+        return constraints
+    if constraints.n_draft_max == 0:
+        raise UsageError("--draft guesses tokens, and --speculate off forbids that", "leave one of them out")
+    if draft.lower() == AUTO:
+        return replace(constraints, draft=AUTO)
+    try:
+        return replace(constraints, draft=lasting_reference(parse_reference(draft, hub_address())))
+    except UsageError as error:
+        raise UsageError(error.message, "--draft names a model as MODEL does") from error
+
+
 def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
     """Raise UsageError where a GPU is required and forbidden."""
     if wish.require_gpu and constraints.devices == ():
@@ -87,7 +107,7 @@ def check_gpu_wishes(constraints: Constraints, wish: PlanWish) -> None:
 def check_replay(constraints: Constraints, replay: SavedPlan | None) -> None:
     """Raise UsageError where a plan is to be run as it is, and otherwise; its devices have to be named again."""
     if replay is not None and replace(constraints, devices=None, device_limits=(), projector=None) != Constraints():
-        others = "--ctx, --gpu-layers, --kv-type, --threads, --speculate and --lora"
+        others = "--ctx, --gpu-layers, --kv-type, --threads, --speculate, --draft and --lora"
         raise UsageError(f"a plan from --plan is run as it is, without {others}")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
 from llmrun.adapters import parse_loras
-from llmrun.cli.wishes import check_gpu_wishes, chosen_devices
+from llmrun.cli.wishes import check_gpu_wishes, chosen_devices, drafted
 from llmrun.engine.protocol import Generate, Grammar, ModelInfo
 from llmrun.errors import UsageError
 from llmrun.planning.plan import PlanWish
@@ -34,7 +34,8 @@ class RunOptions(TypedDict, total=False):
     prefer: "balanced", "quality", "speed" or "context". reserve, device_reserve: what to leave free of the RAM and of
     each device, in bytes or as "2GiB". allow_disk: run what is larger than the memory from disk. require_gpu: raise
     EngineError rather than run on the CPU alone. lora: adapters, "style.gguf" or "style.gguf:0.5". projector: the file
-    that lets a model see images, or "auto" for the one that belongs to it.
+    that lets a model see images, or "auto" for the one that belongs to it. draft: a smaller model that guesses for this
+    one, by its name or its path, or "auto" for the one that comes with it.
     """
 
     ctx: int | None
@@ -50,6 +51,7 @@ class RunOptions(TypedDict, total=False):
     require_gpu: bool
     lora: str | Sequence[str] | None
     projector: str | None
+    draft: str | None
 
 
 class AnswerOptions(TypedDict, total=False):
@@ -134,7 +136,7 @@ def constraints_of(options: RunOptions) -> Constraints:
     kv_type = options.get("kv_type")
     device, lora = options.get("device"), options.get("lora")
     devices = chosen_devices([device] if isinstance(device, str) else device)
-    return Constraints(
+    found = Constraints(
         n_ctx=_within("ctx", options.get("ctx"), 1, MAX_N_CTX),
         n_gpu_layers=_within("gpu_layers", options.get("gpu_layers"), 0, MAX_N_CTX),
         type_kv=None if kv_type is None else _one_of("kv_type", kv_type.lower(), KV_TYPES),
@@ -145,6 +147,7 @@ def constraints_of(options: RunOptions) -> Constraints:
         loras=parse_loras([lora] if isinstance(lora, str) else lora),
         projector=options.get("projector"),
     )
+    return drafted(found, options.get("draft"))
 
 
 def plan_wish_of(options: RunOptions) -> PlanWish:

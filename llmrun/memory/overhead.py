@@ -56,6 +56,14 @@ def host_overhead(
     return Overhead(anonymous + _LIBRARIES, _LIBRARIES)
 
 
+def process_overhead() -> Overhead:
+    """Return what of `host_overhead` a second model in the same process does not take again.
+
+    Its context has a work buffer of its own for every thread, of which the first one's is not counted there.
+    """
+    return Overhead(_ANONYMOUS + _LIBRARIES - _THREAD, _LIBRARIES)
+
+
 def device_overhead(backend: str) -> int:
     """Return what a backend's driver takes on its device."""
     return _DRIVERS.get(backend, 0)

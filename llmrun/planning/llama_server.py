@@ -4,7 +4,8 @@ The flags' names and values are those of common/arg.cpp in llama.cpp 0c1e57098, 
 
     -m --rpc -dev -ngl -ts --n-cpu-moe -c -np --kv-unified --no-kv-unified -b -ub -ctk -ctv -fa --swa-full
     --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled --mmproj --mmproj-offload
-    --no-mmproj-offload -t -tb --fit --cache-ram --ctx-checkpoints
+    --no-mmproj-offload -md --spec-type --spec-draft-n-max -devd -ngld -ctkd -ctvd -t -tb --fit --cache-ram
+    --ctx-checkpoints
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llmrun.memory.projector import device_of_projector
+from llmrun.planning.drafts import draft_settings
 from llmrun.settings import RunSettings, choose_n_ctx
 
 # arg.cpp, "-lm"; its --mlock, --no-mmap and --direct-io are gone
@@ -41,6 +43,7 @@ def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: in
         "--repack" if settings.repack else "--no-repack",
         *_lora_flags(settings),
         *_projector_flags(settings),
+        *_draft_flags(settings),
         *("-t", str(settings.n_threads), "-tb", str(settings.n_threads_batch)),
         # else it changes what is not said, keeps answered prompts in up to 8 GiB of RAM, and states of each besides
         *("--fit", "off", "--cache-ram", "0", "--ctx-checkpoints", "0"),
@@ -61,6 +64,19 @@ def _projector_flags(settings: RunSettings) -> tuple[str, ...]:
         return ()
     on_host = device_of_projector(settings.devices or (), settings.n_gpu_layers) is None
     return ("--mmproj", settings.projector, "--no-mmproj-offload" if on_host else "--mmproj-offload")
+
+
+def _draft_flags(settings: RunSettings) -> tuple[str, ...]:
+    """What is not said the server takes of the model: a draft for each of its slots, which share the context."""
+    if settings.draft is None:
+        return ()
+    draft, names = draft_settings(settings), settings.devices or ()
+    device = _ggml_names(names, _endpoints(names))[:1] if draft.devices else ("none",)
+    return (
+        # a draft that is only loaded guesses nothing (speculative.cpp, common_speculative_init)
+        *("-md", settings.draft, "--spec-type", "draft-simple", "--spec-draft-n-max", str(settings.n_draft_max)),
+        *("-devd", *device, "-ngld", "all" if draft.devices else "0", "-ctkd", draft.type_k, "-ctvd", draft.type_v),
+    )
 
 
 def _csv_field(text: str) -> str:

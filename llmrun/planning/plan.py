@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.planning.forecast import Forecast, Source
 from llmrun.planning.policy import Prefer, Where
 from llmrun.planning.speed import Speed
@@ -74,12 +75,32 @@ class RunnerUp:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedDraft:
+    """A draft model beside the plan's. asked: what the user called it; name: its file's, of size bytes in all parts.
+
+    why: of its quantization. used: what it takes of each pool, the host's first, which is counted in the plan's.
+    """
+
+    asked: str
+    name: str
+    quant: str
+    size: int
+    why: str
+    used: tuple[MemoryBreakdown, ...]
+
+    @property
+    def total(self) -> int:
+        """Bytes it takes, wherever that is."""
+        return sum(used.total for used in self.used)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be run, and how. forecast: the settings, and what they take of each pool.
 
     loss: nats, see llmrun.planning.quality. why: the step of the policy that chose it. measured: whether the speed
     rests on costs measured on this machine. from_disk: weights are more than the memory, and read again and again, at
-    disk_speed bytes a second where that was measured.
+    disk_speed bytes a second where that was measured. draft: the model that guesses for it, None is none.
     """
 
     quant: str
@@ -95,6 +116,7 @@ class Plan:
     runners_up: tuple[RunnerUp, ...] = ()
     from_disk: bool = False
     disk_speed: int | None = None
+    draft: PlannedDraft | None = None
 
     @property
     def settings(self) -> RunSettings:

@@ -69,6 +69,8 @@ def _settings(values: dict[str, Any]) -> RunSettings:
     settings = RunSettings(**made)  # type: ignore[arg-type]
     if settings.n_ctx is None or settings.devices is None or settings.n_gpu_layers is None:
         raise UsageError("the plan lacks its n_ctx, devices or n_gpu_layers", _HINT)
+    if settings.draft is not None and not settings.n_draft_max:
+        raise UsageError("the plan has a draft, and an n_draft_max of 0: it would guess nothing")
     if settings.tensor_split is not None and len(settings.tensor_split) != len(settings.devices):
         raise UsageError(f"the plan splits layers in {len(settings.tensor_split)}, for {len(settings.devices)} devices")
     return settings
@@ -96,7 +98,7 @@ _RANGES = {
     "n_threads_batch": (1, MAX_THREADS),
 }
 _FLAGS = frozenset({"kv_unified", "swa_full", "offload_kqv", "repack"})
-_OPTIONAL = frozenset({"flash_attn", "tensor_split", "projector"})  # a plan leaves nothing else open
+_OPTIONAL = frozenset({"flash_attn", "tensor_split", "projector", "draft"})  # a plan leaves nothing else open
 
 
 def _is_possible(name: str, value: Any) -> bool:
@@ -107,7 +109,7 @@ def _is_possible(name: str, value: Any) -> bool:
         return type(value) is int and low <= value <= high
     if name in _FLAGS or name == "flash_attn":
         return isinstance(value, bool)
-    if name == "projector":
+    if name in ("projector", "draft"):
         return isinstance(value, str) and bool(value)
     if name in ("type_k", "type_v"):
         return value in KV_TYPES

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from llmrun.planning.candidates import BATCHES_DEVICE, LONGEST_SHARED
 from llmrun.planning.choose import Choice, Ground
-from llmrun.planning.plan import Cause, Reason
+from llmrun.planning.plan import Cause, PlannedDraft, Reason
 from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
 from llmrun.planning.tuning import reasons
@@ -25,11 +25,19 @@ _DEFAULTS = {
 
 
 def reasons_of(
-    choice: Choice, ground: Ground, policy: Policy, threads: str, *, only_variant: bool, adapters: int = 0
+    choice: Choice,
+    ground: Ground,
+    policy: Policy,
+    threads: str,
+    *,
+    only_variant: bool,
+    adapters: int = 0,
+    draft: PlannedDraft | None = None,
 ) -> tuple[Reason, ...]:
     """Return the reason for the variant, then for every setting. threads: why so many, in words.
 
     only_variant: whether there is no other, as where the user named one. adapters: bytes of those it is run with.
+    draft: the model that guesses for it.
     """
     told = {
         "variant": _variant(choice, only_variant=only_variant),
@@ -46,6 +54,7 @@ def reasons_of(
         "projector": ("USER", "so that it sees images")
         if choice.settings.projector
         else ("DEFAULT", "nothing is to be seen"),
+        "draft": _draft_model(draft),
     }
     told |= {"type_v": told["type_k"], "n_outputs_max": _outputs(choice), "n_draft_max": _draft(choice, ground)}
     own = ground.constraints.n_threads is not None
@@ -59,6 +68,7 @@ def reasons_of(
     }
     if choice.settings.projector is not None:
         values["projector"] = PurePath(choice.settings.projector).name
+    values["draft"] = "none" if draft is None else draft.name
     return tuple(Reason(name, value, *told[name]) for name, value in values.items())
 
 
@@ -172,9 +182,17 @@ def _loras(choice: Choice, size: int) -> Told:
 def _draft(choice: Choice, ground: Ground) -> Told:
     if ground.constraints.n_draft_max is not None:
         return "USER", "as you said"
+    if choice.settings.n_draft_max and choice.settings.draft is not None:
+        return "DEFAULT", "so many tokens at once are guessed, while that is faster"
     if choice.settings.n_draft_max:
         return "DEFAULT", "so many tokens at once are guessed from the conversation, while that is faster"
     return "MODEL", "what it remembers cannot be taken back, where a guess was wrong"
+
+
+def _draft_model(draft: PlannedDraft | None) -> Told:
+    if draft is None:
+        return "DEFAULT", "guesses come from the conversation alone"
+    return "USER", f"it guesses for the model; {draft.quant}, {draft.why}, and takes {format_bytes(draft.total)}"
 
 
 def _outputs(choice: Choice) -> Told:

@@ -35,6 +35,8 @@ def _disagreements(constraints: Constraints, wish: PlanWish, plan: Plan) -> Iter
         yield f"--threads {constraints.n_threads}"
     if constraints.n_draft_max not in (None, settings.n_draft_max):
         yield f"--speculate {constraints.n_draft_max or 'off'}"
+    if constraints.draft not in (None, None if plan.draft is None else plan.draft.asked):
+        yield "--draft"
     if constraints.devices not in (None, settings.devices) or any(constraints.device_limits):
         yield "--device"
     if constraints.loras != settings.loras:

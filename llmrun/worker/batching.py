@@ -251,8 +251,8 @@ class Batcher:
 
     def _ahead(self, turn: Turn) -> Turn:
         """Let the only request there is read more than its last token: what may follow it."""
-        slot, writing = turn.begun.slot, turn.begun.writing
-        return replace(turn, guess=self._speculation.guess(writing, slot.past, turn.tokens[0]))
+        self.alone = turn.job.id  # a draft model may take a while
+        return replace(turn, guess=self._speculation.guess(turn.begun.writing, turn.begun.slot, turn.tokens[0]))
 
     def _read(self, turns: Sequence[Turn]) -> None:
         """Compute a batch; where that fails, smaller ones, so that one request's failure is no other's."""

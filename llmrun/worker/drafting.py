@@ -15,14 +15,20 @@ import numpy as np
 # Tokens that must be alike before a guess is worth making, and beyond which being more alike tells nothing new.
 LEAST_MATCH = 2
 MOST_MATCH = 16
+# Strengths from here on are those of a model's guesses, which cost time, whether or not they are verified.
+MODEL_STRENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Tokens that may come next. strength: which kind of guess it is; the same kind is right about as often."""
+    """Tokens that may come next. strength: which kind of guess it is; the same kind is right about as often.
+
+    ends: whether there was nothing to guess after them, though more were asked for.
+    """
 
     tokens: tuple[int, ...]
     strength: int = 0
+    ends: bool = False
 
 
 class Drafter(Protocol):

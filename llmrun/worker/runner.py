@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, LLMRunError
 from llmrun.hardware.spare import Spare
 from llmrun.memory.engine_memory import EngineMemory
+from llmrun.planning.drafts import draft_settings
 from llmrun.planning.timing import Compare, Compared
 from llmrun.settings import RunSettings
 from llmrun.worker.batching import Batcher
@@ -43,6 +45,7 @@ from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
 from llmrun.worker.crew import Crew
 from llmrun.worker.devices import devices, engine_info
+from llmrun.worker.draft_model import DraftModel, load_draft
 from llmrun.worker.job import Job, Say
 from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
@@ -150,39 +153,57 @@ class Runner:
         started = time.perf_counter()
         self._emit(Phase("load"))
         path = _path(command.path)
+        tell, tell_draft = self._tell_progress(path, command.settings)
         with engine_log().recording() as log:
-            model = load_model(path, command.settings, self._tell_progress())
+            model = load_model(path, command.settings, tell)
             vision: Vision | None = None
             try:
                 model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
                 vision = _load_vision(model, command.settings)
                 context = Context(model, command.settings, self.cancel)
             except LLMRunError:  # so that other settings can be tried
-                if vision is not None:
-                    vision.close()  # first: it holds on to the model
-                model.close()
+                _close(model, vision)
                 raise
-        context.crew = _crew(context, command)
         memory = _report(context, model, command.settings, log.lines())
+        try:
+            draft, draft_memory = self._load_draft(model, command.settings, tell_draft)
+        except LLMRunError:
+            context.close()
+            _close(model, vision)
+            raise
+        context.crew = _crew([context] if draft is None else [context, draft.context], command)
         devices().keep(command.settings.devices or ())
         self._emit(Phase("template"))
         template = load_chat_template(model)
         encoder = PromptEncoder(model.vocabulary, template, vision)
         slots = [Slot(context, seq) for seq in range(context.n_seq_max)]
-        speculation = Speculation(context)
+        speculation = Speculation(context, model=draft)
         self._session = Session(context, slots[0], encoder, self.cancel, vision, speculation)
         self.batcher = Batcher(context, slots, encoder, self.cancel, vision, self._emit, speculation)
         info = _describe(path, model, context, template, memory, time.perf_counter() - started)
-        self._emit(Loaded(replace(info, vision=vision is not None)))
+        self._emit(Loaded(replace(info, vision=vision is not None, draft_memory=draft_memory)))
 
-    def _tell_progress(self) -> Callable[[float], bool]:
+    def _load_draft(
+        self, model: Model, settings: RunSettings, tell: Callable[[float], bool]
+    ) -> tuple[DraftModel | None, EngineMemory | None]:
+        """Load the model that guesses, if one is to; tells what it took, too."""
+        if settings.draft is None:
+            return None, None
+        with engine_log().recording() as log:
+            draft = load_draft(Path(settings.draft), settings, model, self.cancel, tell)
+        return draft, _report(draft.context, draft.context.model, draft_settings(settings), log.lines())
+
+    def _tell_progress(self, path: Path, settings: RunSettings) -> tuple[Callable[[float], bool], ...]:
+        """Return who tells how far the model is loaded, and who its draft: each has its file's share of the whole."""
         tell = self._throttled(LoadProgress)
+        sizes = _size(path), 0 if settings.draft is None else _size(Path(settings.draft))
+        share = sizes[0] / max(1, sum(sizes))
 
-        def on_progress(fraction: float) -> bool:
-            tell(fraction)
+        def on_progress(first: float, part: float, fraction: float) -> bool:
+            tell(first + part * fraction)
             return not self.cancel.is_set()
 
-        return on_progress
+        return partial(on_progress, 0.0, share), partial(on_progress, share, 1 - share)
 
     def _throttled(self, event: type[LoadProgress | MeasureProgress]) -> Callable[[float], None]:
         told = time.perf_counter()
@@ -196,11 +217,31 @@ class Runner:
         return tell
 
 
-def _crew(context: Context, command: Load) -> Crew | None:
+def _crew(contexts: Sequence[Context], command: Load) -> Crew | None:
+    """Return who chooses the threads of the first of the contexts; the other's follow."""
     if command.most_threads is None:
         return None
     start = command.settings.n_threads, command.settings.n_threads_batch
-    return Crew(start, command.most_threads, context.set_threads, Spare())
+
+    def set_threads(decode: int, batch: int) -> None:
+        for context in contexts:
+            context.set_threads(decode, batch)
+
+    return Crew(start, command.most_threads, set_threads, Spare())
+
+
+def _close(model: Model, vision: Vision | None) -> None:
+    if vision is not None:
+        vision.close()  # first: it holds on to the model
+    model.close()
+
+
+def _size(path: Path) -> int:
+    """Return a file's bytes, 0 where it cannot be looked at, which loading it will tell."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _path(text: str) -> Path:

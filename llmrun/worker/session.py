@@ -200,7 +200,7 @@ class Session:
             )
             if found.token is None:
                 return
-            guess = self._speculation.guess(writing, self._slot.past, found.token)
+            guess = self._speculation.guess(writing, self._slot, found.token)
             seconds = self._read_with(found.token, guess)
             if seconds is None:
                 return

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from llmrun.worker.drafting import Draft, Drafter, NgramDrafter
+from llmrun.worker.draft_model import FEW, DraftModel, ModelDrafter
+from llmrun.worker.drafting import MODEL_STRENGTH, Draft, Drafter, NgramDrafter
 from llmrun.worker.governor import Governor
 from llmrun.worker.llama import Context
 from llmrun.worker.slot import Slot
@@ -26,11 +27,19 @@ class Verified:
     token: int | None
 
 
+@dataclass(slots=True)
+class _Watch:
+    """A guess that is only held against what is written; n_seen tokens of it were."""
+
+    draft: Draft
+    n_seen: int = 0
+
+
 class Speculation:
     """Guesses for the answer that is being written, in one context.
 
-    make_drafter: makes who guesses, anew for each answer. governor: says how many; None is one that learns from here
-    on.
+    make_drafter: makes who guesses for nothing, anew for each answer. governor: says how many; None is one that learns
+    from here on. model: guesses too, where that promises more than its time and than what is guessed for nothing.
     """
 
     def __init__(
@@ -38,37 +47,77 @@ class Speculation:
         context: Context,
         make_drafter: Callable[[], Drafter] = NgramDrafter,
         governor: Governor | None = None,
+        model: DraftModel | None = None,
     ) -> None:
         self._context = context
         self._make_drafter = make_drafter
-        self._governor = Governor(context.n_draft_max) if governor is None else governor
+        self._governor = Governor(context.n_draft_max, has_draft=model is not None) if governor is None else governor
+        self._model = model
         self._writing: Writing | None = None
         self._drafter = make_drafter()
+        self._asked: ModelDrafter | None = None
         self._draft: Draft | None = None  # that the next step verifies
-        self._watched: Draft | None = None  # that is only held against what is written
-        self._n_seen = 0  # tokens of the one that is watched which were written
+        self._watched: dict[bool, _Watch] = {}  # by whether a model guessed
 
-    def guess(self, writing: Writing, past: Sequence[int], token: int) -> tuple[int, ...]:
+    def guess(self, writing: Writing, slot: Slot, token: int) -> tuple[int, ...]:
         """Return what to verify in the step that reads a token of an answer; () for a plain step.
 
-        past: what is in memory before it.
+        slot: whose memory has all that is before it.
         """
         if writing is not self._writing:
-            self._writing, self._drafter, self._watched = writing, self._make_drafter(), None
-        self._draft = None
+            self._begin(writing, slot.owner)
+        self._draft, past = None, slot.past
         n_most = min(self._governor.n_most, writing.room(len(past) + 1) - 1)
         if n_most < 1 or not self._governor.may_search():
             return ()
         started = time.perf_counter()
-        found = self._drafter.draft(past, token, n_most)
-        if found is not None and (tokens := writing.before_end(found.tokens)):
-            n = self._governor.choose(len(tokens), found.strength)
-            if n:
-                self._draft, self._watched = Draft(tokens[:n], found.strength), None
-            elif self._watched is None:
-                self._watched, self._n_seen = Draft(tokens, found.strength), 0
+        self._draft = self._chosen(writing, self._drafter.draft(past, token, n_most))
         self._governor.spent(time.perf_counter() - started)
+        if self._asked is not None:
+            self._draft = self._ask(self._asked, writing, past, token, n_most) or self._draft
         return () if self._draft is None else self._draft.tokens
+
+    def _begin(self, writing: Writing, owner: str | None) -> None:
+        self._writing, self._drafter = writing, self._make_drafter()
+        self._watched.clear()
+        if self._model is not None:
+            self._model.claim(owner)
+            self._asked = ModelDrafter(self._model)
+
+    def _chosen(self, writing: Writing, found: Draft | None) -> Draft | None:
+        """Return what of a guess is worth a step; where that is nothing it is watched."""
+        if found is None or not (tokens := writing.before_end(found.tokens)):
+            return None
+        is_asked, found = found.strength >= MODEL_STRENGTH, replace(found, tokens=tokens)
+        n = self._governor.choose(len(tokens), found.strength)
+        if n:
+            self._watched.pop(is_asked, None)
+            return replace(found, tokens=tokens[:n], ends=found.ends and n == len(tokens))
+        self._watched.setdefault(is_asked, _Watch(found))
+        return None
+
+    def _ask(
+        self, drafter: ModelDrafter, writing: Writing, past: Sequence[int], token: int, n_most: int
+    ) -> Draft | None:
+        """Let the model guess, if that promises more than what was found without it."""
+        governor, free = self._governor, self._draft
+        beside = 1.0 if free is None else governor.gain(len(free.tokens), free.strength)
+        n = governor.ask(n_most, beside, may_try=free is None and True not in self._watched)
+        if n < 1:
+            return None
+        started = time.perf_counter()
+        n_read = drafter.follow(past, governor.n_readable())
+        if n_read:
+            governor.read(n_read, time.perf_counter() - started)
+        if drafter.n_missing(past) > FEW:
+            return None
+        started = time.perf_counter()
+        found = drafter.draft(past, token, n)
+        n_guesses = 1 if found is None else len(found.tokens) + found.ends
+        governor.paid(n_guesses, time.perf_counter() - started)
+        if found is not None and not found.tokens:
+            governor.saw(found.strength, 0, wrong=False, ends=True)
+        return self._chosen(writing, found)
 
     def verify(
         self,
@@ -104,19 +153,25 @@ class Speculation:
         writing.n_drafted += n_guessed
         writing.n_accepted += n_right
         if self._draft is not None:
-            self._governor.saw(self._draft.strength, n_right, wrong=n_right < n_guessed and not is_over)
+            is_right = n_right == n_guessed
+            wrong, ends = not is_right and not is_over, is_right and self._draft.ends
+            self._governor.saw(self._draft.strength, n_right, wrong=wrong, ends=ends)
         if n_right < n_guessed:
             started = time.perf_counter()
             slot.drop(len(slot.past) - n_guessed + n_right)
             self._governor.spent(time.perf_counter() - started)
 
     def _watch(self, *tokens: int | None) -> None:
-        """Hold what was written against the guess that was not verified."""
-        for token in tokens:
-            if self._watched is None or token is None:
-                return
-            if is_right := token == self._watched.tokens[self._n_seen]:
-                self._n_seen += 1
-            if not is_right or self._n_seen == len(self._watched.tokens):
-                self._governor.saw(self._watched.strength, self._n_seen, wrong=not is_right)
-                self._watched = None
+        """Hold what was written against the guesses that were not verified."""
+        for is_asked, watch in list(self._watched.items()):
+            draft = watch.draft
+            for token in tokens:
+                if token is None:
+                    break
+                if is_right := token == draft.tokens[watch.n_seen]:
+                    watch.n_seen += 1
+                if not is_right or watch.n_seen == len(draft.tokens):
+                    ends = is_right and draft.ends
+                    self._governor.saw(draft.strength, watch.n_seen, wrong=not is_right, ends=ends)
+                    del self._watched[is_asked]
+                    break

@@ -29,6 +29,7 @@ class Vocabulary:
         self._owner = owner
         self.n_tokens = int(lib.llama_vocab_n_tokens(pointer))
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(pointer))
+        self.adds_eos = bool(lib.llama_vocab_get_add_eos(pointer))
         self.bos = int(lib.llama_vocab_bos(pointer))
         self.eos = int(lib.llama_vocab_eos(pointer))
         self._pieces: dict[int, bytes] = {}

@@ -1,7 +1,12 @@
-"""Guessing against plain steps, with guesses that are right as often as one likes."""
+"""Guessing against plain steps, with guesses that are right as often as one likes.
+
+Those of a script cost nothing; those of a draft model what a model of its size costs: both it and the model that it
+guesses for are real shapes whose layers are computed and add nothing, so that what they write is known.
+"""
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +22,7 @@ from llmrun.settings import DEFAULT_DRAFT, RunSettings
 from llmrun.worker.batch import Part
 from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
+from llmrun.worker.draft_model import DraftModel, load_draft
 from llmrun.worker.drafting import Drafter
 from llmrun.worker.governor import Governor
 from llmrun.worker.llama import Context, load_model, start_backend
@@ -27,7 +33,7 @@ from llmrun.worker.slot import Slot
 from llmrun.worker.speculation import Speculation
 from scripts.benchmarks.scripted import ScriptedDrafter
 from scripts.benchmarks.table import Row
-from scripts.synthetic import LETTERS, QWEN3_0_6B, write_model
+from scripts.synthetic import FIRST_FILLER, LETTERS, LLAMA_1_2B, QWEN3_0_6B, Shape, write_model
 
 TURNS = 6
 N_TOKENS = 64
@@ -37,6 +43,11 @@ _BARS = {2: 2.0, 4: _CHEAP, 8: 8.0}
 _PROMPT = "abcdefghijklmnopqrstuvwxyz" * 2
 # after each letter the next: where layers add nothing, no rounding of another batch size leads to another token
 _ALPHABET = {token: LETTERS[(index + 1) % len(LETTERS)] for index, token in enumerate(LETTERS)}
+_BASE = replace(LLAMA_1_2B, tied=False)
+_DRAFT = Shape("llama", 6, 512, 2048, 8, 4, 64, 128256, 131072, tied=False)
+_DRAFT_BARS = {0.0: 0.97, 0.8: 0.97, 1.0: 1.0}
+_TEMPLATE = "{{ messages[-1].content }}"
+_NOBODY = partial(ScriptedDrafter, (), 0, 0.0)  # who guesses nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +64,39 @@ def measure_draft(folder: Path) -> list[Row]:
     """Cost and gain on a 0.6B shape that writes the alphabet, with guesses by a script: its own would all be right."""
     path = folder / "alphabet-0.6b-Q4_K_M.gguf"
     if not path.exists():
-        shape = replace(QWEN3_0_6B, tied=False)
-        write_model(path, shape, mix="Q4_K_M", template="{{ messages[-1].content }}", chain=_ALPHABET)
+        write_model(path, replace(QWEN3_0_6B, tied=False), mix="Q4_K_M", template=_TEMPLATE, chain=_ALPHABET)
+    bench = _load(path)
+    rows = bench.costs()
+    bars = {0.0: 0.97, 0.6: 1.3 if rows[1].ratio < _CHEAP else 0.97}
+    rows += [bench.gain(chance, bars.get(chance, 0.97)) for chance in CHANCES]
+    bench.close()
+    return rows + _measure_models(folder)
+
+
+def _measure_models(folder: Path) -> list[Row]:
+    """Gain with a draft model, its own time included, for a model more than ten times as large."""
+    bench = _load(_chained(folder / "chained-1.2b-Q4_K_M.gguf", _BASE, 1.0))
+    rows = []
+    for chance, bar in _DRAFT_BARS.items():
+        path = _chained(folder / f"draft-{chance:g}-Q4_K_M.gguf", _DRAFT, chance)
+        draft = load_draft(path, bench.settings, bench.model, CancelFlag(), lambda _: True)
+        rows.append(bench.gain_of(draft, f"draft model, {chance:g} right, 1.2B Q4_K_M by 0.1B", bar))
+        draft.close()
+    bench.close()
+    return rows
+
+
+def _chained(path: Path, shape: Shape, chance: float) -> Path:
+    """Write a model that says one token after the other; with a chance, else another one, where it only guesses."""
+    if not path.exists():
+        tokens, coin = [*LETTERS, *range(FIRST_FILLER, 4000)], random.Random(7)
+        following = {token: tokens[(place + 1) % len(tokens)] for place, token in enumerate(tokens)}
+        chain = {token: after if coin.random() < chance else token for token, after in following.items()}
+        write_model(path, shape, mix="Q4_K_M", template=_TEMPLATE, chain=chain)
+    return path
+
+
+def _load(path: Path) -> _Bench:
     threads = count_threads()
     settings = RunSettings(
         n_ctx=1024,
@@ -67,18 +109,20 @@ def measure_draft(folder: Path) -> list[Row]:
     start_backend()
     with engine_log().recording(quiet=True):
         model = load_model(path, settings)
-        context = Context(model, settings, CancelFlag())
-    bench = _Bench(context, PromptEncoder(model.vocabulary, load_chat_template(model)))
-    rows = bench.costs()
-    bars = {0.0: 0.97, 0.6: 1.3 if rows[1].ratio < _CHEAP else 0.97}
-    return rows + [bench.gain(chance, bars.get(chance, 0.97)) for chance in CHANCES]
+        return _Bench(Context(model, settings, CancelFlag()), settings)
 
 
 class _Bench:
-    def __init__(self, context: Context, encoder: PromptEncoder) -> None:
-        self._context, self._encoder = context, encoder
+    def __init__(self, context: Context, settings: RunSettings) -> None:
+        self._context, self.model, self.settings = context, context.model, settings
+        self._encoder = encoder = PromptEncoder(self.model.vocabulary, load_chat_template(self.model))
         ends = filter(encoder.vocabulary.is_end, range(encoder.vocabulary.n_tokens))
         self._endless = Penalties(logit_bias=tuple((token, -100.0) for token in ends))
+
+    def close(self) -> None:
+        """Free the model."""
+        self._context.close()
+        self.model.close()
 
     def costs(self) -> list[Row]:
         """What steps of several tokens cost beside steps of one."""
@@ -100,29 +144,48 @@ class _Bench:
 
     def gain(self, chance: float, bar: float) -> Row:
         """One answer with guesses and without, in turns; what was learned stays from turn to turn, as it does."""
-        governor, off = Governor(DEFAULT_DRAFT), Governor(0)
-        nobody = partial(ScriptedDrafter, (), 0, 0.0)
-        true = self._write(nobody, off)
+        true = self._write(_NOBODY, Governor(0))
+
+        def script(turn: int) -> Callable[[], Drafter]:
+            return partial(ScriptedDrafter, true.tokens, true.n_prompt, chance, turn)
+
+        return self._compare(f"draft, {chance:g} of guesses right, 0.6B Q4_K_M", bar, true, script)
+
+    def gain_of(self, draft: DraftModel, name: str, bar: float) -> Row:
+        """The same, with the guesses of a model."""
+        true = self._write(_NOBODY, Governor(0))
+        return self._compare(name, bar, true, None, draft)
+
+    def _compare(
+        self,
+        name: str,
+        bar: float,
+        true: Written,
+        script: Callable[[int], Callable[[], Drafter]] | None,
+        draft: DraftModel | None = None,
+    ) -> Row:
+        governor, off = Governor(DEFAULT_DRAFT, has_draft=draft is not None), Governor(0)
         ours, theirs, guessed = [], [], []
         for turn in range(TURNS):
-            spoiled = partial(ScriptedDrafter, true.tokens, true.n_prompt, chance, turn)
             if turn % 2:
-                theirs.append(self._write(nobody, off).speed)
-            found = self._write(spoiled, governor)
+                theirs.append(self._write(_NOBODY, off).speed)
+            found = self._write(_NOBODY if script is None else script(turn), governor, draft)
             ours.append(found.speed)
             if not turn % 2:
-                theirs.append(self._write(nobody, off).speed)
+                theirs.append(self._write(_NOBODY, off).speed)
             guessed.append(found.guessed)
             if found.tokens != true.tokens:
                 print("note: another batch size rounded to another token: guesses after it were wrong", file=sys.stderr)
-        row = Row(f"draft, {chance:g} of guesses right, 0.6B Q4_K_M", "tok/s", tuple(ours), tuple(theirs), bar)
+        row = Row(name, "tok/s", tuple(ours), tuple(theirs), bar)
         print(f"{row.name}: {row.ratio:.3f}; {guessed[-1]} in the last turn", file=sys.stderr)
         return row
 
-    def _write(self, make_drafter: Callable[[], Drafter], governor: Governor) -> Written:
+    def _write(
+        self, make_drafter: Callable[[], Drafter], governor: Governor, draft: DraftModel | None = None
+    ) -> Written:
         cancel = CancelFlag()
         self._context.clear()
-        speculation = Speculation(self._context, make_drafter, governor)
+        speculation = Speculation(self._context, make_drafter, governor, draft)
         slot = Slot(self._context, 0)
         session = Session(self._context, slot, self._encoder, cancel, None, speculation)
         events: list[Event] = []
