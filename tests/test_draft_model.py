@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Chunk
 from llmrun.errors import GGUFError, LLMRunError
 from llmrun.planning.drafts import draft_settings
 from llmrun.sampling import Sampling
