@@ -219,7 +219,7 @@ class Governor:
         return self._kinds[min(strength, _KINDS - 1)]
 
     def _can_afford(self, n: int, kind: _Kind, price: float) -> bool:
-        """Whether a step of a size that is not known well can be tried, if it were no better than its tokens one by one.
+        """Whether a step of a size that is not yet known can be tried, if it were no better than its tokens one by one.
 
         price: of each guess, where that is still to be paid. Steps of a size below or above tell more: no larger step
         is cheaper.
@@ -229,7 +229,7 @@ class Governor:
         return (worst + price * n - kind.tokens(n)) * self._plain_seconds <= (self._account or 0.0)
 
     def _cost(self, n: int) -> float:
-        """Return r(n): as measured; in part, where a step or two may have been disturbed; else what may be hoped for."""
+        """Return r(n): as measured, in part where few steps were; else what may be hoped for."""
         if self._is_believed(n):
             return _undisturbed(self._costs[n])
         return (self._hoped(n) + min(self._costs[n])) / 2 if n in self._costs else self._hoped(n)

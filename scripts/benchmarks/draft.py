@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,6 @@ _PROMPT = "abcdefghijklmnopqrstuvwxyz" * 2
 _ALPHABET = {token: LETTERS[(index + 1) % len(LETTERS)] for index, token in enumerate(LETTERS)}
 _BASE = replace(LLAMA_1_2B, tied=False)
 _DRAFT = Shape("llama", 6, 512, 2048, 8, 4, 64, 128256, 131072, tied=False)
-_DRAFT_BARS = {0.0: 0.97, 0.8: 0.97, 1.0: 1.0}
 _TEMPLATE = "{{ messages[-1].content }}"
 _NOBODY = partial(ScriptedDrafter, (), 0, 0.0)  # who guesses nothing
 
@@ -67,17 +66,18 @@ def measure_draft(folder: Path) -> list[Row]:
         write_model(path, replace(QWEN3_0_6B, tied=False), mix="Q4_K_M", template=_TEMPLATE, chain=_ALPHABET)
     bench = _load(path)
     rows = bench.costs()
-    bars = {0.0: 0.97, 0.6: 1.3 if rows[1].ratio < _CHEAP else 0.97}
+    gain = 1.3 if rows[1].ratio < _CHEAP else 0.97
+    bars = {0.0: 0.97, 0.6: gain}
     rows += [bench.gain(chance, bars.get(chance, 0.97)) for chance in CHANCES]
     bench.close()
-    return rows + _measure_models(folder)
+    return rows + _measure_models(folder, {0.0: 0.97, 0.8: 0.97, 1.0: gain})
 
 
-def _measure_models(folder: Path) -> list[Row]:
+def _measure_models(folder: Path, bars: Mapping[float, float]) -> list[Row]:
     """Gain with a draft model, its own time included, for a model more than ten times as large."""
     bench = _load(_chained(folder / "chained-1.2b-Q4_K_M.gguf", _BASE, 1.0))
     rows = []
-    for chance, bar in _DRAFT_BARS.items():
+    for chance, bar in bars.items():
         path = _chained(folder / f"draft-{chance:g}-Q4_K_M.gguf", _DRAFT, chance)
         draft = load_draft(path, bench.settings, bench.model, CancelFlag(), lambda _: True)
         rows.append(bench.gain_of(draft, f"draft model, {chance:g} right, 1.2B Q4_K_M by 0.1B", bar))
