@@ -403,11 +403,7 @@ def test_the_worker_loads_it_and_tells_what_it_took(files: dict[str, Path]) -> N
         data = files["small"].read_bytes()
         assert info.draft_memory == engine.dry_run(data, len(data), own)
         chunks = list(engine.answer(raw(ALPHABET, max_tokens=100)))
-<<<<<<< HEAD
-    assert "".join(one.text for one in chunks if isinstance(one, Chunk)) == (ALPHABET * 4)[:100]
-=======
     assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == (ALPHABET * 4)[:100]
->>>>>>> draftw
     assert progress == sorted(progress)
     assert all(0 <= fraction <= 1 for fraction in progress)
 
