@@ -297,7 +297,7 @@ def test_a_draft_no_smaller_than_the_model_is_noted(llmrun: Run) -> None:
         (("--draft", "guide", "--speculate", "off"), 2, "--speculate off"),
         (("--draft", "qwen3:999b"), 5, "error: --draft: "),
         (("--draft", "no model"), 2, "hint: --draft names a model as MODEL does"),
-        (("--draft", "/dev/null"), 6, "error: --draft: /dev/null is"),
+        (("--draft", "/dev/null"), 5, "error: --draft: /dev/null is"),
     ],
 )
 def test_mistakes_about_drafts_are_answered(llmrun: Run, arguments: tuple[str, ...], code: int, words: str) -> None:

@@ -30,6 +30,7 @@ from llmrun.deployment.containerfile import health_command
 from llmrun.deployment.limits import SERVER, memory_limits, mib
 from llmrun.deployment.options import serve_words, without
 from llmrun.deployment.quoting import systemd_argument
+from llmrun.embedded import embedded_file
 from llmrun.hardware.cpu import CpuInfo
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.host import Host
@@ -219,18 +220,18 @@ def test_a_model_of_this_machine_is_taken_in_by_its_own_name(llmrun: Run, tiny_m
     assert re.fullmatch(r"[0-9]+m", service["mem_limit"])
 
 
-def test_a_draft_of_this_machine_is_taken_in_too(llmrun: Run, tiny_model: Path, keys: Path) -> None:
+def test_a_draft_of_this_machine_is_taken_in_too(llmrun: Run, tmp_path: Path, keys: Path) -> None:
+    draft = Path(shutil.copy(embedded_file("Q4_K_M"), tmp_path / "small.gguf"))
     shared = ("-t", "1", "-c", "512", "--api-key-file", str(keys), "--emit")
-    done = llmrun("serve", "guide:Q8_0", "guide:F16", "--draft", str(tiny_model), *shared, "compose")
+    done = llmrun("serve", "guide:Q8_0", "guide:F16", "--draft", str(draft), *shared, "compose")
     assert done.returncode == 0, done.stderr
     service = yaml.safe_load(done.stdout)["services"]["llmrun"]
-    inside = f"/models/draft/{tiny_model.name}"
-    assert {"type": "bind", "source": str(tiny_model), "target": inside, "read_only": True} in service["volumes"]
+    inside = "/models/draft/small.gguf"
+    assert {"type": "bind", "source": str(draft), "target": inside, "read_only": True} in service["volumes"]
     assert service["command"][service["command"].index("--draft") + 1] == inside
-    unit = llmrun("serve", "guide:Q8_0", "--draft", os.path.relpath(tiny_model), *shared, "systemd").stdout
-    assert str(tiny_model.parent.resolve() / tiny_model.name) in systemd.words(
-        systemd.setting(unit, "ExecStart")[0], {}
-    )
+    unit = llmrun("serve", "guide:Q8_0", "--draft", os.path.relpath(draft), *shared, "systemd").stdout
+    words = systemd.words(systemd.setting(unit, "ExecStart")[0], {})
+    assert words[words.index("--draft") + 1] == str(draft)
 
 
 def test_several_models_are_within_the_limits_together(llmrun: Run, tiny_model: Path) -> None:
