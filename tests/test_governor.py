@@ -107,6 +107,30 @@ def test_where_each_guess_costs_a_step_none_is_made() -> None:
     assert write(Governor(N_MOST), LINEAR, 0.9, 500).guessed < 0.05
 
 
+@dataclass
+class Disturbed(Machine):
+    """One whose first steps with guesses, so many, take as long as many plain ones: something else ran."""
+
+    n_left: int = 1
+
+    def step(self, n: int, rng: random.Random) -> float:
+        seconds = Machine.step(self, n, rng)
+        if n and self.n_left:
+            self.n_left -= 1
+            return 20 * seconds
+        return seconds
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("n_disturbed", [1, 2])
+@pytest.mark.parametrize("costs", [NARROW.costs, WIDE.costs], ids=["narrow", "wide"])
+def test_steps_that_were_disturbed_do_not_decide(costs: tuple[float, ...], n_disturbed: int, seed: int) -> None:
+    governor = Governor(N_MOST)
+    write(governor, Disturbed(costs, noise=0.1, n_left=n_disturbed), 0.9, 200, seed)
+    gain = write(governor, Machine(costs, noise=0.1), 0.9, 1000, seed + 1).gain
+    assert gain >= 1 + 0.8 * (best_gain(Machine(costs), 0.9) - 1) - 0.1
+
+
 def test_nothing_is_guessed_before_a_plain_step_was_seen() -> None:
     governor = Governor(N_MOST)
     assert not governor.may_search()

@@ -22,6 +22,7 @@ for what the draft model has to read before it can guess.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -48,6 +49,7 @@ _KEPT = 0.97  # of what was seen of a kind of guess, at each new one: the last 3
 _KINDS = 8  # of guesses that are told apart, by strength; stronger ones are one kind
 _HOPE = 0.1  # what another token in a step costs at the least: less than on any machine that was measured
 _DOUBT = 0.9  # of what is expected of steps of a size that was never taken, so that one is taken at times
+_BELIEVED = 3  # steps of a size: one that something else disturbed must not decide
 _PLAIN_EVERY = 32  # steps: what a plain one costs changes with the load of the machine
 
 
@@ -151,7 +153,7 @@ class Governor:
         best, best_gain = 0, least
         for n in range(1, min(n_there, self.n_most) + 1):
             gain = kind.tokens(n) / (self._cost(n) + price * n)
-            if gain > best_gain and (n in self._costs or self._can_afford(n, kind, price)):
+            if gain > best_gain and (self._is_believed(n) or self._can_afford(n, kind, price)):
                 best, best_gain = n, gain
         return best
 
@@ -192,9 +194,10 @@ class Governor:
                 self._account = self._credit * seconds
         elif self._account is not None:
             plain = self._plain_seconds
-            self._costs.setdefault(n_guessed, deque(maxlen=8)).append(seconds / plain)
+            cost = min(seconds / plain, 1.0 + n_guessed)  # beyond its tokens one by one, something else disturbed it
+            self._costs.setdefault(n_guessed, deque(maxlen=8)).append(cost)
             self._since_plain += 1
-            self._account += (1 + n_right) * plain - seconds
+            self._account += (1 + n_right - cost) * plain
         if self._account is not None:
             full, most = self._account + _INCOME * seconds, self._most * self._plain_seconds
             self._account = min(full, most)
@@ -216,20 +219,27 @@ class Governor:
         return self._kinds[min(strength, _KINDS - 1)]
 
     def _can_afford(self, n: int, kind: _Kind, price: float) -> bool:
-        """Whether a step of a size that was never taken can be tried, if it were no better than its tokens one by one.
+        """Whether a step of a size that is not yet known can be tried, if it were no better than its tokens one by one.
 
         price: of each guess, where that is still to be paid. Steps of a size below or above tell more: no larger step
         is cheaper.
         """
-        above = [median(costs) for size, costs in self._costs.items() if size > n]
+        above = [_undisturbed(costs) for size, costs in self._costs.items() if size > n]
         worst = min([1.0 + n, *above])
         return (worst + price * n - kind.tokens(n)) * self._plain_seconds <= (self._account or 0.0)
 
     def _cost(self, n: int) -> float:
-        """Return r(n): as measured, or from the sizes around it, with hope; with nothing known, the least there is."""
-        if n in self._costs:
-            return median(self._costs[n])
-        known = sorted((size, median(costs)) for size, costs in self._costs.items())
+        """Return r(n): as measured, in part where few steps were; else what may be hoped for."""
+        if self._is_believed(n):
+            return _undisturbed(self._costs[n])
+        return (self._hoped(n) + min(self._costs[n])) / 2 if n in self._costs else self._hoped(n)
+
+    def _is_believed(self, n: int) -> bool:
+        return len(self._costs.get(n, ())) >= _BELIEVED
+
+    def _hoped(self, n: int) -> float:
+        """Return r(n) from the sizes around it, with hope; with nothing known, the least there is."""
+        known = sorted((size, _undisturbed(costs)) for size, costs in self._costs.items() if size != n)
         if not known:
             return 1 + _HOPE * n
         points = [(0, 1.0), *known]
@@ -237,3 +247,8 @@ class Governor:
         (n0, cost0), (n1, cost1) = points[right - 1], points[right]
         slope = max((cost1 - cost0) / (n1 - n0), 0.0)
         return max(1.0, _DOUBT * (cost0 + slope * (n - n0)))
+
+
+def _undisturbed(costs: Sequence[float]) -> float:
+    """Return the lower quartile: what disturbs can only slow down."""
+    return sorted(costs)[(len(costs) - 1) // 4]

@@ -17,7 +17,7 @@ from scripts.benchmarks.start import CHATML, first_output, llmrun_command
 from scripts.benchmarks.table import Row
 from scripts.synthetic import QWEN3_0_6B, write_model
 
-TURNS = 3
+TURNS = 3  # of two minutes each
 N_TEXT = 4000  # letters, each a token
 _CTX = 8192
 _QUESTIONS = ("what is it about?", "who wrote it?")
@@ -40,6 +40,7 @@ def measure_again(folder: Path) -> list[Row]:
                 seconds.append(first_output(_ours(model, text, question), own))
             _, again = (first_output(_theirs(model, text, question, state)) for question in _QUESTIONS)
             theirs.append(again)
+            print(f"first {first[-1]:.2f} s, second {second[-1]:.2f} s, theirs {again:.2f} s", flush=True)
     command = f"llama-completion -m {model.name} -c {_CTX} -n 1 --temp 0 -no-cnv --prompt-cache STATE -f TEXT"
     name = f"question about {N_TEXT:,} tokens"
     return [

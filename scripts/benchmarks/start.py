@@ -45,8 +45,8 @@ def _row(name: str, path: Path, own: Sequence[str] = (), options: Sequence[str] 
         first_output(command)  # what either remembers, and the page cache
     pairs = [(first_output(ours), first_output(theirs)) for _ in range(TURNS)]
     first, second = zip(*pairs, strict=True)
-    command = shlex.join(["llama-completion", "-m", path.name, "-p", "PROMPT", *theirs[5:]])
-    row = Row(f"start, {name}", "s", first, second, BAR, at_least=False, command=command)
+    told = shlex.join(["llama-completion", "-m", path.name, "-p", "PROMPT", *theirs[5:]])
+    row = Row(f"start, {name}", "s", first, second, BAR, at_least=False, command=told)
     print(format_table([row]), flush=True)
     return row
 

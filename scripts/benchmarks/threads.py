@@ -60,7 +60,19 @@ def _written(engine: Engine) -> float:
 
 
 def _llama_bench(path: Path, n_tokens: int) -> float:
-    command = [peer("llama-bench"), "-m", path, "-p", "0", "-n", str(n_tokens), "-r", "1", "-o", "json"]
+    command: list[str | Path] = [
+        peer("llama-bench"),
+        "-m",
+        path,
+        "-p",
+        "0",
+        "-n",
+        str(n_tokens),
+        "-r",
+        "1",
+        "-o",
+        "json",
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(found.stdout)[0]["avg_ts"])
 
