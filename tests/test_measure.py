@@ -284,7 +284,7 @@ def test_settings_name_what_costs_hold_for() -> None:
     """A new setting that costs time must come into the key of the files, or be told apart here."""
     no_matter = {"n_ctx", "n_seq_max", "kv_unified", "n_outputs_max", "n_batch", "type_k", "type_v", "swa_full"}
     no_matter |= {"offload_kqv", "n_gpu_layers", "tensor_split", "cpu_experts", "load_mode", "projector"}
-    no_matter |= {"n_draft_max"}  # what is measured is one token a step
+    no_matter |= {"n_draft_max", "draft"}  # what is measured is one token a step
     no_matter |= {"loras"}  # a few percent of the model they are put beside
     in_key = {"n_threads", "n_threads_batch", "n_ubatch", "repack", "flash_attn", "devices"}
     assert {field.name for field in fields(RunSettings)} == no_matter | in_key

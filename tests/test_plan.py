@@ -261,6 +261,7 @@ def test_the_json_has_these_keys(llmrun: Run) -> None:
         "better",
         "runners_up",
         "contexts",
+        "draft",
     }
     assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "shared", "headroom"}
     assert set(found["pools"][0]["used"]) == {"weights", "kv_cache", "compute", "overhead", "mapped", "total"}
