@@ -45,3 +45,18 @@ def test_who_has_the_prompt_already_goes_before_a_neighbour(endless_model: Path)
             many.batcher.withdraw(one.job.id)
         assert slots_of(begun(many, "jkl " * 20)) == [3]
         assert slots_of(begun(many, "something else")) == [4]  # beside it too, and nothing there is lost
+
+
+def test_a_beginning_that_all_have_makes_no_gaps(endless_model: Path) -> None:
+    """A template's first words, or a letter: whoever had them, those who write at once are neighbours again."""
+    few = RunSettings(n_ctx=4 * 256, n_seq_max=4, n_outputs_max=4, n_threads=1, n_threads_batch=1)
+    with loaded(endless_model, few) as model, batch(model, few) as many:
+        for texts in (["<user>abc", "<user>bcd", "<user>cde", "<user>def"], ["<user>dee", "<user>abb"]):
+            heard = begun(many, *texts)
+            for one in heard:
+                many.batcher.withdraw(one.job.id)
+        first, second = slots_of(begun(many, "<user>deep", "<user>abbey"))
+        assert abs(first - second) == 1
+        (third,) = slots_of(begun(many, "<user>cdeef"))
+        taken = sorted([first, second, third])
+        assert taken == list(range(taken[0], taken[0] + 3))
