@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from llmrun.worker.overlap import common_prefix
 from llmrun.worker.slot import Slot
 
-
 # Tokens of a prompt that are not worth a gap: as long as the answer is written each step takes a quarter longer (4 at
 # once, 0.6B Q4_K_M, 2 threads: 103 to 110 ms, and 82 where they are neighbours).
 _LITTLE = 64
