@@ -164,13 +164,16 @@ def _batch(choice: Choice) -> Told:
 
 
 def _repack(choice: Choice) -> Told:
-    if choice.settings.repack and choice.settings.n_seq_max > 1 and not choice.offer.repacks:
+    together = choice.settings.n_seq_max > 1 and choice.offer.repacks_together
+    if choice.settings.repack and together and not choice.offer.repacks:
         return "SPEED", "the CPU's own layout is faster for conversations that are written at once"
     if choice.settings.repack:
         return "SPEED", "the CPU's own layout is faster for these weights"
     if choice.settings.n_gpu_layers:
         return "SPEED", "weights in RAM are sent to the GPU for long prompts, as they are"
-    return ("MEMORY", "copies of the weights do not fit") if choice.offer.repacks else ("SPEED", "it does not pay here")
+    if choice.offer.repacks or together:
+        return "MEMORY", "copies of the weights do not fit"
+    return "SPEED", "it does not pay here"
 
 
 def _loras(choice: Choice, size: int) -> Told:

@@ -8,7 +8,8 @@ What drawing a token costs is in neither, because it is paid a token and not a s
 Nothing is believed that could cost much: what guessing won and lost against plain steps is kept in an account, which
 time fills slowly. While it is empty nothing is guessed. So over all answers no more is ever lost than _INCOME of the
 time, _FIRST_CREDIT and by how much a single step was wrong, whatever the texts; within an answer, _MOST_CREDIT of what
-was won before.
+was won before. A step is taken to cost no more than its tokens one by one: what it takes beyond that is put down to
+whatever else ran, and is in no account.
 
 A draft model's guesses have a price besides, before anybody knows what they are: k of them take c·k plain steps. So
 they are asked for where (1 + p₁(1 + p + … + pᵏ⁻¹)) / (r(k) + c·k) promises more than plain steps, and more than what

@@ -30,7 +30,7 @@ _BAR = 1.10  # of time to answer at 512 + 256, or of decode at 512 + 512: else o
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Seconds of an answer's parts; first: the logits after the prompt, and after one token more."""
+    """Seconds of an answer's parts, and the logits after the first token that was written."""
 
     read: float
     handed: float
@@ -72,7 +72,7 @@ def _rows(plain: Context, repacked: Context, n_written: int) -> list[Row]:
     single = min(("plain", "repacked"), key=lambda name: median(one.all for one in found[name]))
     title = f"{N_READ} + {n_written}, 1.2B Q4_K_M"
     rate = {name: tuple((n_written - 1) / one.written for one in answers) for name, answers in found.items()}
-    # other way round than it is divided: how many times sooner the answer is there
+    # so that the ratio says how many times sooner the answer is there
     speed = {name: tuple(1 / one.all for one in answers) for name, answers in found.items()}
     return [
         Row(f"two views beside {single}, {title}", "1/s", speed["two"], speed[single], _BAR),
