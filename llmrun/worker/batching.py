@@ -239,7 +239,7 @@ class Batcher:
         """Give what there is room for to those who have waited longest, and of these to who needs least."""
         queue = sorted((begun for _, begun in reading), key=lambda begun: (begun.turn, begun.n_left))
         wanted = [wanted_tokens(begun, self._context.n_rows) for begun in queue]
-        shares = share(self._pace.room(n_writing), wanted)
+        shares = share(self._pace.room(n_writing, [begun.n_left for begun in queue]), wanted)
         given = {begun.slot.seq: n for begun, n in zip(queue, shares, strict=True) if n}
         turns = []
         for job, begun in reading:
