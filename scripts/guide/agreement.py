@@ -18,7 +18,7 @@ def differences(run: Run, questions: list[str]) -> list[tuple[str, str, str]]:
     """Each question with different answers, torch's, and llama.cpp's."""
     network, tokenizer = run.load_network(), run.load_tokenizer()
     by_torch = [tokenizer.decode(network.greedy(encode_prompt(tokenizer, text), END)) for text in questions]
-    by_llama = answer(run.gguf_path("F16"), questions)
+    by_llama = answer(run.gguf_path("F16"), [(question,) for question in questions])
     triples = zip(questions, by_torch, by_llama, strict=True)
     return [(text, ours, theirs) for text, ours, theirs in triples if ours != theirs]
 

@@ -1,7 +1,7 @@
 """Conversations to batches of rows of similar length; the same seed always gives the same batches."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -9,41 +9,50 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from scripts.guide.conversations import Conversation, Corpus, draw_conversation
+from scripts.guide.conversations import Conversation, Corpus
 from scripts.guide.exchange import Exchange
+from scripts.guide.lessons import draw_lessons
+from scripts.guide.teacher import Teacher
 from scripts.guide.tokenizer import END_OF_TEXT, Row, encode_row
 
-POOL = 320  # conversations sorted together
+POOL = 400  # conversations sorted together
 OPENING_TOKENS = 6
-TOKENS = 1792  # padding included; small batches learn more per token here
+TOKENS = 2560  # padding included; small batches learn more per token, Muon's share of the time is less in large ones
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Inputs and the next tokens, both of shape (rows, length), and which of the latter are learned."""
+    """Inputs and the next tokens, both of shape (rows, length), and which of the latter are learned.
+
+    kinds: of the same shape, what kind of answer begins after a token (Corpus.kind), -1 where none does. shares: of
+    shape (rows, kinds), how likely each kind is for the only question, zeros where that is not known.
+    """
 
     ids: Tensor
     targets: Tensor
     learned: Tensor
+    kinds: Tensor
+    shares: Tensor
 
 
-def draw_batches(corpus: Corpus, tokenizer: Tokenizer, seed: int, context: int, skip: int = 0) -> Iterator[Batch]:
+def draw_batches(
+    corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: int, context: int, skip: int = 0
+) -> Iterator[Batch]:
     """Batches without end; the first `skip` are passed over (to go on where a checkpoint was written)."""
     for number in count():
         rng = random.Random(f"{seed}/{number}")
-        conversations = [draw_conversation(corpus, rng) for _ in range(POOL)]
-        rows = [encode_row(tokenizer, conversation) for conversation in conversations]
-        lengths = [
-            _opening_length(row) if conversation.opening_only else context
-            for row, conversation in zip(rows, conversations, strict=True)
-        ]
-        groups = group_rows([_cut(row, length) for row, length in zip(rows, lengths, strict=True)])
+        rows = []
+        for lesson in draw_lessons(corpus, teacher, rng, POOL):
+            row = encode_row(tokenizer, lesson.talk, corpus.kind)
+            length = _opening_length(row) if lesson.talk.opening_only else context
+            rows.append(row.cut(length, lesson.shares))
+        groups = group_rows(rows)
         rng.shuffle(groups)
         for group in groups:
             if skip:
                 skip -= 1
                 continue
-            yield collate(group)
+            yield collate(group, len(corpus.kinds))
 
 
 def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
@@ -57,27 +66,30 @@ def group_rows(rows: Sequence[Row]) -> list[list[Row]]:
     return groups
 
 
-def collate(rows: Sequence[Row]) -> Batch:
+def collate(rows: Sequence[Row], n_kinds: int = 0) -> Batch:
     """The rows as tensors, padded at the right."""
     length = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), length), END_OF_TEXT)
     learned = torch.zeros((len(rows), length), dtype=torch.bool)
+    kinds = torch.full((len(rows), length), -1)
+    shares = torch.zeros((len(rows), n_kinds))
     for place, row in enumerate(rows):
         ids[place, : len(row.ids)] = torch.tensor(row.ids)
         learned[place, : len(row.ids)] = torch.tensor(row.learned)
-    return Batch(ids[:, :-1], ids[:, 1:], learned[:, 1:])
+        kinds[place, : len(row.ids)] = torch.tensor(row.kinds)
+        if row.shares is not None:
+            shares[place] = torch.from_numpy(row.shares)
+    return Batch(ids[:, :-1], ids[:, 1:], learned[:, 1:], kinds[:, :-1], shares)
 
 
-def exchange_batches(exchanges: Sequence[Exchange], tokenizer: Tokenizer) -> list[Batch]:
+def exchange_batches(
+    exchanges: Sequence[Exchange], tokenizer: Tokenizer, kind: Callable[[Exchange], int]
+) -> list[Batch]:
     """Each exchange as a conversation of its own, to measure on."""
-    rows = [encode_row(tokenizer, Conversation("", (exchange,))) for exchange in exchanges]
+    rows = [encode_row(tokenizer, Conversation("", (exchange,)), kind) for exchange in exchanges]
     return [collate(group) for group in group_rows(rows)]
 
 
 def _opening_length(row: Row) -> int:
-    """Tokens up to the end of the answer's opening."""
+    """Tokens up to the end of the opening of the only answer that is learned."""
     return row.learned.index(True) + OPENING_TOKENS
-
-
-def _cut(row: Row, context: int) -> Row:
-    return Row(row.ids[:context], row.learned[:context])

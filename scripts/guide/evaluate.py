@@ -1,13 +1,14 @@
 """Ask the exported files what they were never trained on, and count the right answers.
 
 Right is an answer that contains what its fact expects. A wrong refusal is a question inside the field that was
-refused. Every question is asked in a fresh conversation, greedily.
+refused. Every question is asked in a fresh conversation, greedily; one that leans on another after that one's answer.
 """
 
 import argparse
 import json
+import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from scripts.guide.answers import answer
 from scripts.guide.conversations import Corpus, read_corpus
 from scripts.guide.exchange import Exchange, is_right
 from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
+from scripts.guide.follows import held_out_follows
+from scripts.guide.number_follows import held_out_talks
 from scripts.guide.numbers import REQUIRED_FRAME, Slots, compute, held_out_numbers
 from scripts.guide.refusals import PHRASE, held_out_refusals
 
 QUANTS = ("F16", "Q8_0", "Q4_K_M")
 NUMBERS = 40  # questions per family
 REFUSALS = 150
+FOLLOWS = 300
 SEEDS = {"dev": 1, "test": 2}
 
 
@@ -44,8 +48,23 @@ class Failure:
     answered: str
 
 
+def talks_of(corpus: Corpus, name: str) -> list[Sequence[Exchange]]:
+    """The evaluation questions of the set `name` ("dev" or "test"): single ones, then those that lean on another."""
+    return [*((question,) for question in questions_of(corpus, name)), *follow_ups(corpus, name)]
+
+
+def follow_ups(corpus: Corpus, name: str) -> list[Sequence[Exchange]]:
+    """Talks of two turns, of which the second is judged: half of those kept for evaluation are for each set."""
+    held = list(held_out_follows(corpus.follows))
+    random.Random("follows").shuffle(held)
+    chosen = held[sorted(SEEDS).index(name) :: len(SEEDS)][:FOLLOWS]
+    facts = [(told, after.of_topic("follow-ups")) for told, after in chosen]
+    talks = held_out_talks(corpus.numbers, 2 * NUMBERS, SEEDS[name])
+    return [*facts, *((*talk[:-1], talk[-1].of_topic("numbers: follow-ups")) for talk in talks)]
+
+
 def questions_of(corpus: Corpus, name: str) -> list[Exchange]:
-    """The evaluation questions of the set `name` ("dev" or "test"): facts, numbers, refusals."""
+    """The single questions of the set `name`: facts, numbers, refusals."""
     held_out = read_held_out(GUIDE / "heldout" / f"{name}.toml")
     question = REQUIRED_FRAME.format(n="7B", b="4 bits") + "?"
     required = Exchange(question, *compute("memory", Slots(70, 4, 8)), "required")
@@ -76,7 +95,8 @@ def totals(scores: Iterable[Score]) -> list[Score]:
     """The sums over the facts, the number families, the refusals and everything."""
     found = list(scores)
     kinds: dict[str, Callable[[str], bool]] = {
-        "facts": lambda t: not t.startswith(("numbers", "refusals", "required")),
+        "facts": lambda t: not t.startswith(("numbers", "refusals", "required", "follow-ups")),
+        "follow-ups": lambda t: t == "follow-ups",
         "numbers": lambda t: t.startswith("numbers"),
         "refusals": lambda t: t == "refusals",
         "all": lambda _: True,
@@ -119,11 +139,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Evaluate each file; always 0, a low score is no error."""
     options = parse_arguments()
-    exchanges = questions_of(read_corpus(), options.set)
+    talks = talks_of(read_corpus(), options.set)
+    exchanges = [talk[-1] for talk in talks]
     results: dict[str, list[Score]] = {}
     failures: dict[str, list[Failure]] = {}
     for quant in options.quant:
-        answers = answer(options.models / f"guide-{quant}.gguf", [exchange.question for exchange in exchanges])
+        answers = answer(options.models / f"guide-{quant}.gguf", [[turn.question for turn in talk] for talk in talks])
         results[quant], failures[quant] = score(exchanges, answers)
     if options.json:
         report = {quant: {"topics": [asdict(row) for row in rows], "totals": [asdict(row) for row in totals(rows)],

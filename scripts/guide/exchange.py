@@ -21,6 +21,10 @@ class Exchange:
         """The same exchange in other words."""
         return replace(self, question=question)
 
+    def of_topic(self, topic: str) -> "Exchange":
+        """The same exchange in another row of the table."""
+        return replace(self, topic=topic)
+
 
 def is_right(answer: str, expect: tuple[str, ...]) -> bool:
     """Whether `answer` contains every expected string (one of its alternatives), ignoring case."""

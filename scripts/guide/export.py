@@ -56,10 +56,11 @@ def write_f16(run: Run, path: Path) -> None:
     """The run's network and tokenizer as one GGUF file with 16-bit matrices."""
     network = run.load_network()
     writer = gguf.GGUFWriter(path, "llama")
-    _add_card(writer, sum(parameter.numel() for parameter in network.parameters()))
+    tensors = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("router.")}
+    _add_card(writer, sum(tensor.numel() for tensor in tensors.values()))
     _add_shape(writer, network)
     _add_tokenizer(writer, run.tokenizer_path)
-    for name, tensor in network.state_dict().items():
+    for name, tensor in tensors.items():
         writer.add_tensor(*_convert(name, tensor, network.shape.heads))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -1,7 +1,7 @@
 """A small network of the llama architecture: RMSNorm, rotary positions, SwiGLU, tied embeddings."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
@@ -20,6 +20,7 @@ class Shape:
     context: int = 2048
     rope_base: float = 10000.0
     epsilon: float = 1e-5
+    kinds: int = 0  # of answers, which training alone tells apart
 
 
 class Norm(nn.Module):
@@ -67,7 +68,11 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """The whole model: token ids in, hidden states out; `logits` gives the scores of the next token."""
+    """The whole model: token ids in, hidden states out; `logits` gives the scores of the next token.
+
+    `router`, which is not exported, scores the kinds of answers where one begins: a target of its own for what the
+    opening's first words, which many answers share, say only bit by bit.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -75,6 +80,7 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = Norm(shape.width, shape.epsilon)
+        self.router = nn.Linear(shape.width, shape.kinds, bias=False) if shape.kinds else None
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.4 / math.sqrt(parameter.shape[1]))
@@ -94,6 +100,10 @@ class Network(nn.Module):
             x = layer(x, (cos, sin), bias)
         hidden: Tensor = self.norm(x)
         return hidden
+
+    def forget_router(self) -> None:
+        """Keep only what is exported."""
+        self.router, self.shape = None, replace(self.shape, kinds=0)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token after the given hidden states; the matrix is the embedding again."""

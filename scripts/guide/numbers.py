@@ -46,6 +46,7 @@ class Numbers:
     n_forms: tuple[str, ...]
     b_forms: dict[int, tuple[str, ...]]
     v_forms: tuple[str, ...]
+    follow: dict[str, tuple[str, ...]]  # frames after an answer, by what they change: bits, size or memory
     sizes: dict[str, Fact]  # facts such as "vram-8gb", which say how large a model fits there
 
     @cached_property
@@ -77,6 +78,7 @@ def read_numbers(facts: tuple[Fact, ...], path: Path = GUIDE / "numbers.toml") -
         n_forms=tuple(raw["n_forms"]),
         b_forms=RARE_FORMS | {int(bits): tuple(forms) for bits, forms in raw["b_forms"].items()},
         v_forms=tuple(raw["v_forms"]),
+        follow={kind: tuple(frames) for kind, frames in raw["follow"].items()},
         sizes={fact.id: fact for fact in facts if re.fullmatch(r"v?ram-\d+gb", fact.id)},
     )
 

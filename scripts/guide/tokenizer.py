@@ -1,12 +1,15 @@
 """The byte-level BPE tokenizer and the ChatML rows made with it; splits text as llama.cpp's "qwen2" does."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from scripts.guide.conversations import Conversation
+from scripts.guide.exchange import Exchange
 
 VOCABULARY = 2048
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -20,10 +23,17 @@ QWEN2 = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The tokens of one conversation, and for each whether the model must learn to write it."""
+    """The tokens of one conversation, for each whether the model must learn to write it, and which kind of answer
+    begins after it (-1: none)."""
 
     ids: tuple[int, ...]
     learned: tuple[bool, ...]
+    kinds: tuple[int, ...]
+    shares: npt.NDArray[np.float32] | None = None  # of the kinds, for the only question; None: not known
+
+    def cut(self, length: int, shares: npt.NDArray[np.float32] | None) -> "Row":
+        """The first tokens, with these shares."""
+        return Row(self.ids[:length], self.learned[:length], self.kinds[:length], shares)
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
@@ -51,23 +61,30 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def encode_row(tokenizer: Tokenizer, conversation: Conversation) -> Row:
-    """The conversation in ChatML; what follows "assistant" up to its <|im_end|> is learned."""
+def encode_row(tokenizer: Tokenizer, conversation: Conversation, kind: Callable[[Exchange], int] = lambda _: -1) -> Row:
+    """The conversation in ChatML; what follows "assistant" up to its <|im_end|> is learned.
+
+    Of one that is cut after an opening only the last answer is.
+    """
     ids: list[int] = []
     learned: list[bool] = []
+    kinds: list[int] = []
 
     def add(tokens: list[int], *, learn: bool) -> None:
         ids.extend(tokens)
         learned.extend([learn] * len(tokens))
+        kinds.extend([-1] * len(tokens))
 
     if conversation.system:
         add(_turn(tokenizer, "system", conversation.system), learn=False)
     for turn in conversation.turns:
         add(_turn(tokenizer, "user", turn.question), learn=False)
         add([START, *_plain(tokenizer, "assistant\n")], learn=False)
-        add([*_plain(tokenizer, turn.answer), END], learn=True)
+        is_learned = turn is conversation.turns[-1] or not conversation.opening_only
+        kinds[-1] = kind(turn) if is_learned else -1
+        add([*_plain(tokenizer, turn.answer), END], learn=is_learned)
         add(_plain(tokenizer, "\n"), learn=False)
-    return Row(tuple(ids), tuple(learned))
+    return Row(tuple(ids), tuple(learned), tuple(kinds))
 
 
 def encode_prompt(tokenizer: Tokenizer, question: str) -> list[int]:

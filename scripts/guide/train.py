@@ -25,13 +25,15 @@ from scripts.guide.network import Network, Shape
 from scripts.guide.numbers import held_out_numbers
 from scripts.guide.refusals import held_out_refusals
 from scripts.guide.run import Run
+from scripts.guide.teacher import Teacher, fit_teacher
 from scripts.guide.tokenizer import train_tokenizer
+from scripts.guide.words import begin
 from scripts.guide.workers import Workers
 
-MUON_RATE = 0.02
-ADAM_RATE = 2e-3
+MUON_RATE = 0.015
+ADAM_RATE = 1e-3
 WARM_UP_STEPS = 60
-CONSTANT = 0.3  # of the time at the full rate, then a parabola down to FLOOR: most facts are learned at low rates
+CONSTANT = 0.1  # of the time at the full rate, then a parabola down to FLOOR: most facts are learned at low rates
 FLOOR = 0.02
 TOKENIZER_TEXTS = 24_000
 SAVE_SECONDS = 120.0
@@ -55,6 +57,7 @@ class Trainer:
     run: Run
     network: Network
     corpus: Corpus
+    teacher: Teacher
     tokenizer: Tokenizer
     seed: int
     budget: float
@@ -79,9 +82,12 @@ class Trainer:
                                  "progress": asdict(self.progress)}  # fmt: skip
         self.run.save(self.run.checkpoint_path, state)
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+    def begin(self) -> None:
+        """Go on from the checkpoint, or begin anew if there is none."""
         if not self.run.checkpoint_path.exists():
+            loss = begin(self.network, self.corpus, self.teacher, self.tokenizer, self.seed)
+            print(f"mean of the tokens: loss {loss:.4f}", flush=True)
+            self.measure()
             return
         state = torch.load(self.run.checkpoint_path, weights_only=True)
         self.network.load_state_dict(state["network"])
@@ -92,7 +98,9 @@ class Trainer:
 
     def train(self) -> None:
         """Step until the budget is used or somebody asks for a stop."""
-        batches = draw_batches(self.corpus, self.tokenizer, self.seed, self.network.shape.context, self.progress.steps)
+        batches = draw_batches(
+            self.corpus, self.teacher, self.tokenizer, self.seed, self.network.shape.context, self.progress.steps
+        )
         saved = reported = measured = last = time.monotonic()
         losses: list[float] = []
         while self.progress.seconds < self.budget and not self.stopped:
@@ -148,9 +156,25 @@ class Trainer:
             "numbers": held_out_numbers(self.corpus.numbers, 20),
             "refusals": held_out_refusals(self.corpus.refusals, 60),
         }
-        parts = [f"{name} {exact_share(self.network, exchange_batches(items, self.tokenizer)):.1%} of {len(items)}"
-                 for name, items in sets.items() if items]  # fmt: skip
+        parts = []
+        for name, items in sets.items():
+            batches = exchange_batches(items, self.tokenizer, self.corpus.kind)
+            exact, routed = exact_share(self.network, batches), routed_share(self.network, batches)
+            parts.append(f"{name} {exact:.1%}, routed {routed:.1%} of {len(items)}")
         print("  exact: " + "  ".join(parts), flush=True)
+
+
+@torch.inference_mode()
+def routed_share(network: Network, batches: list[Batch]) -> float:
+    """The share of rows whose kind of answer the router finds likeliest."""
+    right = total = 0
+    for batch in batches:
+        assert network.router is not None
+        begins = batch.kinds >= 0
+        best = network.router(network(batch.ids)[begins]).argmax(-1)
+        right += int((best == batch.kinds[begins]).sum())
+        total += len(best)
+    return right / max(1, total)
 
 
 @torch.inference_mode()
@@ -190,10 +214,14 @@ def main() -> int:
     run, corpus = Run(options.out), read_corpus()
     if not run.tokenizer_path.exists():
         make_tokenizer(corpus, options.seed).save(str(run.tokenizer_path))
-    network = Network(Shape())
-    workers = Workers(options.threads)
-    trainer = Trainer(run, network, corpus, run.load_tokenizer(), options.seed, options.minutes * 60, workers)
-    trainer.resume()
+    network = Network(Shape(kinds=len(corpus.kinds)))
+    tokenizer = run.load_tokenizer()
+    firsts = torch.tensor([tokenizer.encode(text).ids[0] for text in corpus.openings()])
+    workers = Workers(options.threads, firsts)
+    trainer = Trainer(
+        run, network, corpus, fit_teacher(corpus, options.seed), tokenizer, options.seed, options.minutes * 60, workers
+    )
+    trainer.begin()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(trainer, "stopped", True))
     print(f"{sum(p.numel() for p in network.parameters()):,} parameters, {len(corpus.facts)} facts", flush=True)
@@ -202,6 +230,7 @@ def main() -> int:
         print("stopped; the same command goes on", flush=True)
         return 130
     trainer.measure()
+    network.forget_router()
     run.save_weights(network)
     export_run(run)
     if options.install:

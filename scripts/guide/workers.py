@@ -18,6 +18,7 @@ from scripts.guide.batches import Batch
 from scripts.guide.network import Network
 
 PIECES = 2  # per worker and step
+ROUTER_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Workers:
     """`count` threads, each with one thread of torch."""
 
     count: int
+    firsts: Tensor  # the first token of each kind of answer
     pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,8 +43,12 @@ class Workers:
         pieces: SimpleQueue[Batch] = SimpleQueue()
         for piece in _split(batch, self.count * PIECES):
             pieces.put(piece)
-        total = max(1, int(batch.learned.sum()))
-        done = [part for part in self.pool.map(lambda _: _work(network, pieces, total), range(self.count)) if part[1]]
+        total, answers = max(1, int(batch.learned.sum())), max(1, int((batch.kinds >= 0).sum()))
+        done = [
+            part
+            for part in self.pool.map(lambda _: _work(network, self.firsts, pieces, total, answers), range(self.count))
+            if part[1]
+        ]
         gradients = done[0][1]
         for _, more in done[1:]:
             torch._foreach_add_(gradients, more)
@@ -51,7 +57,9 @@ class Workers:
         return sum(loss for loss, _ in done)
 
 
-def _work(network: Network, pieces: "SimpleQueue[Batch]", total: int) -> tuple[float, list[Tensor]]:
+def _work(
+    network: Network, firsts: Tensor, pieces: "SimpleQueue[Batch]", total: int, answers: int
+) -> tuple[float, list[Tensor]]:
     """Take pieces until none is left; their share of the mean loss, and its gradients (none without a piece)."""
     parameters, summed, loss_sum = list(network.parameters()), list[Tensor](), 0.0
     while True:
@@ -59,8 +67,7 @@ def _work(network: Network, pieces: "SimpleQueue[Batch]", total: int) -> tuple[f
             piece = pieces.get_nowait()
         except Empty:
             return loss_sum, summed
-        logits = network.logits(network(piece.ids)[piece.learned])
-        loss = F.cross_entropy(logits, piece.targets[piece.learned], reduction="sum") / total
+        loss = _loss(network, firsts, piece, total, answers)
         gradients = list(torch.autograd.grad(loss, parameters))
         loss_sum += float(loss.detach())
         if summed:
@@ -69,9 +76,35 @@ def _work(network: Network, pieces: "SimpleQueue[Batch]", total: int) -> tuple[f
             summed = gradients
 
 
+def _loss(network: Network, firsts: Tensor, piece: Batch, total: int, answers: int) -> Tensor:
+    """The piece's share of the mean loss over tokens, and over answers of that of the router.
+
+    The first token of an answer is learned from what all likely answers begin with, the others from the answer alone.
+    """
+    assert network.router is not None
+    hidden = network(piece.ids)
+    begins = piece.kinds >= 0
+    later = piece.learned & ~begins
+    loss = F.cross_entropy(network.logits(hidden[later]), piece.targets[later], reduction="sum")
+    at = hidden[begins]
+    wanted = _wanted(piece, begins, network.shape.kinds)
+    opening = torch.zeros(len(at), network.shape.vocabulary).index_add_(1, firsts, wanted)
+    loss = loss + F.cross_entropy(network.logits(at), opening, reduction="sum")
+    return loss / total + ROUTER_WEIGHT * F.cross_entropy(network.router(at), wanted, reduction="sum") / answers
+
+
+def _wanted(piece: Batch, begins: Tensor, n_kinds: int) -> Tensor:
+    """How likely each kind of answer should be where one begins, of shape (answers, kinds)."""
+    wanted = F.one_hot(piece.kinds[begins], n_kinds).float()
+    shares = piece.shares[begins.nonzero()[:, 0]]
+    return torch.where(shares.sum(1, keepdim=True) > 0, shares, wanted)
+
+
 def _split(batch: Batch, count: int) -> list[Batch]:
     size = -(-len(batch.ids) // count)
-    parts = (torch.split(tensor, size) for tensor in (batch.ids, batch.targets, batch.learned))
+    parts = (
+        torch.split(tensor, size) for tensor in (batch.ids, batch.targets, batch.learned, batch.kinds, batch.shares)
+    )
     return [Batch(*part) for part in zip(*parts, strict=True)]
 
 
