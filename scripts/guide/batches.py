@@ -36,22 +36,22 @@ class Batch:
 
 
 def draw_batches(
-    corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: int, context: int, skip: int = 0
+    corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: str, context: int, *, writes: bool
 ) -> Iterator[Batch]:
-    """Batches without end; the first `skip` are passed over (to go on where a checkpoint was written)."""
+    """Batches without end; where nothing is to be written, rows end with the last question."""
     for number in count():
         rng = random.Random(f"{seed}/{number}")
         rows = []
         for lesson in draw_lessons(corpus, teacher, rng, POOL):
             row = encode_row(tokenizer, lesson.talk, corpus.kind)
-            length = _opening_length(row) if lesson.talk.opening_only else context
-            rows.append(row.cut(length, lesson.shares))
+            if not writes:
+                length = row.last_beginning + 2  # its target, which is not learned, is the answer's first token
+            else:
+                length = _opening_length(row) if lesson.talk.opening_only else context
+            rows.append(row.cut(min(length, context), lesson.shares))
         groups = group_rows(rows)
         rng.shuffle(groups)
         for group in groups:
-            if skip:
-                skip -= 1
-                continue
             yield collate(group, len(corpus.kinds))
 
 

@@ -22,8 +22,8 @@ A, B, C = 3.4445, -4.7750, 2.0315  # the coefficients given there
 class Muon(torch.optim.Optimizer):
     """For matrices only; embeddings and norms belong to AdamW. `mapping` may share the work among threads."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, mapping: Mapping = map, decay: float = 0.1) -> None:
-        super().__init__(list(parameters), {"lr": lr, "decay": decay, "momentum": 0.95})
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, mapping: Mapping = map, decay: float = 0.1) -> None:
+        super().__init__(list(groups), {"lr": lr, "decay": decay, "momentum": 0.95})
         self.mapping = mapping
 
     @torch.no_grad()

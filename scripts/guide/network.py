@@ -89,14 +89,14 @@ class Network(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Hidden states of shape (rows, length, width) for ids of shape (rows, length)."""
+    def forward(self, ids: Tensor, n_layers: int | None = None) -> Tensor:
+        """Hidden states of shape (rows, length, width) for ids of shape (rows, length), after so many layers or all."""
         length = ids.shape[1]
         cos: Tensor = self.cos[:length]  # type: ignore[index]
         sin: Tensor = self.sin[:length]  # type: ignore[index]
         bias = torch.full((length, length), float("-inf")).triu(1)
         x: Tensor = self.embedding(ids)
-        for layer in self.layers:
+        for layer in list(self.layers)[:n_layers]:
             x = layer(x, (cos, sin), bias)
         hidden: Tensor = self.norm(x)
         return hidden

@@ -31,6 +31,11 @@ class Row:
     kinds: tuple[int, ...]
     shares: npt.NDArray[np.float32] | None = None  # of the kinds, for the only question; None: not known
 
+    @property
+    def last_beginning(self) -> int:
+        """The place after which the last answer begins."""
+        return max(place for place, kind in enumerate(self.kinds) if kind >= 0)
+
     def cut(self, length: int, shares: npt.NDArray[np.float32] | None) -> "Row":
         """The first tokens, with these shares."""
         return Row(self.ids[:length], self.learned[:length], self.kinds[:length], shares)

@@ -1,6 +1,6 @@
 """Train guide from scratch on a CPU, within a given number of minutes, and export it.
 
-The learning rate follows the time used, not a number of steps, so a busy machine gives fewer steps but a whole
+Stages and learning rates follow the time used, not a number of steps, so a busy machine gives fewer steps but a whole
 schedule. A stop loses at most two minutes (nothing with Ctrl-C or SIGTERM): the same command goes on.
 """
 
@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,16 @@ from scripts.guide.batches import Batch, draw_batches, exchange_batches
 from scripts.guide.conversations import Corpus, draw_clean, read_corpus
 from scripts.guide.export import export_run, install
 from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
-from scripts.guide.muon import Muon
 from scripts.guide.network import Network, Shape
 from scripts.guide.numbers import held_out_numbers
 from scripts.guide.refusals import held_out_refusals
 from scripts.guide.run import Run
+from scripts.guide.stages import Optimizers, Stage, stages
 from scripts.guide.teacher import Teacher, fit_teacher
 from scripts.guide.tokenizer import train_tokenizer
 from scripts.guide.words import begin
 from scripts.guide.workers import Workers
 
-MUON_RATE = 0.015
-ADAM_RATE = 1e-3
-WARM_UP_STEPS = 60
-CONSTANT = 0.1  # of the time at the full rate, then a parabola down to FLOOR: most facts are learned at low rates
-FLOOR = 0.02
 TOKENIZER_TEXTS = 24_000
 SAVE_SECONDS = 120.0
 REPORT_SECONDS = 20.0
@@ -48,6 +43,8 @@ class Progress:
     seconds: float = 0.0
     steps: int = 0
     tokens: int = 0
+    stage_seconds: float = 0.0
+    stage_steps: int = 0
 
 
 @dataclass(slots=True)
@@ -64,21 +61,22 @@ class Trainer:
     workers: Workers
     progress: Progress = field(default_factory=Progress)
     stopped: bool = False
-    muon: Muon = field(init=False)
-    adam: torch.optim.AdamW = field(init=False)
+    stage: int = 0
+    optimizers: Optimizers = field(init=False)
 
     def __post_init__(self) -> None:
-        """Matrices go to Muon, the embedding and the norms to AdamW."""
-        layers = [p for p in self.network.layers.parameters() if p.ndim == 2]
-        chosen = {id(p) for p in layers}
-        others = [p for p in self.network.parameters() if id(p) not in chosen]
-        self.muon = Muon(layers, MUON_RATE, self.workers.map)
-        self.adam = torch.optim.AdamW(others, ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+        """Begin with the first stage."""
+        self.optimizers = Optimizers(self.network, self.now, self.workers.map)
+
+    @property
+    def now(self) -> Stage:
+        """The stage that the run is in."""
+        return stages(self.network.shape.layers)[self.stage]
 
     def save(self) -> None:
         """Write a checkpoint."""
         state: dict[str, Any] = {"shape": asdict(self.network.shape), "network": self.network.state_dict(),
-                                 "muon": self.muon.state_dict(), "adam": self.adam.state_dict(),
+                                 "stage": self.stage, "optimizers": self.optimizers.state_dict(),
                                  "progress": asdict(self.progress)}  # fmt: skip
         self.run.save(self.run.checkpoint_path, state)
 
@@ -91,22 +89,34 @@ class Trainer:
             return
         state = torch.load(self.run.checkpoint_path, weights_only=True)
         self.network.load_state_dict(state["network"])
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
+        self.stage = state["stage"]
+        self.optimizers = Optimizers(self.network, self.now, self.workers.map)
+        self.optimizers.load_state_dict(state["optimizers"])
         self.progress = Progress(**state["progress"])
         print(f"going on at step {self.progress.steps}, {self.progress.seconds / 60:.1f} min", flush=True)
 
     def train(self) -> None:
-        """Step until the budget is used or somebody asks for a stop."""
-        batches = draw_batches(
-            self.corpus, self.teacher, self.tokenizer, self.seed, self.network.shape.context, self.progress.steps
-        )
+        """Step through the stages until the time is used or somebody asks for a stop."""
+        while not self.stopped:
+            self._train_stage()
+            self.save()
+            if self.stopped or self.stage == 1:
+                return
+            self.stage, self.progress = self.stage + 1, replace(self.progress, stage_seconds=0.0, stage_steps=0)
+            self.optimizers = Optimizers(self.network, self.now, self.workers.map)
+
+    def _train_stage(self) -> None:
+        """Step through one stage."""
+        seed = f"{self.seed}/{self.now.name}/{self.progress.steps}"  # after a stop it goes on with other lessons
+        context = self.network.shape.context
+        batches = draw_batches(self.corpus, self.teacher, self.tokenizer, seed, context, writes=self.now.writes)
         saved = reported = measured = last = time.monotonic()
         losses: list[float] = []
-        while self.progress.seconds < self.budget and not self.stopped:
+        while self.used < 1 and not self.stopped:
             losses.append(self.step(next(batches)))
             now = time.monotonic()
             self.progress.seconds += now - last
+            self.progress.stage_seconds += now - last
             last = now
             if now - reported > REPORT_SECONDS:
                 reported = now
@@ -118,36 +128,28 @@ class Trainer:
             if now - saved > SAVE_SECONDS:
                 saved = now
                 self.save()
-        self.save()
+        self.measure()
+
+    @property
+    def used(self) -> float:
+        """The share of the stage's time that is used."""
+        return self.progress.stage_seconds / (self.budget * self.now.share)
 
     def step(self, batch: Batch) -> float:
         """One batch; its loss."""
-        rate = self.rate()
-        for optimizer, full in ((self.muon, MUON_RATE), (self.adam, ADAM_RATE)):
-            for group in optimizer.param_groups:
-                group["lr"] = full * rate
-        loss = self.workers.gradients(self.network, batch)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.muon.step()
-        self.adam.step()
+        loss = self.workers.gradients(self.network, self.optimizers.parameters, batch, self.now)
+        self.optimizers.step(self.now.rate(self.used, self.progress.stage_steps))
         self.progress.steps += 1
+        self.progress.stage_steps += 1
         self.progress.tokens += batch.ids.numel()
         return loss
-
-    def rate(self) -> float:
-        """The share of the full learning rate at this point."""
-        used = min(1.0, self.progress.seconds / self.budget)
-        warm = min(1.0, (self.progress.steps + 1) / WARM_UP_STEPS)
-        if used < CONSTANT:
-            return warm
-        return warm * max(FLOOR, ((1 - used) / (1 - CONSTANT)) ** 2)
 
     def report(self, losses: list[float]) -> None:
         """One line of progress."""
         p = self.progress
         speed = p.tokens / p.seconds
         print(f"{p.seconds / 60:5.1f} min  step {p.steps:6d}  {p.tokens / 1e6:6.2f} Mtok  {speed:5.0f} tok/s"
-              f"  rate {self.rate():.2f}  loss {sum(losses) / len(losses):.4f}", flush=True)  # fmt: skip
+              f"  {self.now.name} {self.used:4.0%}  loss {sum(losses) / len(losses):.4f}", flush=True)  # fmt: skip
 
     def measure(self) -> None:
         """Print the share of held-out questions whose whole greedy answer is exact."""
@@ -229,7 +231,6 @@ def main() -> int:
     if trainer.stopped:
         print("stopped; the same command goes on", flush=True)
         return 130
-    trainer.measure()
     network.forget_router()
     run.save_weights(network)
     export_run(run)

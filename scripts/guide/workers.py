@@ -5,7 +5,7 @@ not hold it up, as torch's own threads, which wait for each other in every opera
 cores a step took about half as long as with those). torch frees the interpreter lock while it computes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scripts.guide.batches import Batch
 from scripts.guide.network import Network
+from scripts.guide.stages import Stage
 
 PIECES = 2  # per worker and step
 ROUTER_WEIGHT = 1.0
@@ -38,37 +39,44 @@ class Workers:
         """The results for `items`, in their order."""
         return self.pool.map(function, items)
 
-    def gradients(self, network: Network, batch: Batch) -> float:
-        """Set the gradient of the mean loss over the learned tokens on every parameter; the loss."""
+    def gradients(self, network: Network, parameters: Sequence[Tensor], batch: Batch, stage: Stage) -> float:
+        """Set the gradient of the mean loss over answers, and over tokens where they are learned; the loss."""
         pieces: SimpleQueue[Batch] = SimpleQueue()
         for piece in _split(batch, self.count * PIECES):
             pieces.put(piece)
         total, answers = max(1, int(batch.learned.sum())), max(1, int((batch.kinds >= 0).sum()))
-        done = [
-            part
-            for part in self.pool.map(lambda _: _work(network, self.firsts, pieces, total, answers), range(self.count))
-            if part[1]
-        ]
+        task = _Task(network, parameters, self.firsts, stage, total, answers)
+        done = [part for part in self.pool.map(lambda _: _work(task, pieces), range(self.count)) if part[1]]
         gradients = done[0][1]
         for _, more in done[1:]:
             torch._foreach_add_(gradients, more)
-        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return sum(loss for loss, _ in done)
 
 
-def _work(
-    network: Network, firsts: Tensor, pieces: "SimpleQueue[Batch]", total: int, answers: int
-) -> tuple[float, list[Tensor]]:
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What all workers of a step share; total: learned tokens of the step, answers: answers that begin in it."""
+
+    network: Network
+    parameters: Sequence[Tensor]
+    firsts: Tensor
+    stage: Stage
+    total: int
+    answers: int
+
+
+def _work(task: _Task, pieces: "SimpleQueue[Batch]") -> tuple[float, list[Tensor]]:
     """Take pieces until none is left; their share of the mean loss, and its gradients (none without a piece)."""
-    parameters, summed, loss_sum = list(network.parameters()), list[Tensor](), 0.0
+    summed, loss_sum = list[Tensor](), 0.0
     while True:
         try:
             piece = pieces.get_nowait()
         except Empty:
             return loss_sum, summed
-        loss = _loss(network, firsts, piece, total, answers)
-        gradients = list(torch.autograd.grad(loss, parameters))
+        loss = _loss(task, piece)
+        gradients = list(torch.autograd.grad(loss, task.parameters))
         loss_sum += float(loss.detach())
         if summed:
             torch._foreach_add_(summed, gradients)
@@ -76,21 +84,23 @@ def _work(
             summed = gradients
 
 
-def _loss(network: Network, firsts: Tensor, piece: Batch, total: int, answers: int) -> Tensor:
-    """The piece's share of the mean loss over tokens, and over answers of that of the router.
+def _loss(task: _Task, piece: Batch) -> Tensor:
+    """The piece's share of the router's mean loss over answers, and of that over tokens where they are learned.
 
     The first token of an answer is learned from what all likely answers begin with, the others from the answer alone.
     """
+    network = task.network
     assert network.router is not None
-    hidden = network(piece.ids)
+    hidden = network(piece.ids, task.stage.n_layers)
     begins = piece.kinds >= 0
+    at, wanted = hidden[begins], _wanted(piece, begins, network.shape.kinds)
+    loss = ROUTER_WEIGHT * F.cross_entropy(network.router(at), wanted, reduction="sum") / task.answers
+    if not task.stage.writes:
+        return loss
     later = piece.learned & ~begins
-    loss = F.cross_entropy(network.logits(hidden[later]), piece.targets[later], reduction="sum")
-    at = hidden[begins]
-    wanted = _wanted(piece, begins, network.shape.kinds)
-    opening = torch.zeros(len(at), network.shape.vocabulary).index_add_(1, firsts, wanted)
-    loss = loss + F.cross_entropy(network.logits(at), opening, reduction="sum")
-    return loss / total + ROUTER_WEIGHT * F.cross_entropy(network.router(at), wanted, reduction="sum") / answers
+    opening = torch.zeros(len(at), network.shape.vocabulary).index_add_(1, task.firsts, wanted)
+    told = F.cross_entropy(network.logits(hidden[later]), piece.targets[later], reduction="sum")
+    return loss + (told + F.cross_entropy(network.logits(at), opening, reduction="sum")) / task.total
 
 
 def _wanted(piece: Batch, begins: Tensor, n_kinds: int) -> Tensor:
