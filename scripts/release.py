@@ -166,11 +166,11 @@ def sums(archives: Sequence[Path]) -> list[str]:
 
 
 def next_commands(version: str, archives: Sequence[Path]) -> list[str]:
-    """Return what is left for a person to do."""
+    """Return what is left for a person to do, in the checkout."""
     return [
         f"git tag --annotate v{version} --message 'llmrun {version}'",
         f"git push origin v{version}",
-        shlex.join(["twine", "upload", *map(str, archives)]),
+        shlex.join([".venv/bin/twine", "upload", *(os.path.relpath(path, ROOT) for path in archives)]),
     ]
 
 

@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from llmrun import __version__
 from scripts.release import (
+    ROOT,
     build,
     check_changelog,
     check_same,
@@ -179,10 +180,10 @@ def test_sums_are_those_that_sha256sum_reads(tmp_path: Path) -> None:
 
 
 def test_uploading_is_left_to_a_person() -> None:
-    assert next_commands("1.0", [Path("/my dist/a.tar.gz"), Path("/my dist/a.whl")]) == [
+    assert next_commands("1.0", [ROOT / "dist" / "a.tar.gz", ROOT / "my dist" / "a.whl"]) == [
         "git tag --annotate v1.0 --message 'llmrun 1.0'",
         "git push origin v1.0",
-        "twine upload '/my dist/a.tar.gz' '/my dist/a.whl'",
+        ".venv/bin/twine upload dist/a.tar.gz 'my dist/a.whl'",
     ]
 
 
