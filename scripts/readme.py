@@ -38,6 +38,7 @@ from llmrun.speeds import Speeds
 from llmrun.suggesting import suggest
 from llmrun.units import format_count
 from llmrun.variant import ModelFile, RemoteFile, Variant
+from scripts import figures
 from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
 from scripts.recording import recorded_session
@@ -215,6 +216,9 @@ _PIECES: dict[str, Callable[[], str]] = {
     "/help": lambda: _fenced(help_text()),
     "names": _names,
     "exit codes": _exit_codes,
+    "questions": figures.questions,
+    "accuracy": figures.accuracy,
+    "speeds": figures.speeds,
 }
 
 

@@ -11,6 +11,7 @@ from llmrun.chat.commands.command import LeaveChat
 from llmrun.chat.commands.table import run_command
 from llmrun.chat.context_view import is_nearly_full
 from llmrun.chat.conversation import Conversation
+from llmrun.chat.exact import exact_command
 from llmrun.chat.hands import Hands
 from llmrun.chat.keeper import Keeper
 from llmrun.chat.making_room import QuestionWithdrawn, RoomMaker
@@ -20,6 +21,7 @@ from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
 from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
 from llmrun.history.record import Saved
+from llmrun.reference import GUIDE
 from llmrun.report import ending_note, usage_figures, usage_lines
 
 _ROOM = 256  # tokens a full conversation leaves for the next answer
@@ -49,6 +51,7 @@ class Talk:
     first_system: str | None = field(init=False)
     _rooms: RoomMaker = field(init=False)
     _told_full: bool = False
+    _told_exact: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Remember how the chat began."""
@@ -96,6 +99,7 @@ class Talk:
             raise
         self.conversation.reply(self.last.text, self.last.thoughts)
         self._end_answer(self.last)
+        self._tell_exact(text)
 
     def ask_again(self, text: str | None = None) -> None:
         """Answer the last question anew, or another one in its place; where that fails, all is as it was."""
@@ -195,6 +199,15 @@ class Talk:
         if self.keeper is not None:
             self.keeper.answered(self.conversation, answered)
         self.on_answer(answered.usage)
+
+    def _tell_exact(self, question: str) -> None:
+        """Say once what to type for what guide can only estimate."""
+        if self.as_json or self.model_info().name != GUIDE:
+            return
+        command = exact_command(question)
+        if command is not None and command not in self._told_exact:
+            self._told_exact.add(command)
+            self.console.aside(f"(the exact answer: {command})")
 
     def _tell_how_full(self) -> None:
         used, n_ctx = self.used_tokens(), self.model_info().n_ctx
