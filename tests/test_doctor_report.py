@@ -77,7 +77,7 @@ def test_the_report_holds_findings_and_facts_and_nothing_private() -> None:
     variables = {"CUDA_VISIBLE_DEVICES": "0", "LD_LIBRARY_PATH": "/home/ada/lib:/usr/lib"}
     facts = nvidia_machine(variables=variables, models_folder=Path("/data/ada-secrets/models"))
     text = report_text(facts, check(facts), ADA)
-    assert text.startswith(FIRST_LINE)
+    assert text.startswith(f"{FIRST_LINE}\nllmrun {facts.llmrun}, Python {facts.python}, ")
     assert "stays idle" in text
     assert "~/venv/bin/python -m pip install" in text
     assert '"CUDA_VISIBLE_DEVICES": "0"' in text

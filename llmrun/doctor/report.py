@@ -104,7 +104,7 @@ def doctor_figures(facts: Facts, findings: Sequence[Finding]) -> dict[str, objec
 def report_text(facts: Facts, findings: Sequence[Finding], private: Private) -> str:
     """Return what a bug report needs: the findings, then the facts, with nothing private in it."""
     figures = scrubbed(doctor_figures(facts, findings), private)
-    lines = [FIRST_LINE, scrub(f"{platform.system()} {platform.release()}", private), ""]
+    lines = [FIRST_LINE, f"llmrun {facts.llmrun}, Python {facts.python}, {platform.system()} {platform.release()}", ""]
     for finding in findings:
         lines += [f"{finding.level:<8} {finding.check:<10} {finding.text}"]
         lines += [f"{'':19}  {line}" for line in finding.repair]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from llmrun import __version__
 from llmrun.server.bodies import json_response
 from llmrun.server.endpoint import Endpoint, Handler, Service
 from llmrun.server.openapi import document_of
@@ -31,10 +31,10 @@ def endpoints(told: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
     """Return the two endpoints that tell of others, and of themselves."""
 
     async def tell(_: Request, __: Service) -> Response:
-        return json_response(document_of(everything, version("llmrun")))
+        return json_response(document_of(everything, __version__))
 
     async def show(_: Request, __: Service) -> Response:
-        page = page_of(document_of(everything, version("llmrun")))
+        page = page_of(document_of(everything, __version__))
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
