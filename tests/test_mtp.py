@@ -141,7 +141,9 @@ def test_what_is_guessed_does_not_depend_on_how_it_was_read(files: dict[str, Pat
         past, token = past_of(session)
         kept = layers.hidden.of[0]
         along = layers.drafter(session.slot)
-        assert along.n_missing(past) < len(past)
+        assert along.n_missing(past) < 3
+        layers.keep(len(past) - 4)
+        assert along.n_missing(past) == 4
         guessed = along.draft(past, token, 5)
         layers.begin(0)
         anew = MtpDrafter(layers, kept)
@@ -187,7 +189,7 @@ def test_guesses_that_are_always_wrong_are_given_up(files: dict[str, Path]) -> N
             made[0].close()
     usage = found[0].last.usage
     assert usage is not None
-    assert 0 < usage.drafted_tokens < 60
+    assert usage.drafted_tokens < 60
 
 
 # ---- loading

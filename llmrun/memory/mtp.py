@@ -18,9 +18,9 @@ def hidden_bytes(n_embd: int, context: ContextShape) -> int:
     """Return the bytes on the host for hidden states: those kept, and llama.cpp's row for each token of a batch.
 
     context: the model's own. Source: llama-context.cpp, output_reserve (embd_nextn of n_batch rows where it is not
-    masked); the graph keeps a row for each token of a step besides (models/*.cpp, h_nextn).
+    masked, in both contexts); the model's graph keeps a row for each token of a step besides (models/*.cpp, h_nextn).
     """
-    return (2 * KEPT_ROWS * context.n_seq_max + context.n_batch + context.n_ubatch) * n_embd * _FLOAT
+    return (2 * KEPT_ROWS * context.n_seq_max + 2 * context.n_batch + context.n_ubatch) * n_embd * _FLOAT
 
 
 def with_layers(model: EngineMemory, layers: EngineMemory) -> EngineMemory:

@@ -37,16 +37,19 @@ class LayersContext(Context):
         given = extension()
         super().__init__(model, settings, cancel)
         self._get = given.llama_get_embeddings_nextn_ith
-        given.llama_set_embeddings_nextn(self.pointer, True, True)
+        # of all rows: these graphs give them all, of which llama.cpp would take the first where it is to leave some out
+        given.llama_set_embeddings_nextn(self.pointer, True, False)
+        self._n_read = 0
 
     def read(self, tokens: Sequence[int], position: int, hidden: Rows, *, want_logits: bool) -> int:
         """Read tokens, each with the hidden state of the token before it; returns the status as `decode` does."""
-        self._batch.hidden[: len(tokens)] = hidden
+        self._n_read = len(tokens)
+        self._batch.hidden[: self._n_read] = hidden
         return self.decode(tokens, position, want_logits=want_logits)
 
     def last_hidden(self) -> Rows:
-        """Return the hidden state of the last token, after a step that wanted logits."""
-        return np.ctypeslib.as_array(self._get(self.pointer, LAST), (1, self.n_embd)).copy()
+        """Return the hidden state that the layers ended the last token with."""
+        return np.ctypeslib.as_array(self._get(self.pointer, self._n_read - 1), (1, self.n_embd)).copy()
 
 
 class MtpLayers:
