@@ -9,15 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmrun.drafts import Draft, open_draft
+from llmrun.gguf.draft import has_layers
 from llmrun.models import Opened, Search, projectors_of
-from llmrun.projectors import AUTO, Eye, open_projector
+from llmrun.projectors import Eye, open_projector
 from llmrun.reference import ModelRef, format_reference
+from llmrun.settings import AUTO, MTP
 from llmrun.settling import Wishes
 
 
 def open_beside(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Wishes:
     """Return wishes with what they are for; ref, opened: the model. Raises as open_projector and open_draft."""
+    wishes = _by_itself(wishes, opened)
     return replace(wishes, eye=_eye(ref, wishes, opened, search), draft=_draft(ref, wishes, opened, search))
+
+
+def _by_itself(wishes: Wishes, opened: Opened) -> Wishes:
+    """Return wishes in which the draft that comes with a model is its own layers for that, where it has them."""
+    own = wishes.constraints
+    if wishes.replay is not None or own.draft != AUTO or not all(has_layers(one) for _, one in opened.model.found()):
+        return wishes
+    return replace(wishes, constraints=replace(own, draft=MTP))
 
 
 def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye | None:
@@ -31,4 +42,4 @@ def _eye(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Eye |
 
 def _draft(ref: ModelRef, wishes: Wishes, opened: Opened, search: Search) -> Draft | None:
     wish = wishes.constraints.draft if wishes.replay is None else wishes.replay.settings.draft
-    return None if wish is None else open_draft(wish, ref, opened, search)
+    return None if wish is None or wish == MTP else open_draft(wish, ref, opened, search)

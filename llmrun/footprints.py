@@ -25,15 +25,18 @@ from llmrun.gguf.encode import encode_header, without_arrays, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.reported import devices_of
 from llmrun.memory.asked import footprint_of
-from llmrun.memory.draft import beside, together
+from llmrun.memory.attention import n_layer_of
+from llmrun.memory.context import context_shape
+from llmrun.memory.draft import beside, difference, together
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Estimator, Machine, maps_file, vocabulary_counts
 from llmrun.memory.footprint import Footprint
+from llmrun.memory.mtp import hidden_bytes, with_layers
 from llmrun.memory.overhead import device_overhead, host_overhead
 from llmrun.memory.projector import device_of_projector, with_projector
 from llmrun.planning.drafts import draft_settings
 from llmrun.projectors import Sight
-from llmrun.settings import RunSettings
+from llmrun.settings import MTP, RunSettings
 
 _LOGIT = 4  # bytes: a float for each token of the vocabulary
 
@@ -95,6 +98,13 @@ class Footprints:
         return 0 if self._sight is None else self._sight.projector.n_batch
 
     @property
+    def n_draft_bytes(self) -> int:
+        """Bytes of the model's own layers for drafting in its file."""
+        n_all, n_layer = n_layer_of(self._header)
+        names = tuple(f"blk.{index}." for index in range(n_layer, n_all))
+        return sum(tensor.size for tensor in self._header.tensors if tensor.name.startswith(names))
+
+    @property
     def has_state(self) -> bool:
         """Whether the model is known to remember a state, and not only what each token left in a KV cache."""
         return self._estimator is not None and any(layer.state for layer in self._estimator.shape.layers)
@@ -122,7 +132,10 @@ class Footprints:
         machine = self._machine_for(settings)
         here = replace(settings, devices=tuple(device.id for device in machine.devices))
         try:
-            memory = self._questions.memory(self._asked, self._asked_size, here)
+            memory = self._questions.memory(self._asked, self._asked_size, replace(here, draft=None))
+            if settings.draft == MTP:
+                own = self._questions.memory(self._asked, self._asked_size, draft_settings(here))
+                memory = with_layers(memory, own)
         except QuestionTooLargeError as error:
             self.trouble = error
             return None
@@ -147,7 +160,7 @@ class Footprints:
             span=self._span(settings, machine),
             more_output=max(0, settings.n_outputs_max - settings.n_seq_max) * n_tokens * _LOGIT,
         )
-        seeing = self._with_projector(footprint, settings)
+        seeing = self._with_projector(_with_compute(footprint, self._hidden(settings)), settings)
         if self._draft is None:
             return seeing
         draft = self._draft.exact(draft_settings(here))
@@ -161,6 +174,9 @@ class Footprints:
         machine = self._machine_for(settings)
         try:
             found = self._with_projector(self._estimator.estimate(settings, machine).footprint, settings)
+            if settings.draft == MTP:
+                layers = self._estimator.draft_layers(draft_settings(settings), machine)
+                found = _with_compute(together(found, layers), self._hidden(settings))
         except UnknownArchitectureError:
             return None
         if self._draft is None:
@@ -175,8 +191,20 @@ class Footprints:
             self._calculated[settings] = self.arithmetic(settings)
         return self._calculated[settings]
 
+    def _hidden(self, settings: RunSettings) -> int:
+        """Return the bytes on the host that hidden states take, which the model's own layers guess with."""
+        if settings.draft != MTP:
+            return 0
+        header = self._header
+        n_embd, n_ctx_train = (header.uint(header.arch(key)) for key in ("embedding_length", "context_length"))
+        return hidden_bytes(n_embd, context_shape(settings, n_ctx_train))
+
     def of_draft(self, settings: RunSettings, source: Literal["engine", "arithmetic"]) -> Footprint | None:
         """Return what of the model's footprint its draft takes, by who told that; None where there is no draft."""
+        if settings.draft == MTP:
+            ask = self.exact if source == "engine" else self.arithmetic
+            found, without = ask(settings), ask(replace(settings, draft=None))
+            return None if found is None or without is None else difference(found, without)
         if self._draft is None:
             return None
         own = draft_settings(settings)
@@ -217,6 +245,11 @@ class Footprints:
 
     def _span(self, settings: RunSettings, machine: Machine) -> int | None:
         return None if self._estimator is None else self._estimator.weights(settings, machine).mapped
+
+
+def _with_compute(footprint: Footprint, size: int) -> Footprint:
+    host = footprint.host
+    return Footprint(replace(host, compute=host.compute + size), footprint.devices)
 
 
 def machine_of(found: Sequence[DeviceInfo], wished: Sequence[str] | None, host_free: int, bare: Machine) -> Machine:

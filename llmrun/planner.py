@@ -21,7 +21,7 @@ from llmrun.planning.forecast import Forecast, Source, context_table
 from llmrun.planning.lasting import Lasting, lasting_of
 from llmrun.planning.nearest import does_not_fit, refusal_of
 from llmrun.planning.offer import Offer
-from llmrun.planning.plan import Plan, PlannedDraft, PlanWish
+from llmrun.planning.plan import OWN_LAYERS, Plan, PlannedDraft, PlanWish
 from llmrun.planning.plan_file import SavedPlan
 from llmrun.planning.policy import POLICIES, Step
 from llmrun.planning.pools import Pool, Reserve, make_pools
@@ -29,7 +29,7 @@ from llmrun.planning.reasons import reasons_of
 from llmrun.planning.room import Room, make_room
 from llmrun.planning.speed import Speed
 from llmrun.planning.step_down import Kind, step_down
-from llmrun.settings import DEFAULT_DRAFT, Constraints, RunSettings
+from llmrun.settings import DEFAULT_DRAFT, MTP, Constraints, RunSettings
 from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.stock import Stocked
@@ -317,7 +317,12 @@ def _with_more(
 def _planned_draft(settings: RunSettings, source: Source, stocked: Stocked) -> PlannedDraft | None:
     """Return the draft that is loaded with these settings, None where none is. source: who told the footprint."""
     draft, taken = stocked.draft, stocked.footprints.of_draft(settings, source)
-    if draft is None or taken is None:
+    if taken is None:
+        return None
+    if settings.draft == MTP:
+        size = stocked.footprints.n_draft_bytes
+        return PlannedDraft(MTP, OWN_LAYERS, stocked.variant.quant, size, "as the model", (taken.host, *taken.devices))
+    if draft is None:
         return None
     size = draft.variant.size
     return PlannedDraft(draft.asked, draft.name, draft.variant.quant, size, draft.why, (taken.host, *taken.devices))

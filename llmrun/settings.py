@@ -61,7 +61,7 @@ class RunSettings:
     n_draft_max: tokens that may be guessed and verified in one step, for an answer that is written alone; 0 is none.
     n_outputs_max must have room for one more.
     loras: adapters, all of them at once. projector: the file that lets the model see images, None is none.
-    draft: the file of a smaller model that guesses for this one (n_draft_max), None is none.
+    draft: the file of a smaller model that guesses for this one (n_draft_max), or MTP; None is none.
     """
 
     n_ctx: int | None = None
@@ -90,6 +90,7 @@ class RunSettings:
 
 
 AUTO = "auto"  # of a projector or a draft: the one that comes with the model
+MTP = "mtp"  # of a draft: the model's own layers for multi-token prediction
 
 
 def choose_n_ctx(n_ctx: int | None, n_ctx_train: int) -> int:
@@ -105,7 +106,7 @@ class Constraints:
     bytes of each of the devices, in their order, that may be used at most; None is all that is free. loras: adapters.
     projector: a file that lets the model see images, or "auto" for the one that belongs to it; None is no images.
     n_draft_max: as of RunSettings. draft: a smaller model that guesses for this one: a file, or a name as a model's, or
-    "auto" as above.
+    "auto" as above, or MTP.
     """
 
     n_ctx: int | None = None

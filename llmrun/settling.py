@@ -14,13 +14,14 @@ from llmrun.drafts import OTHER_DRAFT, Draft
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, UsageError
 from llmrun.folders import answers_folder
+from llmrun.gguf.draft import check_layers
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.threads import Threads
 from llmrun.models import Found, Model
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.projectors import Eye, Sight
-from llmrun.settings import Constraints, Lora, RunSettings
+from llmrun.settings import MTP, Constraints, Lora, RunSettings
 from llmrun.site import Site, described_site, find_site
 from llmrun.variant import Variant
 
@@ -52,7 +53,8 @@ class Wishes:
     def fixed(self) -> Constraints:
         """What the user fixed, with the files of the projector and the draft in the place of the wishes for them."""
         projector = None if self.eye is None else self.eye.path
-        return replace(self.constraints, projector=projector, draft=None if self.draft is None else self.draft.path)
+        draft = (MTP if self.guesses_itself else None) if self.draft is None else self.draft.path
+        return replace(self.constraints, projector=projector, draft=draft)
 
     @property
     def replayed(self) -> SavedPlan | None:
@@ -63,6 +65,11 @@ class Wishes:
         projector = saved.projector if self.eye is None else self.eye.path
         draft = saved.draft if self.draft is None else self.draft.path
         return replace(self.replay, settings=replace(saved, projector=projector, draft=draft))
+
+    @property
+    def guesses_itself(self) -> bool:
+        """Whether the model's own layers are to guess."""
+        return (self.constraints if self.replay is None else self.replay.settings).draft == MTP
 
     @property
     def are_here(self) -> bool:
@@ -178,10 +185,14 @@ def stockroom_for(model: Model, standby: Standby, wishes: Wishes, threads: Threa
 def settle(model: Model, room: Stockroom, wishes: Wishes) -> Settled:
     """Return a plan that rests on the header of what it chose; where that was only a likeness it is read, and so on.
 
-    Nothing is refused before the header of the smallest variant has been read.
+    Nothing is refused before the header of the smallest variant has been read. Raises GGUFError where the model's own
+    layers are to guess, and cannot.
     """
     from llmrun.planner import Planner
 
+    if wishes.guesses_itself:
+        for _, header in model.found():
+            check_layers(header)
     while True:
         planner = Planner(room.stock(model.found()), room.site, room.speeds, wishes.fixed, wishes.wish)
         try:

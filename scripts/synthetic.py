@@ -26,9 +26,11 @@ SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a model of llama.cpp's architectures "llama", "qwen3", "gemma3" (sliding windows) or "mamba" (a state).
+    """Sizes of a model of llama.cpp's architectures "llama", "qwen3", "gemma3" (sliding windows), "mamba" (a state) or
+    "hy_v3" (layers for multi-token prediction).
 
-    n_swa: the window, tokens. A mamba model's inner size is n_ff, its state has 16 numbers for each of those.
+    n_swa: the window, tokens. n_mtp: so many of the layers, the last ones, are for multi-token prediction. A
+    mamba model's inner size is n_ff, its state has 16 numbers for each of those.
     """
 
     architecture: str = "llama"
@@ -42,6 +44,7 @@ class Shape:
     n_ctx_train: int = 2048
     tied: bool = True
     n_swa: int = 0
+    n_mtp: int = 0
 
 
 TINY = Shape()
@@ -64,6 +67,7 @@ def write_model(
     writes: range | None = None,
     chain: Mapping[int, int] | None = None,
     controls: Mapping[int, str] | None = None,
+    foresees: bool = True,
     seed: int = 0,
 ) -> Path:
     """Write a model; `mix` is F16, Q8_0, Q4_K_M, Q4_0 or IQ4_XS.
@@ -72,6 +76,7 @@ def write_model(
     `metadata` may hold "general.architecture" to name an architecture other than the shape's. `controls` are more
     control tokens. With an untied shape, greedy decoding writes only the tokens of `writes`, and so never ends by
     itself if no end is among them; or after each token of `chain` the one that it names (untied shapes, F16 or Q4_K_M).
+    foresees: whether layers for multi-token prediction guess what `chain` says; else what it says of the token before.
     """
     extra = dict(metadata or {})
     writer = gguf.GGUFWriter(path, extra.pop("general.architecture", shape.architecture))
@@ -93,6 +98,9 @@ def write_model(
             if name == "token_embd.weight":
                 embeddings = gguf.quants.dequantize(data, kind)
             data = _chained(name, data, kind, embeddings, chain)
+            if name.endswith("nextn.eh_proj.weight"):
+                half = np.eye(shape.n_embd, dtype=data.dtype)
+                data = np.hstack([half, 0 * half] if foresees else [0 * half, half])
         if name == "output.weight" and writes is not None:
             data[: writes.start] = data[writes.stop :] = 0  # logits of 0: among many random ones the largest is above
         writer.add_tensor(name, data, raw_dtype=kind)
@@ -140,6 +148,10 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(shape.n_vocab)
+    if shape.n_mtp:
+        writer.add_nextn_predict_layers(shape.n_mtp)
+    if shape.architecture == "hy_v3":
+        writer.add_expert_feed_forward_length(shape.n_ff)  # has no experts, and is asked for
     if shape.n_swa:
         writer.add_sliding_window(shape.n_swa)
     if shape.architecture == "mamba":
@@ -185,6 +197,10 @@ def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     for layer in range(shape.n_layer):
         for name, dims in block(shape):
             yield f"blk.{layer}.{name}", dims
+        if layer >= shape.n_layer - shape.n_mtp:
+            yield f"blk.{layer}.nextn.eh_proj.weight", (shape.n_embd, 2 * shape.n_embd)
+            for name in ("enorm", "hnorm", "shared_head_norm"):
+                yield f"blk.{layer}.nextn.{name}.weight", (shape.n_embd,)
     yield "output_norm.weight", (shape.n_embd,)
     if not shape.tied:
         yield "output.weight", (shape.n_vocab, shape.n_embd)
@@ -211,7 +227,7 @@ def _attention_block(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "attn_k.weight", (kv, e)
     yield "attn_v.weight", (kv, e)
     yield "attn_output.weight", (e, q)
-    if shape.architecture in ("qwen3", "gemma3"):
+    if shape.architecture in ("qwen3", "gemma3", "hy_v3"):
         yield "attn_q_norm.weight", (shape.head_dim,)
         yield "attn_k_norm.weight", (shape.head_dim,)
     if shape.architecture == "gemma3":

@@ -18,8 +18,7 @@ from llmrun.settings import RunSettings
 from llmrun.worker.batch import Part
 from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
-from llmrun.worker.draft_model import DraftModel
-from llmrun.worker.drafting import Drafter, NgramDrafter
+from llmrun.worker.drafting import Drafter, Guesser, NgramDrafter
 from llmrun.worker.governor import Governor
 from llmrun.worker.llama import Context, Model
 from llmrun.worker.prompt import PromptEncoder
@@ -31,6 +30,10 @@ from tests.conftest import GREEDY, ONE_THREAD
 N_MOST = 7
 SETTINGS = replace(ONE_THREAD, n_ctx=1024, n_draft_max=N_MOST, n_outputs_max=N_MOST + 1)
 DRAW = Sampling(temperature=1.0, top_k=4, top_p=1.0, min_p=0.0)
+
+
+# Makes what guesses for a model from the model's own context.
+OfContext = Callable[[Context, CancelFlag], Guesser]
 
 
 class Eager(Governor):
@@ -68,13 +71,18 @@ class Asked:
     """A session over a model, and what it has in memory."""
 
     def __init__(
-        self, model: Model, settings: RunSettings, make_drafter: Callable[[], Drafter], draft: DraftModel | None
+        self,
+        model: Model,
+        settings: RunSettings,
+        make_drafter: Callable[[], Drafter],
+        draft: Guesser | OfContext | None,
     ) -> None:
         self.cancel = cancel = CancelFlag()
         self.context = Context(model, settings, cancel)
         self.slot = Slot(self.context, 0)
         encoder = PromptEncoder(model.vocabulary, load_chat_template(model))
-        ahead = Speculation(self.context, make_drafter, Eager(self.context.n_draft_max), draft)
+        self.guesser = draft(self.context, cancel) if callable(draft) else draft
+        ahead = Speculation(self.context, make_drafter, Eager(self.context.n_draft_max), self.guesser)
         self._session = Session(self.context, self.slot, encoder, cancel, None, ahead)
 
     def answer(self, wanted: Generate) -> Answer:
@@ -90,7 +98,7 @@ def asked(
     model: Model,
     make_drafter: Callable[[], Drafter] = NgramDrafter,
     settings: RunSettings = SETTINGS,
-    draft: DraftModel | None = None,
+    draft: Guesser | OfContext | None = None,
 ) -> Iterator[Asked]:
     found = Asked(model, settings, make_drafter, draft)
     yield found

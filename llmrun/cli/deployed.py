@@ -11,7 +11,7 @@ from llmrun.deployment.limits import MemoryLimits, memory_limits
 from llmrun.deployment.options import Option
 from llmrun.margins import HOST
 from llmrun.planning.margins import adjusted
-from llmrun.settings import AUTO
+from llmrun.settings import AUTO, MTP
 
 if TYPE_CHECKING:
     from llmrun.cli.serving import ServeWish
@@ -57,7 +57,7 @@ def placed(options: Iterable[Option], place: Callable[[str], str]) -> tuple[Opti
 
 
 def _is_model(option: Option) -> bool:
-    is_draft = option.name == "--draft" and (option.value or "").lower() != AUTO
+    is_draft = option.name == "--draft" and (option.value or "").lower() not in (AUTO, MTP)
     return is_draft or option.name == "--pin"
 
 

@@ -23,7 +23,7 @@ from llmrun.gguf.source import split_paths
 from llmrun.hardware.gpus import read_gpus
 from llmrun.reference import LocalRef, ModelRef, ShelfRef, format_reference, parse_reference
 from llmrun.server.origins import is_loopback
-from llmrun.settings import AUTO
+from llmrun.settings import AUTO, MTP
 
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what the word means
 _TARGETS = {"CUDA": "nvidia", "ROCm": "amd"}
@@ -42,7 +42,7 @@ def container_of(deployed: Deployed, references: Sequence[ModelRef]) -> Containe
         names = [Path(file.name).name for file in one.variant.files]
         inside[lasting_reference(reference)] = _taken_in(reference, names, f"{MODELS}/{number}", files)
     draft = wish.constraints.draft
-    if draft is not None and draft != AUTO:
+    if draft is not None and draft not in (AUTO, MTP):
         reference = parse_reference(draft, pipeline.hub_address())
         names = [path.name for path in split_paths(reference.path)] if isinstance(reference, LocalRef) else []
         inside[draft] = _taken_in(reference, names, f"{MODELS}/draft", files)

@@ -50,7 +50,7 @@ def summary_text(summary: ModelSummary) -> str:
 
 
 def _layers(summary: ModelSummary) -> str:
-    draft = f", {summary.n_layer_draft} of them only for drafting" if summary.n_layer_draft else ""
+    draft = f", {summary.n_layer_draft} of them only for drafting (MTP)" if summary.n_layer_draft else ""
     return f"{_count(summary.n_layer)}{draft}"
 
 

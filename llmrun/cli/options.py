@@ -136,7 +136,7 @@ Draft = Annotated[
         "--draft",
         metavar="MODEL",
         help="A smaller model of the same family that guesses for this one, while one answer is written alone; auto is "
-        "the one that comes with it. (default: none)",
+        "the one that comes with it, mtp the model's own layers for that. (default: none)",
         show_default=False,
         rich_help_panel=_RUNNING,
         autocompletion=_model,

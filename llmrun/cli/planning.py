@@ -21,7 +21,7 @@ from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import format_plan
 from llmrun.planning.quality import NOTICEABLE, loss_class
 from llmrun.reference import parse_reference
-from llmrun.settings import Constraints, RunSettings
+from llmrun.settings import MTP, Constraints, RunSettings
 from llmrun.variant import Variant
 
 EMITTERS = ("llama-server",)
@@ -98,7 +98,7 @@ def _show(request: PlanRequest, summary: ModelSummary, variant: Variant, plan: P
 def _with_files(plan: Plan) -> RunSettings:
     """Return the settings with the name of the draft's file, where it is not here and they say what fetches it."""
     draft, settings = plan.draft, plan.settings
-    if draft is None or settings.draft is None or Path(settings.draft).is_absolute():
+    if draft is None or settings.draft is None or settings.draft == MTP or Path(settings.draft).is_absolute():
         return settings
     return replace(settings, draft=draft.name)
 

@@ -35,7 +35,7 @@ ServedDraft = Annotated[
         "--draft",
         metavar="MODEL",
         help="A smaller model of the same family that guesses for the first MODEL, while one answer is written alone; "
-        "auto is the one that comes with it. (default: none)",
+        "auto is the one that comes with it, mtp the model's own layers for that. (default: none)",
         show_default=False,
         rich_help_panel="How the model runs",
     ),

@@ -17,7 +17,7 @@ from llmrun.pipeline import Planned
 from llmrun.planning.plan import Plan
 from llmrun.planning.pools import Pool
 from llmrun.planning.quality import loss_class
-from llmrun.settings import Constraints
+from llmrun.settings import MTP, Constraints
 from llmrun.site import Site
 from llmrun.units import format_bytes, format_count
 from llmrun.variant import RemoteFile, Variant
@@ -66,7 +66,10 @@ def _model_line(model: str, planned: Planned) -> str:
 
 def _draft_line(plan: Plan) -> str:
     draft = plan.draft
-    return "" if draft is None else f"{one_line(draft.name)}, {format_bytes(draft.size)}, guesses for it"
+    if draft is None:
+        return ""
+    guess = "of its own guess" if draft.asked == MTP else "guesses"
+    return f"{one_line(draft.name)}, {format_bytes(draft.size)}, {guess} for it"
 
 
 def _runs_line(plan: Plan) -> str:

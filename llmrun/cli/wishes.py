@@ -18,7 +18,7 @@ from llmrun.planning.plan import PlanWish
 from llmrun.planning.plan_file import SavedPlan, parse_plan
 from llmrun.planning.policy import PREFERENCES, Prefer
 from llmrun.reference import parse_reference
-from llmrun.settings import AUTO, MAX_DRAFT, Constraints
+from llmrun.settings import AUTO, MAX_DRAFT, MTP, Constraints
 from llmrun.units import parse_bytes
 
 
@@ -88,8 +88,8 @@ def drafted(constraints: Constraints, draft: str | None) -> Constraints:
         return constraints
     if constraints.n_draft_max == 0:
         raise UsageError("--draft guesses tokens, and --speculate off forbids that", "leave one of them out")
-    if draft.lower() == AUTO:
-        return replace(constraints, draft=AUTO)
+    if draft.lower() in (AUTO, MTP):
+        return replace(constraints, draft=draft.lower())
     try:
         return replace(constraints, draft=lasting_reference(parse_reference(draft, hub_address())))
     except UsageError as error:

@@ -186,7 +186,8 @@ class ModelInfo:
     memory: the buffers as they were really allocated, None where the engine could not be read. thinking: what it can do
     about reasoning, as its template shows. vision: whether it can be shown images. n_slots: conversations at once.
     tools: the format in which it asks for tools, None where we know of none. infill: whether it can fill a gap.
-    draft_memory: as memory, of the model that guesses for it; None also where there is none.
+    draft_memory: as memory, of the model that guesses for it, or of its own layers for that, with the weights of both;
+    None also where there is none.
     """
 
     name: str

@@ -19,7 +19,7 @@ from llmrun.engine.protocol import DryRun, DryRunResult
 from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError
 from llmrun.memory.engine_memory import EngineMemory
-from llmrun.settings import RunSettings
+from llmrun.settings import MTP, RunSettings
 
 # Raise when what is asked, how it is read or how an answer is written changes: old answers are then asked for anew.
 FORMAT = 1
@@ -44,7 +44,7 @@ class Questions:
     def memory(self, header: bytes, size: int, settings: RunSettings) -> EngineMemory:
         """Return what a model of this header would take; raises what `Engine.dry_run` does, and remembers no error."""
         # neither threads nor the way the weights come in change a dry run, nor how much of an adapter is added
-        alone = replace(settings, loras=(), projector=None, draft=None)
+        alone = replace(settings, loras=(), projector=None, draft=MTP if settings.draft == MTP else None)
         asked = replace(alone, n_threads=1, n_threads_batch=1, n_draft_max=0, load_mode="none")
         key = _key(header, size, asked, self._beside)
         if key not in self._known:

@@ -1,4 +1,4 @@
-"""A draft model by its header: whether it can guess tokens for another model. Pure.
+"""A draft model by its header: whether it can guess tokens for another model; whether a model's own layers can. Pure.
 
 What is asked is what llama.cpp asks (common/speculative.cpp, common_speculative_are_compatible), as far as headers say
 it: the tokens' own texts are compared when both are loaded (worker.draft_model).
@@ -13,6 +13,10 @@ from llmrun.gguf.purpose import check_writes_text
 MOST_APART = 128  # tokens that one vocabulary may have more: SPEC_VOCAB_MAX_SIZE_DIFFERENCE
 _HINT = "take a smaller model of the same family, such as its 0.5B or 1B"
 _PLAIN_HINT = "leave --draft away"
+_LAYERS_HINT = "leave --draft mtp out: guesses come from the conversation then"
+# Whose graphs for these layers were seen to run (models/*.cpp, graph_mtp), and of them those that take several
+WITH_LAYERS = frozenset({"glm4moe", "hy_v3"})
+_SEVERAL = frozenset({"hy_v3"})
 
 # llama-arch.cpp, llm_arch_is_recurrent and llm_arch_is_hybrid: what these remember has no tail that could be dropped
 _NAMES = """
@@ -42,6 +46,34 @@ def check_draft(base: GGUFHeader, draft: GGUFHeader) -> None:
     _check_size(base, draft)
     for name in ("bos", "eos"):
         _check_token(base, draft, name)
+
+
+def check_layers(header: GGUFHeader) -> None:
+    """Raise GGUFError, saying why, where a model has no layers for multi-token prediction that can guess for it."""
+    n_layers = header.uint_or_none(header.arch("nextn_predict_layers")) or 0
+    if not n_layers:
+        raise GGUFError("this model has no layers for multi-token prediction (MTP)", _LAYERS_HINT)
+    if header.architecture not in WITH_LAYERS:
+        raise GGUFError(
+            f"the MTP layers of the architecture {header.architecture} cannot be used here: those of"
+            f" {', '.join(sorted(WITH_LAYERS))} can",
+            _LAYERS_HINT,
+        )
+    first = (header.uint_or_none(header.arch("block_count")) or 0) - n_layers
+    there = {tensor.name for tensor in header.tensors}
+    if any(f"blk.{first}.nextn.{name}.weight" not in there for name in ("eh_proj", "enorm", "hnorm")):
+        raise GGUFError("the model's MTP layers are not in this file: it was made without them", _LAYERS_HINT)
+    if n_layers > 1 and header.architecture not in _SEVERAL:
+        raise GGUFError(f"the model has {n_layers} MTP layers, and the engine runs only one", _LAYERS_HINT)
+
+
+def has_layers(header: GGUFHeader) -> bool:
+    """Whether a model has layers for multi-token prediction that can guess for it."""
+    try:
+        check_layers(header)
+    except GGUFError:
+        return False
+    return True
 
 
 def _check_tokenizer(base: GGUFHeader, draft: GGUFHeader) -> None:

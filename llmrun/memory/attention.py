@@ -129,6 +129,18 @@ def remembering(header: GGUFHeader) -> tuple[LayerMemory, ...]:
     return tuple(rules.layer(index) for index in range(n_layer)) + (LayerMemory(None),) * (n_all - n_layer)
 
 
+def remembering_to_draft(header: GGUFHeader) -> tuple[LayerMemory, ...]:
+    """Return what each layer keeps in the context of the layers for drafting, where those alone keep anything.
+
+    Raises as `remembering`. Source: llama-model.cpp, create_memory, the filter for LLAMA_CONTEXT_TYPE_MTP.
+    """
+    if header.architecture not in KNOWN:
+        raise UnknownArchitectureError(f"what the architecture {header.architecture!r} remembers is not known")
+    n_all, n_layer = n_layer_of(header)
+    rules = _Rules(header, n_all, n_layer)
+    return (LayerMemory(None),) * n_layer + tuple(rules.layer(index) for index in range(n_layer, n_all))
+
+
 class _Rules:
     """The keys of one file, read once; answers for each layer."""
 

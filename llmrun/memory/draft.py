@@ -29,6 +29,22 @@ def together(model: Footprint, draft: Footprint) -> Footprint:
     return Footprint(_sum(model.host, draft.host), tuple(_sum(one, other) for one, other in pairs))
 
 
+def difference(whole: Footprint, part: Footprint) -> Footprint:
+    """Return what the one takes more than the other, on the same devices."""
+    pairs = zip((whole.host, *whole.devices), (part.host, *part.devices), strict=True)
+    host, *devices = (
+        MemoryBreakdown(
+            max(0, one.weights - other.weights),
+            max(0, one.kv_cache - other.kv_cache),
+            max(0, one.compute - other.compute),
+            max(0, one.overhead - other.overhead),
+            max(0, one.mapped - other.mapped),
+        )
+        for one, other in pairs
+    )
+    return Footprint(host, tuple(devices))
+
+
 def _sum(one: MemoryBreakdown, other: MemoryBreakdown) -> MemoryBreakdown:
     return MemoryBreakdown(
         one.weights + other.weights,

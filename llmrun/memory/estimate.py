@@ -25,7 +25,7 @@ from llmrun.memory.overhead import device_overhead, host_overhead
 from llmrun.memory.placement import Placement, place_layers
 from llmrun.memory.shape import ModelShape, model_shape
 from llmrun.memory.weights import PINNED_BACKENDS, WeightBytes, place_weights
-from llmrun.settings import RunSettings
+from llmrun.settings import MTP, RunSettings
 
 _MAPPED_MODES = frozenset({"mmap", "mmap_mlock"})
 
@@ -99,6 +99,7 @@ class Estimator:
         with _making_sense():
             self.shape: ModelShape = model_shape(header)
             self._compute: ComputeShape = compute_shape(header, adapters)
+            self._drafting = model_shape(header, drafts=True)
         self._adapters = tuple(adapters)
         self._vocabulary = vocabulary_counts(header)
         self._n_tensors = len(header.tensors) + sum(len(adapter.header.tensors) for adapter in adapters)
@@ -110,7 +111,7 @@ class Estimator:
     def weights(self, settings: RunSettings, machine: Machine) -> WeightBytes:
         """Return where the weights go."""
         return place_weights(
-            self.shape,
+            self._drafting if settings.draft == MTP else self.shape,
             self.placement(settings, machine),
             [device.backend for device in machine.devices],
             mmap=maps_file(settings, machine.devices),
@@ -126,13 +127,25 @@ class Estimator:
         with _making_sense():
             return self._estimate(settings, machine)
 
-    def _estimate(self, settings: RunSettings, machine: Machine) -> Estimate:
+    def draft_layers(self, settings: RunSettings, machine: Machine = Machine()) -> Footprint:
+        """Return what the context of the layers for drafting takes beside the model's own, whose weights they share.
+
+        settings: that context's. Its caches are exact; its graph is no more than the model's, which is taken for it.
+        Raises UnknownArchitectureError as the construction does.
+        """
+        with _making_sense():
+            found = self._estimate(settings, machine, self._drafting).footprint
+        parts = (replace(used, weights=0, overhead=0, mapped=0) for used in (found.host, *found.devices))
+        host, *devices = parts
+        return Footprint(host, tuple(devices))
+
+    def _estimate(self, settings: RunSettings, machine: Machine, shape: ModelShape | None = None) -> Estimate:
         context = context_shape(settings, self.shape.n_ctx_train)
         placement = self.placement(settings, machine)
         n_devices = len(machine.devices)
         weights = self.weights(settings, machine)
         memory = place_context(
-            self.shape,
+            shape or self.shape,
             context,
             placement,
             n_devices,

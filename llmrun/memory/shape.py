@@ -13,7 +13,14 @@ from typing import Literal
 
 from llmrun.errors import GGUFError
 from llmrun.gguf.header import GGUFHeader, TensorInfo, align
-from llmrun.memory.attention import CacheShape, LayerMemory, n_layer_of, remembering, window_of
+from llmrun.memory.attention import (
+    CacheShape,
+    LayerMemory,
+    n_layer_of,
+    remembering,
+    remembering_to_draft,
+    window_of,
+)
 
 ALIGNMENT = 32  # ggml-backend.cpp, TENSOR_ALIGNMENT: what buffers of the CPU and of an RPC server of a CPU align to
 
@@ -36,6 +43,7 @@ _SKIPS_DRAFT_LAYERS = frozenset(
         "exaone4",
         "glm4",
         "glm4moe",
+        "hy_v3",
         "mimo2",
         "nemotron_h",
         "nemotron_h_moe",
@@ -44,6 +52,8 @@ _SKIPS_DRAFT_LAYERS = frozenset(
         "qwen35moe",
     }
 )
+# and of these layers some tensors are loaded even so (models/hy-v3.cpp: not required, and not skipped)
+_LOADED_OF_DRAFT_LAYERS = {"hy_v3": re.compile(r"\.(ffn_(?!norm)|nextn\.(embed_tokens|shared_head))")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ class TensorGroup:
 
 
 _NOTHING = TensorGroup(0, 0, 0)
+_NONE = re.compile(r"(?!)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +133,14 @@ class ModelShape:
         return len(self.layers)
 
 
-def model_shape(header: GGUFHeader) -> ModelShape:
+def model_shape(header: GGUFHeader, *, drafts: bool = False) -> ModelShape:
     """Return what a model's memory depends on.
 
-    Raises UnknownArchitectureError where the arithmetic does not know what the layers remember, GGUFError for a header
-    that lacks what a model needs.
+    drafts: with its layers for drafting loaded, and what these remember in the place of what the others do. Raises
+    UnknownArchitectureError where the arithmetic does not know what the layers remember, GGUFError for a header that
+    lacks what a model needs.
     """
-    memories = remembering(header)
+    memories = remembering_to_draft(header) if drafts else remembering(header)
     n_all, _ = n_layer_of(header)
     slots = _slots(header.tensors, n_all, _OUTPUT_NORM.get(header.architecture))
     embedding = [tensor for tensor in slots.input if tensor.name == "token_embd.weight"]
@@ -139,7 +151,7 @@ def model_shape(header: GGUFHeader) -> ModelShape:
         n_embd=header.uint(header.arch("embedding_length")),
         n_vocab=_n_vocab(header, embedding),
         n_swa=window_of(header),
-        layers=_layers(header, slots.layers, memories),
+        layers=_layers(header, slots.layers, memories, drafts=drafts),
         input=_group(slots.input, repackable=False),
         output=_group(slots.output),
         tied=_group(embedding) if tied else None,
@@ -152,13 +164,14 @@ def model_shape(header: GGUFHeader) -> ModelShape:
 
 
 def _layers(
-    header: GGUFHeader, tensors: Sequence[Sequence[TensorInfo]], memories: Sequence[LayerMemory]
+    header: GGUFHeader, tensors: Sequence[Sequence[TensorInfo]], memories: Sequence[LayerMemory], *, drafts: bool
 ) -> tuple[LayerShape, ...]:
     n_all, n_layer = n_layer_of(header)
-    loaded = n_layer if header.architecture in _SKIPS_DRAFT_LAYERS else n_all
+    loaded = n_layer if header.architecture in _SKIPS_DRAFT_LAYERS and not drafts else n_all
+    even_so = _LOADED_OF_DRAFT_LAYERS.get(header.architecture, _NONE)
     layers = []
     for index, memory in enumerate(memories):
-        own = tensors[index] if index < loaded else ()
+        own = [tensor for tensor in tensors[index] if index < loaded or even_so.search(tensor.name)]
         layers.append(
             LayerShape(
                 weights=_group(t for t in own if not _EXPERTS.search(t.name)),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llmrun.memory.projector import device_of_projector
 from llmrun.planning.drafts import draft_settings
-from llmrun.settings import RunSettings, choose_n_ctx
+from llmrun.settings import MTP, RunSettings, choose_n_ctx
 
 # arg.cpp, "-lm"; its --mlock, --no-mmap and --direct-io are gone
 _LOAD_MODES = {
@@ -70,6 +70,8 @@ def _draft_flags(settings: RunSettings) -> tuple[str, ...]:
     """What is not said the server takes of the model: a draft for each of its slots, which share the context."""
     if settings.draft is None:
         return ()
+    if settings.draft == MTP:
+        return ("--spec-type", "draft-mtp", "--spec-draft-n-max", str(settings.n_draft_max))
     draft, names = draft_settings(settings), settings.devices or ()
     device = _ggml_names(names, _endpoints(names))[:1] if draft.devices else ("none",)
     return (

@@ -74,11 +74,15 @@ class RunnerUp:
     decode: float | None
 
 
+OWN_LAYERS = "MTP layers"  # the name of a draft that is a part of the model
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedDraft:
-    """A draft model beside the plan's. asked: what the user called it; name: its file's, of size bytes in all parts.
+    """A draft model beside the plan's, or the model's own layers for that (OWN_LAYERS).
 
-    why: of its quantization. used: what it takes of each pool, the host's first, which is counted in the plan's.
+    asked: what the user called it; name: its file's, of size bytes in all parts. why: of its quantization. used: what
+    it takes of each pool, the host's first, which is counted in the plan's.
     """
 
     asked: str

@@ -11,7 +11,7 @@ from llmrun.planning.plan import Cause, PlannedDraft, Reason
 from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
 from llmrun.planning.tuning import reasons
-from llmrun.settings import RunSettings
+from llmrun.settings import MTP, RunSettings
 from llmrun.units import format_bytes
 
 _DEFAULTS = {
@@ -195,6 +195,8 @@ def _draft(choice: Choice, ground: Ground) -> Told:
 def _draft_model(draft: PlannedDraft | None) -> Told:
     if draft is None:
         return "DEFAULT", "guesses come from the conversation alone"
+    if draft.asked == MTP:
+        return "USER", f"the model's own layers guess for it, and take {format_bytes(draft.total)}"
     return "USER", f"it guesses for the model; {draft.quant}, {draft.why}, and takes {format_bytes(draft.total)}"
 
 

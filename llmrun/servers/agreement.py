@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmrun.planning.plan import Plan, PlanWish
-from llmrun.settings import Constraints
+from llmrun.settings import AUTO, MTP, Constraints
 
 _AUTO = "auto"  # of Constraints.projector
 
@@ -35,7 +35,8 @@ def _disagreements(constraints: Constraints, wish: PlanWish, plan: Plan) -> Iter
         yield f"--threads {constraints.n_threads}"
     if constraints.n_draft_max not in (None, settings.n_draft_max):
         yield f"--speculate {constraints.n_draft_max or 'off'}"
-    if constraints.draft not in (None, None if plan.draft is None else plan.draft.asked):
+    asked = None if plan.draft is None else plan.draft.asked
+    if constraints.draft not in (None, asked) and (constraints.draft, asked) != (AUTO, MTP):
         yield "--draft"
     if constraints.devices not in (None, settings.devices) or any(constraints.device_limits):
         yield "--device"

@@ -28,7 +28,9 @@ class Part:
 class Batch:
     """A llama_batch of at most n_rows rows, over memory that numpy owns: a row costs no call of its own."""
 
-    def __init__(self, n_rows: int) -> None:
+    def __init__(self, n_rows: int, n_hidden: int = 0) -> None:
+        """n_hidden: numbers that each row has beside its token, as `hidden`; 0 is none."""
+        self.hidden = np.zeros((n_rows, n_hidden), np.float32)
         self._token = np.zeros(n_rows, np.int32)
         self._pos = np.zeros(n_rows, np.int32)
         self._n_seq = np.ones(n_rows, np.int32)  # each row is of one sequence
@@ -39,7 +41,7 @@ class Batch:
         self.struct = lib.llama_batch(
             0,
             _pointer(self._token, lib.llama_token),
-            None,
+            _pointer(self.hidden, ctypes.c_float) if n_hidden else None,
             _pointer(self._pos, lib.llama_pos),
             _pointer(self._n_seq, ctypes.c_int32),
             _pointer(self._seq_pointers, ctypes.POINTER(lib.llama_seq_id)),

@@ -32,14 +32,24 @@ from llmrun.worker.vocabulary import Vocabulary
 
 FEW = 8  # tokens that may be missing when it guesses: they are read with the one that is guessed after
 LEAST_READ = 32  # tokens of a conversation with which it can begin
-_TOO_MANY = sys.maxsize
+TOO_MANY = sys.maxsize
 _FIRST_COMPARED = 5  # token: those before are control tokens, with other names (SPEC_VOCAB_CHECK_START_TOKEN_ID)
 _N_SINK = 4  # first tokens that are kept whatever is left out: as many as the paper found to be enough
 # The least probability of a token that is guessed: llama.cpp's p_min (common/common.h), which is 0 there and for the
 # user to choose. Here the governor decides what pays, and this only ends what more likely than not is wrong.
-_LEAST_LIKELY = 0.4
+LEAST_LIKELY = 0.4
 # Kinds of guesses, by how sure it was of the first token: they are right about as often as it is sure
-_SURE = (0.6, 0.75, 0.85, 0.92, 0.97, 0.99)
+SURE = (0.6, 0.75, 0.85, 0.92, 0.97, 0.99)
+
+
+def probability_of_likeliest(
+    logits: np.ndarray[Any, np.dtype[np.float32]], room: np.ndarray[Any, np.dtype[np.float32]]
+) -> tuple[int, float]:
+    """Return the likeliest token and its probability; room: of as many numbers, which are overwritten."""
+    token = int(logits.argmax())
+    np.subtract(logits, logits[token], out=room)
+    np.exp(room, out=room)
+    return token, float(1 / room.sum())
 
 
 class DraftModel:
@@ -66,11 +76,12 @@ class DraftModel:
 
     def likeliest(self) -> tuple[int, float]:
         """Return the likeliest next token, and its probability."""
-        logits: np.ndarray[Any, np.dtype[np.float32]] = self.context.logits(LAST)
-        token = int(logits.argmax())
-        np.subtract(logits, logits[token], out=self._weights)
-        np.exp(self._weights, out=self._weights)
-        return token, float(1 / self._weights.sum())
+        return probability_of_likeliest(self.context.logits(LAST), self._weights)
+
+    def drafter(self, slot: Slot) -> ModelDrafter:
+        """Return who guesses for an answer, whichever slot it is written in."""
+        del slot
+        return ModelDrafter(self)
 
     def close(self) -> None:
         """Free the context and the model."""
@@ -102,10 +113,10 @@ class ModelDrafter:
         strength = MODEL_STRENGTH
         while self._read(reading, want_logits=True):
             likeliest, probability = self._model.likeliest()
-            if not probability >= _LEAST_LIKELY or likeliest >= self._model.n_vocab or self._is_end(likeliest):
+            if not probability >= LEAST_LIKELY or likeliest >= self._model.n_vocab or self._is_end(likeliest):
                 return Draft(tuple(found), strength, ends=True)
             if not found:
-                strength += bisect_right(_SURE, probability)
+                strength += bisect_right(SURE, probability)
             found.append(likeliest)
             if len(found) >= n_most:
                 break
@@ -113,7 +124,7 @@ class ModelDrafter:
         return Draft(tuple(found), strength) if found else None
 
     def n_missing(self, past: Sequence[int]) -> int:
-        """Return how many tokens it would have to read first, _TOO_MANY where it has to begin anew.
+        """Return how many tokens it would have to read first, TOO_MANY where it has to begin anew.
 
         What it read and was wrong is forgotten.
         """
@@ -125,7 +136,7 @@ class ModelDrafter:
             self._n_sure = kept
         n_all = len(past) - self._model.start
         if not self._readable_from <= self._model.start <= len(past) or not self._fits(self._model.n_head + n_all):
-            return _TOO_MANY
+            return TOO_MANY
         return self._model.n_head + n_all - kept
 
     def follow(self, past: Sequence[int], n_most: int) -> int:

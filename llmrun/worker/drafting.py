@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from llmrun.worker.slot import Slot
 
 # Tokens that must be alike before a guess is worth making, and beyond which being more alike tells nothing new.
 LEAST_MATCH = 2
@@ -39,6 +42,29 @@ class Drafter(Protocol):
 
         past: all of the sequence before it, which only grows from call to call. Negative tokens stand for images.
         """
+
+
+class Reader(Drafter, Protocol):
+    """One that has to read what it guesses after, which takes time."""
+
+    def n_missing(self, past: Sequence[int]) -> int:
+        """Return how many tokens it would have to read first."""
+
+    def follow(self, past: Sequence[int], n_most: int) -> int:
+        """Read what is missing, at most n_most tokens of it; return how many were read."""
+
+
+class Guesser(Protocol):
+    """What is loaded to guess: a smaller model, or layers of the model itself."""
+
+    def claim(self, owner: str | None) -> None:
+        """Read for an owner from here on, with nothing left of what was another's."""
+
+    def drafter(self, slot: Slot) -> Reader:
+        """Return who guesses for an answer that is written in a slot."""
+
+    def close(self) -> None:
+        """Free what is loaded."""
 
 
 class NgramDrafter:

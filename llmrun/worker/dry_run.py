@@ -26,7 +26,7 @@ from llmrun.gguf.parse import parse_header
 from llmrun.memory.attention import remembering
 from llmrun.memory.context import ContextShape, context_shape
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
-from llmrun.settings import Lora, RunSettings
+from llmrun.settings import MTP, Lora, RunSettings
 from llmrun.units import format_bytes
 from llmrun.worker.breakdown import read_breakdown
 from llmrun.worker.ghost_log import sizes_by_header
@@ -56,10 +56,11 @@ def dry_run(
 ) -> EngineMemory:
     """Return what a model of this header would take.
 
-    size: bytes of the whole file. adapters: the headers of LoRA adapters to run it with; the settings' own do not
-    count. Raises GGUFError for a header llama.cpp refuses, QuestionTooLargeError where asking would itself take too
-    much, UsageError or EngineError for settings it cannot run with. max_state (bytes), max_cells: beyond these less is
-    asked for and scaled. read_table: see report_memory.
+    size: bytes of the whole file. With the draft MTP it is asked about the context of the model's layers for that, and
+    not about its own; the weights are those of both. adapters: the headers of LoRA adapters to run it with; the
+    settings' own do not count. Raises GGUFError for a header llama.cpp refuses, QuestionTooLargeError where asking
+    would itself take too much, UsageError or EngineError for settings it cannot run with. max_state (bytes), max_cells:
+    beyond these less is asked for and scaled. read_table: see report_memory.
     """
     with ghost(header, size) as path, ExitStack() as beside:
         # debug lines too: without a table they are what says where the layers go (measured: 1 to 3 ms)
@@ -105,7 +106,7 @@ def _context(model: Model, settings: RunSettings) -> Iterator[tuple[Any, list[st
     """Make a context, and yield it with what the log said; freed afterwards."""
     try:
         with engine_log().recording(debug=True, quiet=True) as making:
-            context = make_context(model, settings)
+            context = make_context(model, settings, is_mtp=settings.draft == MTP)
     except InsufficientMemoryError as error:
         raise QuestionTooLargeError(f"what it would take cannot be asked: {error.message}", error.hint) from error
     try:

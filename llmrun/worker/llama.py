@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from llmrun.engine.refusal import parse_refusal
-from llmrun.errors import EngineError, GGUFError, InsufficientMemoryError, LLMRunError, Refusal
+from llmrun.errors import EngineError, GGUFError, Refusal
 from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
@@ -27,6 +26,8 @@ from llmrun.worker.batch import Batch, Part
 from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided
 from llmrun.worker.devices import devices
+from llmrun.worker.hidden import HiddenRows
+from llmrun.worker.load_errors import context_error, load_error
 from llmrun.worker.log import engine_log
 from llmrun.worker.params import context_params, model_params
 from llmrun.worker.vocabulary import Vocabulary
@@ -79,7 +80,7 @@ def _open_model(path: Path, params: Any, name: str) -> Model:
     with engine_log().collecting() as complaints:
         pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
-        raise _load_error(name, complaints)
+        raise load_error(name, complaints)
     model = Model(pointer)
     if not model.has_decoder or not model.vocabulary.n_tokens:
         model.close()
@@ -99,29 +100,8 @@ def load_words(path: Path) -> Model:
     with engine_log().collecting() as complaints:
         pointer = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not pointer:
-        raise _load_error(str(path), complaints)
+        raise load_error(str(path), complaints)
     return Model(pointer)
-
-
-def _load_error(name: str, complaints: Sequence[str]) -> LLMRunError:
-    text = "\n".join(complaints)
-    reasons = re.findall(r"error loading model(?: \w+)*: (.+)", text)
-    # llama.cpp wraps one reason in the next: the last words of the last line are the cause
-    reason = (
-        re.sub(r"^error loading model \w+: ", "", reasons[-1]) if reasons else (complaints or ["no reason given"])[-1]
-    )
-    if (refusal := parse_refusal(complaints, devices().by_buffer_type())) is not None:
-        return InsufficientMemoryError(
-            f"{name} could not be loaded: {reason}",
-            "close other programs, try fewer --gpu-layers, or a smaller file",
-            refusal,
-        )
-    if architecture := re.search(r"unknown model architecture: '(.*)'", text):
-        return GGUFError(
-            f"{name} has the architecture {architecture[1]!r}, which the installed engine does not know",
-            "a newer llmrun may know it; `llmrun chat guide` always works",
-        )
-    return GGUFError(f"{name} could not be loaded: {reason}", "the file may be incomplete or damaged: fetch it again")
 
 
 class Model:
@@ -182,19 +162,21 @@ class Model:
             self.pointer = None
 
 
-def make_context(model: Model, settings: RunSettings, cancel: CancelFlag | None = None) -> Any:
+def make_context(model: Model, settings: RunSettings, cancel: CancelFlag | None = None, *, is_mtp: bool = False) -> Any:
     """Return a pointer to a new context, which llama_free takes back; `cancel` must live as long as it.
 
-    Raises InsufficientMemoryError where an allocation failed, UsageError or EngineError for settings that do not work.
+    is_mtp: one that runs the model's layers for multi-token prediction, and nothing else. Raises
+    InsufficientMemoryError where an allocation failed, UsageError or EngineError for settings that do not work.
     """
     params = context_params(settings, model.n_ctx_train)
+    params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if is_mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
     if cancel is not None:
         params.abort_callback = cancel.callback
         params.abort_callback_data = cancel.address
     with engine_log().collecting() as complaints:
         pointer = lib.llama_init_from_model(model.pointer, params)
     if not pointer:
-        raise _context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
+        raise context_error(settings, int(params.n_ctx), model.n_ctx_train, complaints)
     if model.adapters:
         set_adapters(pointer, model.adapters)
     return pointer
@@ -206,11 +188,14 @@ class Context:
     n_ctx: tokens that each sequence can hold, as wished; llama.cpp allocates the next multiple of 256, which is not
     ours to use. Where the cells are one stream (kv_unified), all sequences together cannot hold more than that either.
     n_draft_max: tokens that can be guessed and verified in one step; 0 where their memory could not drop a wrong one.
+    hidden: keeps the last hidden states of each sequence, None where nobody wants them.
     """
+
+    is_mtp = False  # see make_context
 
     def __init__(self, model: Model, settings: RunSettings, cancel: CancelFlag) -> None:
         self._cancel = cancel  # owns the memory that the abort callback reads
-        self.pointer = make_context(model, settings, cancel)
+        self.pointer = make_context(model, settings, cancel, is_mtp=self.is_mtp)
         self.model = model
         self.n_seq_max = settings.n_seq_max
         self.is_unified = settings.kv_unified or settings.n_seq_max == 1
@@ -235,7 +220,8 @@ class Context:
         self.n_outputs = settings.n_outputs_max
         self.move_pending = False  # keys are rotated by the next decode: until then they are not what they stand for
         self.n_rows = min(max(self.n_step, 2 * self.n_seq_max), int(lib.llama_n_batch(self.pointer)))
-        self._batch = Batch(self.n_rows)
+        self._batch = Batch(self.n_rows, self.n_embd if self.is_mtp else 0)
+        self.hidden: HiddenRows | None = None
         most = min(settings.n_draft_max, self.n_outputs - 1, self.n_rows - 1, self.n_step - 1)
         self.n_draft_max = max(0, most) if model.can_drop else 0
         self.crew: Crew | None = None  # chooses the threads of each step; without one they are as the settings say
@@ -260,11 +246,17 @@ class Context:
     def decode_parts(self, parts: Sequence[Part]) -> int:
         """Read tokens of many sequences in one batch, at most n_rows together; returns the status as `decode` does."""
         self._batch.fill(parts)
+        status = self._decode(parts[-1].position)
+        if status == 0 and self.hidden is not None:
+            self.hidden.take(parts)
+        return status
+
+    def _decode(self, position: int) -> int:
         if self.move_pending:
             return self._decode_after_moves()
         if self.crew is None:
             return int(lib.llama_decode(self.pointer, self._batch.struct))
-        self.crew.hold(still=self.keeps_threads and self._divides and parts[-1].position >= SPLIT_FROM)
+        self.crew.hold(still=self.keeps_threads and self._divides and position >= SPLIT_FROM)
         return self.crew.compute(self._batch.struct.n_tokens, self._compute)
 
     def _compute(self) -> int:
@@ -383,14 +375,3 @@ class Context:
         if self.pointer:
             lib.llama_free(self.pointer)
             self.pointer = None
-
-
-def _context_error(settings: RunSettings, n_ctx: int, n_ctx_train: int, complaints: Sequence[str]) -> LLMRunError:
-    reason = complaints[-1] if complaints else "no reason given"
-    kv = settings.type_k if settings.type_k == settings.type_v else f"{settings.type_k}/{settings.type_v}"
-    message = f"no context of {n_ctx:,} tokens with KV type {kv} could be made: {reason}"
-    if (refusal := parse_refusal(complaints, devices().by_buffer_type())) is not None:
-        return InsufficientMemoryError(
-            message, f"try a smaller one: --ctx {min(n_ctx_train or n_ctx, max(512, n_ctx // 4))}", refusal
-        )
-    return EngineError(message, "try --kv-type f16, or another --ctx")

@@ -11,7 +11,7 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from llmrun.errors import UsageError
-from llmrun.settings import RunSettings, choose_n_ctx
+from llmrun.settings import MTP, RunSettings, choose_n_ctx
 from llmrun.worker.devices import bind, devices
 
 _KV_TYPES = {
@@ -51,6 +51,7 @@ def model_params(settings: RunSettings) -> Any:
     params.n_gpu_layers = -1 if settings.n_gpu_layers is None else settings.n_gpu_layers
     params.load_mode = _LOAD_MODES[settings.load_mode]
     params.use_extra_bufts = settings.repack
+    params.load_mtp = settings.draft == MTP
     params.owned = []  # what the struct points to
     if settings.devices is not None:
         chosen = devices().open(settings.devices)

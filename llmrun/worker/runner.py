@@ -39,7 +39,7 @@ from llmrun.hardware.spare import Spare
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.planning.drafts import draft_settings
 from llmrun.planning.timing import Compare, Compared
-from llmrun.settings import RunSettings
+from llmrun.settings import MTP, RunSettings
 from llmrun.worker.batching import Batcher
 from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.chat_format import load_chat_template
@@ -50,6 +50,7 @@ from llmrun.worker.job import Job, Say
 from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
+from llmrun.worker.mtp import MtpLayers, load_layers
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.slot import Slot
@@ -166,7 +167,7 @@ class Runner:
                 raise
         memory = _report(context, model, command.settings, log.lines())
         try:
-            draft, draft_memory = self._load_draft(model, command.settings, tell_draft)
+            draft, draft_memory = self._load_draft(context, command.settings, tell_draft)
         except LLMRunError:
             context.close()
             _close(model, vision)
@@ -184,19 +185,23 @@ class Runner:
         self._emit(Loaded(replace(info, vision=vision is not None, draft_memory=draft_memory)))
 
     def _load_draft(
-        self, model: Model, settings: RunSettings, tell: Callable[[float], bool]
-    ) -> tuple[DraftModel | None, EngineMemory | None]:
-        """Load the model that guesses, if one is to; tells what it took, too."""
+        self, base: Context, settings: RunSettings, tell: Callable[[float], bool]
+    ) -> tuple[DraftModel | MtpLayers | None, EngineMemory | None]:
+        """Load what guesses for a model that is loaded, if anything is to; tells what it took, too."""
         if settings.draft is None:
             return None, None
+        draft: DraftModel | MtpLayers
         with engine_log().recording() as log:
-            draft = load_draft(Path(settings.draft), settings, model, self.cancel, tell)
+            if settings.draft == MTP:
+                draft = load_layers(base, settings, self.cancel)
+            else:
+                draft = load_draft(Path(settings.draft), settings, base.model, self.cancel, tell)
         return draft, _report(draft.context, draft.context.model, draft_settings(settings), log.lines())
 
     def _tell_progress(self, path: Path, settings: RunSettings) -> tuple[Callable[[float], bool], ...]:
         """Return who tells how far the model is loaded, and who its draft: each has its file's share of the whole."""
         tell = self._throttled(LoadProgress)
-        sizes = _size(path), 0 if settings.draft is None else _size(Path(settings.draft))
+        sizes = _size(path), 0 if settings.draft is None or settings.draft == MTP else _size(Path(settings.draft))
         share = sizes[0] / max(1, sum(sizes))
 
         def on_progress(first: float, part: float, fraction: float) -> bool:

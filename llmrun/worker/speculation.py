@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from llmrun.worker.draft_model import FEW, DraftModel, ModelDrafter
-from llmrun.worker.drafting import MODEL_STRENGTH, Draft, Drafter, NgramDrafter
+from llmrun.worker.draft_model import FEW
+from llmrun.worker.drafting import MODEL_STRENGTH, Draft, Drafter, Guesser, NgramDrafter, Reader
 from llmrun.worker.governor import Governor
 from llmrun.worker.llama import Context
 from llmrun.worker.slot import Slot
@@ -47,7 +47,7 @@ class Speculation:
         context: Context,
         make_drafter: Callable[[], Drafter] = NgramDrafter,
         governor: Governor | None = None,
-        model: DraftModel | None = None,
+        model: Guesser | None = None,
     ) -> None:
         self._context = context
         self._make_drafter = make_drafter
@@ -55,7 +55,7 @@ class Speculation:
         self._model = model
         self._writing: Writing | None = None
         self._drafter = make_drafter()
-        self._asked: ModelDrafter | None = None
+        self._asked: Reader | None = None
         self._draft: Draft | None = None  # that the next step verifies
         self._watched: dict[bool, _Watch] = {}  # by whether a model guessed
 
@@ -65,7 +65,7 @@ class Speculation:
         slot: whose memory has all that is before it.
         """
         if writing is not self._writing:
-            self._begin(writing, slot.owner)
+            self._begin(writing, slot)
         self._draft, past = None, slot.past
         n_most = min(self._governor.n_most, writing.room(len(past) + 1) - 1)
         if n_most < 1 or not self._governor.may_search():
@@ -77,12 +77,12 @@ class Speculation:
             self._draft = self._ask(self._asked, writing, past, token, n_most) or self._draft
         return () if self._draft is None else self._draft.tokens
 
-    def _begin(self, writing: Writing, owner: str | None) -> None:
+    def _begin(self, writing: Writing, slot: Slot) -> None:
         self._writing, self._drafter = writing, self._make_drafter()
         self._watched.clear()
         if self._model is not None:
-            self._model.claim(owner)
-            self._asked = ModelDrafter(self._model)
+            self._model.claim(slot.owner)
+            self._asked = self._model.drafter(slot)
 
     def _chosen(self, writing: Writing, found: Draft | None) -> Draft | None:
         """Return what of a guess is worth a step; where that is nothing it is watched."""
@@ -96,9 +96,7 @@ class Speculation:
         self._watched.setdefault(is_asked, _Watch(found))
         return None
 
-    def _ask(
-        self, drafter: ModelDrafter, writing: Writing, past: Sequence[int], token: int, n_most: int
-    ) -> Draft | None:
+    def _ask(self, drafter: Reader, writing: Writing, past: Sequence[int], token: int, n_most: int) -> Draft | None:
         """Let the model guess, if that promises more than what was found without it."""
         governor, free = self._governor, self._draft
         beside = 1.0 if free is None else governor.gain(len(free.tokens), free.strength)
