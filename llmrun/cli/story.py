@@ -68,8 +68,9 @@ def _draft_line(plan: Plan) -> str:
     draft = plan.draft
     if draft is None:
         return ""
-    guess = "of its own guess" if draft.asked == MTP else "guesses"
-    return f"{one_line(draft.name)}, {format_bytes(draft.size)}, {guess} for it"
+    if draft.asked == MTP:
+        return f"its own {draft.name}, {format_bytes(draft.size)}, guess for it"
+    return f"{one_line(draft.name)}, {format_bytes(draft.size)}, guesses for it"
 
 
 def _runs_line(plan: Plan) -> str:

@@ -35,7 +35,7 @@ class RunOptions(TypedDict, total=False):
     each device, in bytes or as "2GiB". allow_disk: run what is larger than the memory from disk. require_gpu: raise
     EngineError rather than run on the CPU alone. lora: adapters, "style.gguf" or "style.gguf:0.5". projector: the file
     that lets a model see images, or "auto" for the one that belongs to it. draft: a smaller model that guesses for this
-    one, by its name or its path, or "auto" for the one that comes with it.
+    one, by its name or its path, "auto" for the one that comes with it, or "mtp" for the model's own layers for that.
     """
 
     ctx: int | None
