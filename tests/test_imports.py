@@ -117,7 +117,7 @@ FLOORS = (
         "suggesting",
         "suggestions",
     ),
-    ("console", "server", "chat", "cli", "library"),
+    ("console", "server", "chat", "plots", "cli", "library"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
@@ -131,6 +131,7 @@ OWNERS = {
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "numpy": ("worker",),
+    "matplotlib": ("plots.drawing", "plots.file", "plots.plan_picture", "plots.show_picture"),
     "msgspec": ("engine.wire", "hardware.profile", "server", "servers", "worker.tools.reading"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
@@ -258,6 +259,7 @@ def loaded_by(code: str) -> set[str]:
 
 HEAVY = {
     "llama_cpp",
+    "matplotlib",
     "huggingface_hub",
     "httpx2",
     "numpy",
