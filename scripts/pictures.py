@@ -36,7 +36,7 @@ def _plan(found: list[tuple[Variant, GGUFHeader]]) -> bytes:
     planner = make_planner(found, site, Constraints(), PlanWish(), None, speeds)
     plan = planner.plan()
     chosen = planner.variant(plan)
-    return picture_of(chart_of_plan(_MODEL, Planned(chosen.summary, chosen.variant, plan, site), PlanWish()), "svg")
+    return picture_of(chart_of_plan(_MODEL, Planned(chosen.summary, chosen.variant, plan, site)), "svg")
 
 
 def _show(found: list[tuple[Variant, GGUFHeader]]) -> bytes:
@@ -44,7 +44,7 @@ def _show(found: list[tuple[Variant, GGUFHeader]]) -> bytes:
     site, speeds = _site(_LAPTOP)
     stock = stock_of(found, site, None, speeds)
     table = survey(stock, [True] * len(stock), site, speeds, Constraints(), PlanWish(), _chosen(stock, site, speeds))
-    return picture_of(chart_of_show(Shown(table, None, (), (), (), site), PlanWish()), "svg")
+    return picture_of(chart_of_show(_MODEL, Shown(table, None, (), (), (), site), PlanWish()), "svg")
 
 
 def _chosen(stock: list[Stocked], site: Site, speeds: Speeds) -> Plan:

@@ -277,6 +277,11 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_by(code) & HEAVY == set()
 
 
+def test_what_draws_is_loaded_only_to_draw() -> None:
+    code = "import llmrun.cli.planning, llmrun.cli.showing, llmrun.cli.charts, llmrun.plots.file"
+    assert loaded_by(code) & {"matplotlib", "numpy"} == set()
+
+
 def test_a_model_that_is_here_is_found_without_the_hubs_client() -> None:
     """A start with no request must not wait for what would make one."""
     code = (

@@ -13,17 +13,19 @@ from llmrun.plots.plan_chart import PlanChart, plan_chart
 from llmrun.plots.show_chart import ShowChart, show_chart
 
 
-def chart_of_plan(model: str, planned: Planned, wish: PlanWish) -> PlanChart:
-    """Return a plan as a chart; model: what it was asked for by, wish: whose reserve was left."""
+def chart_of_plan(model: str, planned: Planned) -> PlanChart:
+    """Return a plan as a chart; model: what it was asked for by."""
     plan = planned.plan
     title, where, context, speed = head_lines(model, planned.summary, plan)
     head = head_of(title, f"on {machine_line(planned.site)}", f"{where}, {context}", f"{verdict(plan)}; {speed}")
-    return plan_chart(head, plan, free_on(planned.site, wish))
+    return plan_chart(head, plan)
 
 
-def chart_of_show(shown: Shown, wish: PlanWish) -> ShowChart:
-    """Return all quantizations of a model as a chart; wish: whose reserve was left."""
+def chart_of_show(model: str, shown: Shown, wish: PlanWish) -> ShowChart:
+    """Return all quantizations of a model as a chart; model: what it was asked for by, wish: whose reserve is left."""
     survey, site = shown.survey, shown.site
     taken = "none of them fits here" if survey.chosen is None else f"> {survey.chosen} is what llmrun would take"
-    head = head_of(model_line(shown), f"on {machine_line(site)}", f"with a context of {survey.n_ctx:,} tokens; {taken}")
+    head = head_of(
+        model_line(model, shown), f"on {machine_line(site)}", f"with a context of {survey.n_ctx:,} tokens; {taken}"
+    )
     return show_chart(head, survey, free_on(site, wish))

@@ -76,7 +76,7 @@ def run_plan(request: PlanRequest) -> None:
     if request.plot is not None:
         from llmrun.cli.charts import chart_of_plan  # here, because what starts a chat imports this module
 
-        write_picture(request.plot, chart_of_plan(request.model, planned, request.wish))
+        write_picture(request.plot, chart_of_plan(request.model, planned))
         console.say(f"the picture is in {request.plot}")
     _show(request, planned.summary, planned.variant, plan, console)
     notes = (*(machine.notes if machine is not None else ()), *_notes(request, plan.forecast), *loss_notes(plan))

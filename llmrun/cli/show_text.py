@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 from llmrun.cli.plan_text import BAR_KEYS, bar
 from llmrun.console import one_line
@@ -26,27 +27,30 @@ _COLUMNS = f"  {'quant':<{_QUANT}} {'files':>5} {'size':>6} {'bpw':>5} {'loss':<
 _MORE_COLUMNS = f"{'KV':>5} {'comp.':>5} {'where':>5} {'tok/s':>5}"
 
 
-def show_text(shown: Shown, wish: PlanWish) -> str:
-    """Return the table and a bar for every row, at most 80 columns wide; wish: whose reserve is left."""
+def show_text(model: str, shown: Shown, wish: PlanWish) -> str:
+    """Return the table and a bar for every row, at most 80 columns wide.
+
+    model: what it was asked for by; wish: whose reserve is left.
+    """
     survey = shown.survey
     name, size = _unit(survey)
     rows = [_line(row, row.quant == survey.chosen, size) for row in survey.rows]
-    head = [*_head(shown), f"with a context of {survey.n_ctx:,} tokens on this machine; sizes in {name}", ""]
+    head = [*_head(model, shown), f"with a context of {survey.n_ctx:,} tokens on this machine; sizes in {name}", ""]
     notes = list(_notes(shown))
     table = [_COLUMNS + _MORE_COLUMNS, *rows, *([""] if notes else []), *notes]
     return "\n".join([*head, *table, *_bars(survey, free_on(shown.site, wish), size)])
 
 
-def model_line(shown: Shown) -> str:
-    """Return which model it is, in a line."""
+def model_line(model: str, shown: Shown) -> str:
+    """Return which model it is, in a line; model: what it was asked for by."""
     summary, repository = shown.survey.summary, shown.repository
     about = f"{format_count(summary.n_params)} parameters, {one_line(summary.architecture)}"
-    name = summary.name or (repository.repo_id.rpartition("/")[2] if repository is not None else "no name")
+    name = summary.name or (repository.repo_id.rpartition("/")[2] if repository is not None else Path(model).name)
     return f"{one_line(name)}: {about}, trained on {summary.n_ctx_train or 0:,} tokens"
 
 
-def _head(shown: Shown) -> Iterator[str]:
-    yield model_line(shown)
+def _head(model: str, shown: Shown) -> Iterator[str]:
+    yield model_line(model, shown)
     repository = shown.repository
     if repository is not None:
         gate = ", gated: its owner decides who may have it" if repository.gated else ""

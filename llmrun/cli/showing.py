@@ -43,12 +43,12 @@ def run_show(request: ShowRequest) -> None:
         reference, request.constraints, request.wish, listener_of(console), exact=request.exact, offline=request.offline
     )
     if request.plot is not None:
-        write_picture(request.plot, chart_of_show(shown, request.wish))
+        write_picture(request.plot, chart_of_show(request.model, shown, request.wish))
         console.say(f"the picture is in {request.plot}")
     if request.json:
         console.data(show_figures(shown))
         return
-    console.show(show_text(shown, request.wish))
+    console.show(show_text(request.model, shown, request.wish))
     name = format_reference(reference)
     for line in _what_to_type(name, shown.survey):
         console.say(line)

@@ -15,7 +15,7 @@ from llmrun.units import format_bytes
 PARTS = ("weights", "KV cache", "compute", "overhead", "shared")
 _UNITS = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20))
 _TICKS = 7  # at most, on one axis
-_TITLE, _LINE = 78, 108  # characters that fit across a picture
+_TITLE, _LINE = 78, 124  # characters that fit across a picture
 _BEYOND = 2.5  # times what is free: a bar that is longer is cut
 _FAR = 5  # times the longest bar: what is free farther out than that is not on the axis
 

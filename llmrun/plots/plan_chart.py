@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class PoolBar:
 
 @dataclass(frozen=True, slots=True)
 class ContextBar:
-    """What one context takes with one KV type, in all; about: by arithmetic, where the others are the engine's."""
+    """What one context takes with one KV type. fits: of every pool; about: by arithmetic, in an engine's plan."""
 
     total: int
     fits: bool
@@ -44,39 +45,55 @@ class ContextGroup:
 
 @dataclass(frozen=True, slots=True)
 class PlanChart:
-    """Everything the picture says. head: its title, and lines below. free: of all pools, None where nobody knows.
+    """Everything the picture says. head: its title, and lines below.
 
-    cut: bytes beyond which a context's bar is cut off, its number still told.
+    contexts: of what memory the groups tell: of the pool that runs short first, free is what it has, None where nobody
+    knows. Bars that are longer than the axis are cut off, their numbers still told.
     """
 
     head: tuple[str, ...]
     pools: tuple[PoolBar, ...]
     pool_axis: Axis
+    contexts: str
     kv_types: tuple[str, ...]
     groups: tuple[ContextGroup, ...]
     free: Free | None
-    cut: int
     context_axis: Axis
 
 
-def plan_chart(head: Sequence[str], plan: Plan, free: Free | None) -> PlanChart:
-    """Return what a picture of a plan says. head: as chart.head_of makes it; free: in all pools together."""
+def plan_chart(head: Sequence[str], plan: Plan) -> PlanChart:
+    """Return what a picture of a plan says. head: as chart.head_of makes it."""
     forecast = plan.forecast
     pools = tuple(map(_pool_bar, forecast.pools))
     widest = max(max(bar.needed, 0 if bar.free is None else bar.free.size) for bar in pools)
-    groups = tuple(_group(row, forecast) for row in forecast.contexts)
+    short = _short_first(forecast)
+    groups = tuple(_group(row, forecast, short) for row in forecast.contexts)
+    free = pools[short].free
     totals = [bar.total for group in groups for bar in group.bars if bar is not None]
-    cut = reach((*totals, forecast.total), None if free is None else free.size)
+    name = "the host" if forecast.pools[short].id == "host" else one_line(forecast.pools[short].id)
     return PlanChart(
         head=tuple(head),
         pools=pools,
         pool_axis=axis_to(widest),
+        contexts="memory in all" if len(pools) == 1 else f"memory of {name}, which runs short first",
         kv_types=tuple(forecast.contexts[0].cells) if forecast.contexts else (),
         groups=groups,
         free=free,
-        cut=cut,
-        context_axis=axis_to(cut),
+        context_axis=axis_to(reach(totals, None if free is None else free.size)),
     )
+
+
+def _short_first(forecast: Forecast) -> int:
+    """Return which pool lacks most, or has the least to spare, with any of the contexts and KV types."""
+    cells = [cell for row in forecast.contexts for cell in row.cells.values() if cell is not None and cell.needed]
+
+    def spare(index: int) -> float:
+        pool = forecast.pools[index]
+        if pool.available is None:
+            return math.inf
+        return pool.available - pool.reserve - max((cell.needed[index] for cell in cells), default=pool.needed)
+
+    return min(range(len(forecast.pools)), key=spare)
 
 
 def _pool_bar(pool: Pool) -> PoolBar:
@@ -90,14 +107,14 @@ def _pool_bar(pool: Pool) -> PoolBar:
     return PoolBar(label, parts_of(pool.used, pool.shared), pool.needed, free, pool.fits)
 
 
-def _group(row: ContextRow, forecast: Forecast) -> ContextGroup:
+def _group(row: ContextRow, forecast: Forecast, short: int) -> ContextGroup:
     ours = row.n_ctx == forecast.n_ctx_each
     settings = forecast.settings
     bars = (
         cell
         if cell is None
         else ContextBar(
-            cell.total,
+            cell.needed[short] if cell.needed else cell.total,
             cell.fits,
             chosen=ours and kv_type == settings.type_k == settings.type_v,
             about=cell.source != forecast.source,

@@ -27,6 +27,7 @@ from llmrun.plots.plan_chart import ContextBar, PlanChart, PoolBar
 
 _POOL, _AXIS, _LEGEND, _CONTEXTS = 0.62, 0.5, 0.3, 2.7  # inches
 _KV_SHADES = ("#0b3c5d", "#5b97c0", "#bcd8ea", "#8f8f8f")  # in the order of the chart's types
+_FREE = 0.45  # inches right of the contexts, for the name of the line
 _GROUP = 0.84  # of the room of a context that its bars take
 _NARROW = 0.36  # inches of a bar below which its number stands upright
 
@@ -35,7 +36,7 @@ def plan_figure(chart: PlanChart) -> Figure:
     """Return the picture of a plan."""
     head, pools = head_height(chart.head), _POOL * len(chart.pools)
     below = head + _LEGEND + pools + _AXIS
-    sheet = Sheet(below + 0.45 + _LEGEND + _CONTEXTS + 0.6 if chart.groups else below)
+    sheet = Sheet(below + 0.45 + _LEGEND + _CONTEXTS + 0.5 if chart.groups else below)
     sheet.head(chart.head)
     names = {part.name for bar in chart.pools for part in bar.parts}
     reserve = any(bar.free is not None for bar in chart.pools)
@@ -75,17 +76,17 @@ def _draw_pool(axes: Axes, y: float, bar: PoolBar) -> None:
 
 
 def _draw_contexts(sheet: Sheet, top: float, chart: PlanChart) -> None:
-    each = "; each part must fit where it goes" if len(chart.pools) > 1 else ""
-    sheet.text(LEFT, top, f"memory in all, by context and KV type{each}", bold=True)
+    sheet.text(LEFT, top, f"{chart.contexts}, by context and KV type", bold=True)
     keys = [
         Patch(facecolor=shade, edgecolor=INK, linewidth=0.4, label=f"KV type {kv_type}")
         for kv_type, shade in zip(chart.kv_types, _KV_SHADES, strict=False)
     ]
-    keys.append(Patch(label="(does not fit)", **lacking_look()))
+    if any(bar is not None and not bar.fits for group in chart.groups for bar in group.bars):
+        keys.append(Patch(label="(does not fit)", **lacking_look()))
     sheet.legend(top + 0.15, [*keys])
     left = LEFT + 0.4
-    width = WIDTH - left - RIGHT
-    axes = sheet.axes(left, top + 0.3 + _LEGEND, width, _CONTEXTS)
+    width = WIDTH - left - RIGHT - _FREE
+    axes = sheet.axes(left, top + 0.2 + _LEGEND, width, _CONTEXTS)
     n_groups, thick = len(chart.groups), _GROUP / len(chart.kv_types)
     upright = thick * width / n_groups < _NARROW
     _lay_contexts(axes, chart, 1.22 if upright else 1.1)
@@ -114,7 +115,7 @@ def _lay_contexts(axes: Axes, chart: PlanChart, room: float) -> None:
 def _draw_context(
     axes: Axes, at: tuple[float, float], bar: ContextBar, chart: PlanChart, shade: str, *, upright: bool
 ) -> None:
-    (x, thick), height = at, min(bar.total, chart.cut)
+    (x, thick), height = at, min(bar.total, chart.context_axis.end)
     if bar.fits:
         axes.bar(x, height, thick, color=shade, edgecolor=INK, linewidth=0.4, zorder=2)
     else:
@@ -139,11 +140,11 @@ def _draw_context(
 
 
 def _draw_free(axes: Axes, free: Free, n_groups: int, *, within: bool) -> None:
-    """Draw the line of what is free, and name it; where it is far above, only say so."""
+    """Draw the line of what is free, and name it beside the bars; where it is far above, only say so."""
     ends, top = (-0.5, n_groups - 0.5), axes.get_ylim()[1]
     if within:
         axes.fill_between(ends, free.usable, free.size, zorder=0.6, **reserve_look())
         axes.plot(ends, (free.size, free.size), color=INK, linewidth=1.4, zorder=3)
-    y, name = (free.size + 0.02 * top, free.name) if within else (top, f"{free.name}, far above")
-    text = axes.text(-0.47, y, name, va="bottom", fontsize=SMALL, fontweight="bold", zorder=6)
-    text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8, "alpha": 0.9})
+    size, name = (free.size, "") if within else (top, ", far\nabove")
+    words = f"{free.name.removesuffix(' free')}\nfree{name}"
+    axes.text(n_groups - 0.5, size, f" {words}".replace("\n", "\n "), fontsize=SMALL, fontweight="bold", va="center")

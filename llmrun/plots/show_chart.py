@@ -43,7 +43,7 @@ class QuantRow:
 
 @dataclass(frozen=True, slots=True)
 class ShowChart:
-    """Everything the picture says, rows from the largest to the smallest. cut: bytes beyond which a bar is cut off.
+    """Everything the picture says, rows from the largest to the smallest. Bars longer than the axis are cut off.
 
     fastest: tokens a second where the axis of speed ends; None where no speed is known.
     """
@@ -51,7 +51,6 @@ class ShowChart:
     head: tuple[str, ...]
     rows: tuple[QuantRow, ...]
     free: Free | None
-    cut: int
     axis: Axis
     fastest: float | None
 
@@ -59,13 +58,12 @@ class ShowChart:
 def show_chart(head: Sequence[str], survey: Survey, free: Free | None) -> ShowChart:
     """Return what a picture of all quantizations says. head: as chart.head_of makes it."""
     rows = tuple(_row(row, survey.chosen) for row in survey.rows)
-    cut = reach((row.total for row in rows if row.total is not None), None if free is None else free.size)
+    end = reach((row.total for row in rows if row.total is not None), None if free is None else free.size)
     return ShowChart(
         head=tuple(head),
         rows=rows,
         free=free,
-        cut=cut,
-        axis=axis_to(cut),
+        axis=axis_to(end),
         fastest=max((row.decode for row in rows if row.decode is not None), default=None),
     )
 

@@ -40,7 +40,7 @@ def show_figure(chart: ShowChart) -> Figure:
     top = head + _LEGEND + _ABOVE
     sheet = Sheet(top + rows + _BELOW)
     sheet.head(chart.head)
-    names = {part.name for row in chart.rows for part in row.parts}
+    names = {part.name for row in chart.rows if row.fits for part in row.parts}
     lacking = any(not row.fits for row in chart.rows)
     sheet.legend(head, part_keys(names, lacking=lacking, reserve=chart.axis.holds(chart.free)))
     memory, loss = LEFT + _LABELS, LEFT + _LABELS + _MEMORY + _NUMBERS + _GAP
@@ -100,14 +100,14 @@ def _bar(axes: Axes, index: int, row: QuantRow, chart: ShowChart) -> None:
         return
     left = 0
     for part in row.parts:
-        width = min(part.size, chart.cut - left)
+        width = min(part.size, chart.axis.end - left)
         look = part_look(part.name) if row.fits else lacking_look()
         axes.barh(index, width, 0.66, left=left, zorder=2, **look)
         left += width
     about = "≈" if row.about else ""
     number = f"{about}{chart.axis.label(row.total)}"
     number = number if row.fits else f"({number})"
-    number = f"» {number}" if row.total > chart.cut else number
+    number = f"» {number}" if row.total > chart.axis.end else number
     axes.text(
         1 + _NUMBERS / _MEMORY,
         index,
@@ -152,7 +152,10 @@ def _draw_loss(axes: Axes, chart: ShowChart) -> None:
 def _draw_speed(axes: Axes, chart: ShowChart) -> None:
     fastest = chart.fastest or 1.0
     axes.set_xlim(0, fastest * 2.4)
-    axes.xaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+    if chart.fastest is None:
+        axes.set_xticks([])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.set_xlabel("tokens a second")
     axes.grid(axis="x")
     for index, row in enumerate(chart.rows):
