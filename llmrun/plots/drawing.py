@@ -131,6 +131,16 @@ def lacking_look() -> dict[str, Any]:
     return {"facecolor": PAPER, "edgecolor": LACKING, "hatch": "////", "linewidth": 0.8}
 
 
+def lacking_key() -> Patch:
+    """Return the key of what does not fit."""
+    return Patch(label="(does not fit)", **lacking_look())
+
+
+def cut_key() -> Line2D:
+    """Return the key of bars that are longer than their axis."""
+    return Line2D([], [], linestyle="none", label="» longer than shown")
+
+
 def part_keys(names: set[str], *, lacking: bool, reserve: bool) -> list[Patch | Line2D]:
     """Return the keys of the parts that are there, of what does not fit, and of the reserve."""
     keys: list[Patch | Line2D] = [
@@ -139,7 +149,7 @@ def part_keys(names: set[str], *, lacking: bool, reserve: bool) -> list[Patch | 
     if reserve:
         keys.append(Patch(label="reserve, left free", **reserve_look()))
     if lacking:
-        keys.append(Patch(label="(does not fit)", **lacking_look()))
+        keys.append(lacking_key())
     return keys
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from llmrun.plots.chart import Free
@@ -16,7 +17,9 @@ from llmrun.plots.drawing import (
     SMALL,
     WIDTH,
     Sheet,
+    cut_key,
     head_height,
+    lacking_key,
     lacking_look,
     part_keys,
     part_look,
@@ -26,7 +29,7 @@ from llmrun.plots.drawing import (
 from llmrun.plots.plan_chart import ContextBar, PlanChart, PoolBar
 
 _POOL, _AXIS, _LEGEND, _CONTEXTS = 0.62, 0.5, 0.3, 2.7  # inches
-_KV_SHADES = ("#0b3c5d", "#5b97c0", "#bcd8ea", "#8f8f8f")  # in the order of the chart's types
+_KV_SHADES = ("#0b3c5d", "#5b97c0", "#bcd8ea", "#f7f7f7")  # in the order of the chart's types
 _FREE = 0.45  # inches right of the contexts, for the name of the line
 _GROUP = 0.84  # of the room of a context that its bars take
 _NARROW = 0.36  # inches of a bar below which its number stands upright
@@ -77,12 +80,15 @@ def _draw_pool(axes: Axes, y: float, bar: PoolBar) -> None:
 
 def _draw_contexts(sheet: Sheet, top: float, chart: PlanChart) -> None:
     sheet.text(LEFT, top, f"{chart.contexts}, by context and KV type", bold=True)
-    keys = [
+    keys: list[Patch | Line2D] = [
         Patch(facecolor=shade, edgecolor=INK, linewidth=0.4, label=f"KV type {kv_type}")
         for kv_type, shade in zip(chart.kv_types, _KV_SHADES, strict=False)
     ]
-    if any(bar is not None and not bar.fits for group in chart.groups for bar in group.bars):
-        keys.append(Patch(label="(does not fit)", **lacking_look()))
+    bars = [bar for group in chart.groups for bar in group.bars if bar is not None]
+    if any(not bar.fits for bar in bars):
+        keys.append(lacking_key())
+    if any(bar.total > chart.context_axis.end for bar in bars):
+        keys.append(cut_key())
     sheet.legend(top + 0.15, [*keys])
     left = LEFT + 0.4
     width = WIDTH - left - RIGHT - _FREE
@@ -122,6 +128,8 @@ def _draw_context(
         axes.bar(x, height, thick, zorder=2, **lacking_look())
     number = f"{'~' if bar.about else ''}{chart.context_axis.label(bar.total)}"
     number = number if bar.fits else f"({number})"
+    if bar.total > chart.context_axis.end:
+        number = f"» {number}"
     if bar.chosen:
         number = f"> {number}"
     text = axes.text(

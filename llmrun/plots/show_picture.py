@@ -20,6 +20,7 @@ from llmrun.plots.drawing import (
     SMALL,
     WIDTH,
     Sheet,
+    cut_key,
     free_across,
     head_height,
     lacking_look,
@@ -42,7 +43,10 @@ def show_figure(chart: ShowChart) -> Figure:
     sheet.head(chart.head)
     names = {part.name for row in chart.rows if row.fits for part in row.parts}
     lacking = any(not row.fits for row in chart.rows)
-    sheet.legend(head, part_keys(names, lacking=lacking, reserve=chart.axis.holds(chart.free)))
+    keys = part_keys(names, lacking=lacking, reserve=chart.axis.holds(chart.free))
+    if any(row.total is not None and row.total > chart.axis.end for row in chart.rows):
+        keys.append(cut_key())
+    sheet.legend(head, keys)
     memory, loss = LEFT + _LABELS, LEFT + _LABELS + _MEMORY + _NUMBERS + _GAP
     speed = loss + _LOSS + _GAP
     _mark_chosen(sheet.axes(LEFT - 0.08, top, WIDTH - LEFT - RIGHT + 0.16, rows), chart)
