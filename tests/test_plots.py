@@ -230,50 +230,44 @@ def charts() -> tuple[PlanChart, ShowChart]:
     return plan_chart(head, plan_of(told)), show_chart(head, shown(LONG).survey, FREE)
 
 
-def test_the_same_chart_is_the_same_picture(charts: tuple[PlanChart, ShowChart]) -> None:
-    for chart in charts:
-        first, second = (picture_of(chart, "svg") for _ in range(2))
-        assert first == second
-        texts = [text for element in ElementTree.fromstring(first).iter() for text in [element.text or ""]]
-        assert "模型 $x^2$ costs $5" in texts
-        assert {" 7.5 GiB", "12.0 GiB free"} & set(texts), "the line has a name"
+@pytest.fixture(scope="module")
+def texts(charts: tuple[PlanChart, ShowChart]) -> list[set[str]]:
+    """What stands in each of them, drawn twice to the same bytes."""
+    drawn = [[picture_of(chart, "svg") for _ in range(2)] for chart in charts]
+    assert [len(set(both)) for both in drawn] == [1, 1]
+    return [{text.text or "" for text in ElementTree.fromstring(both[0]).iter()} for both in drawn]
 
 
-def test_every_quantization_is_named_and_what_does_not_fit_is_in_brackets(charts: tuple[PlanChart, ShowChart]) -> None:
-    texts = {element.text for element in ElementTree.fromstring(picture_of(charts[1], "svg")).iter()}
-    assert {*NAMES} - {"Q4_K_M"} <= texts
-    assert {"> Q4_K_M", "(17.2)", "does not fit", "5.5 CPU", "lossless", "memory, GiB"} <= texts
+def test_the_same_chart_is_the_same_picture(texts: list[set[str]]) -> None:
+    for found, free in zip(texts, (" 7.5 GiB", "12.0 GiB free"), strict=True):
+        assert {"模型 $x^2$ costs $5", free} <= found
+
+
+def test_every_quantization_is_named_and_what_does_not_fit_is_in_brackets(texts: list[set[str]]) -> None:
+    assert {*NAMES} - {"Q4_K_M"} <= texts[1]
+    assert {"> Q4_K_M", "(17.2)", "» (33.2)", "does not fit", "5.5 CPU", "lossless", "memory, GiB"} <= texts[1]
+    assert {"> 7.00", "» (22.0)", "(10.0)", "1,048,576", "KV type q5_1", "context, tokens"} <= texts[0]
 
 
 def test_no_label_stands_on_another(charts: tuple[PlanChart, ShowChart]) -> None:
+    from llmrun.plots.drawing import our_style
     from llmrun.plots.plan_picture import plan_figure
     from llmrun.plots.show_picture import show_figure
 
-    assert overlapping(lambda: plan_figure(charts[0])) == []
-    assert overlapping(lambda: show_figure(charts[1])) == []
+    with our_style():
+        assert [meeting(figure) for figure in (plan_figure(charts[0]), show_figure(charts[1]))] == [[], []]
 
 
-def overlapping(made: Callable[[], Figure]) -> list[tuple[str, str]]:
+def meeting(drawing: Figure) -> list[tuple[str, str]]:
     """The labels of a picture that meet, or leave it."""
     from matplotlib.text import Text
 
-    from llmrun.plots.drawing import drawn
-
-    found: list[tuple[str, str]] = []
-
-    def figure() -> Figure:
-        drawing = made()
-        drawing.draw_without_rendering()
-        labels = [text for text in drawing.findobj(Text) if isinstance(text, Text) and text.get_visible()]
-        shown = [text for text in labels if text.get_text().strip()]
-        boxes = [(text.get_text(), text.get_window_extent()) for text in shown]
-        found.extend((name, other) for (name, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b))
-        whole = drawing.bbox
-        found.extend((name, "the edge") for name, a in boxes if a.x0 < 0 or a.x1 > whole.width or a.y1 > whole.height)
-        return drawing
-
-    drawn(figure, "png", "labels")
-    return found
+    drawing.draw_without_rendering()
+    labels = [text for text in drawing.findobj(Text) if isinstance(text, Text) and text.get_visible()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in labels if text.get_text().strip()]
+    pairs = [(name, other) for (name, a), (other, b) in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    whole = drawing.bbox
+    return pairs + [(name, "edge") for name, a in boxes if a.x0 < 0 or a.x1 > whole.width or a.y1 > whole.height]
 
 
 # ---- the file
@@ -317,11 +311,11 @@ def test_a_png_is_one_whatever_the_case_of_its_ending(charts: tuple[PlanChart, S
 # ---- the commands
 
 
-@pytest.mark.parametrize("command", ["plan", "show"])
-def test_a_picture_comes_beside_the_json(llmrun: Run, tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [("plan", "--fast"), ("show",)], ids=lambda command: command[0])
+def test_a_picture_comes_beside_the_json(llmrun: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / f"{command}.svg"
-    done = llmrun(command, "guide", "--json", "--plot", str(path))
+    path = tmp_path / "picture.svg"
+    done = llmrun(*command, "guide", "--json", "--plot", str(path))
     assert (done.returncode, done.stderr) == (0, f"the picture is in {path}\n")
     assert json.loads(done.stdout)["model"]["name"] == "guide"
     title = ElementTree.parse(path).getroot()[0]

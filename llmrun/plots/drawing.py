@@ -6,9 +6,10 @@ does not fit is hatched and in brackets besides. The background is opaque: a dar
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -60,16 +61,23 @@ _STYLE: dict[Any, Any] = {  # its keys are a type of matplotlib's own, not the s
 
 
 def drawn(figure: Callable[[], Figure], kind: Literal["png", "svg"], title: str) -> bytes:
-    """Return a figure as the bytes of a file. figure: makes it, in our style and no user's; title: for who hears it."""
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the viewer of an SVG may have it
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
+    """Return a figure as the bytes of a file. figure: makes it, in our style; title: for who hears it."""
+    with our_style():
         made, file = figure(), io.BytesIO()
         canvas = FigureCanvasSVG(made) if kind == "svg" else FigureCanvasAgg(made)
         unsaid = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         canvas.print_figure(file, format=kind, dpi=_DPI, facecolor=PAPER, metadata={"Title": title, **unsaid})
         return file.getvalue()
+
+
+@contextlib.contextmanager
+def our_style() -> Iterator[None]:
+    """Draw as pictures of ours look, whatever the user has set for their own."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the viewer of an SVG may have it
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
 
 
 class Sheet:
