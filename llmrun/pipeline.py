@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # here and in the functions: who starts a model again needs n
     from llmrun.neighbours import Neighbourhood
     from llmrun.planning.plan_file import SavedPlan
     from llmrun.settling import Settled
+    from llmrun.site import Site
     from llmrun.survey import Survey
     from llmrun.variant import Variant
 
@@ -152,13 +153,14 @@ def search(words: str, limit: int, listener: Listener = Listener()) -> tuple[Hit
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A survey of a model's variants, where they are from, which of them are here, and what else is there."""
+    """A survey of a model's variants on a machine, where they are from, which are here, and what else is there."""
 
     survey: Survey
     repository: Repository | None
     here: tuple[str, ...]
     sidecars: tuple[str, ...]
     unusable: tuple[str, ...]
+    site: Site
 
 
 def show(
@@ -190,7 +192,7 @@ def show(
             plan = None
         read = [model.is_read(variant.quant) for variant, _ in model.found()]
         table = survey(room.stock(model.found()), read, room.site, room.speeds, constraints, wish, plan)
-        return Shown(table, opened.repository, _here(opened), opened.sidecars, opened.unusable)
+        return Shown(table, opened.repository, _here(opened), opened.sidecars, opened.unusable, room.site)
 
 
 def _here(opened: Opened) -> tuple[str, ...]:

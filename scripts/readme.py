@@ -223,7 +223,12 @@ _PIECES: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Rewrite the README."""
+    """Rewrite the README and its pictures."""
+    from scripts.pictures import pictures  # here: who only compares the text needs no matplotlib
+
+    for path, picture in pictures().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture)
     README.write_text(render(README.read_text("utf-8")), "utf-8")
 
 

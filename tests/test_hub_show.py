@@ -72,7 +72,9 @@ def test_show_fits_a_terminal_and_marks_what_would_be_taken(program: Program) ->
     done = program("show", "acme/Many-8B-GGUF")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert sum(line.startswith("> ") for line in lines) == 1
+    marked = [line.split()[1] for line in lines if line.startswith("> ")]
+    assert len(marked) == 2, "its row and its bar"
+    assert marked[0] == marked[1]
     assert any("≈" in line for line in lines)
 
 

@@ -117,7 +117,7 @@ FLOORS = (
         "suggesting",
         "suggestions",
     ),
-    ("console", "server", "chat", "cli", "library"),
+    ("console", "server", "chat", "plots", "cli", "library"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
@@ -131,6 +131,7 @@ OWNERS = {
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),
     "numpy": ("worker",),
+    "matplotlib": ("plots.drawing", "plots.file", "plots.plan_picture", "plots.show_picture"),
     "msgspec": ("engine.wire", "hardware.profile", "server", "servers", "worker.tools.reading"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
@@ -258,6 +259,7 @@ def loaded_by(code: str) -> set[str]:
 
 HEAVY = {
     "llama_cpp",
+    "matplotlib",
     "huggingface_hub",
     "httpx2",
     "numpy",
@@ -273,6 +275,11 @@ HEAVY = {
 def test_help_loads_nothing_heavy() -> None:
     code = "from llmrun.cli.main import app\ntry: app(['--help'])\nexcept SystemExit: pass"
     assert loaded_by(code) & HEAVY == set()
+
+
+def test_what_draws_is_loaded_only_to_draw() -> None:
+    code = "import llmrun.cli.planning, llmrun.cli.showing, llmrun.cli.charts, llmrun.plots.file"
+    assert loaded_by(code) & {"matplotlib", "numpy"} == set()
 
 
 def test_a_model_that_is_here_is_found_without_the_hubs_client() -> None:

@@ -171,6 +171,10 @@ def test_contexts_double_up_to_the_trained_one() -> None:
     assert table_contexts(2048, 2048) == (2048,)
 
 
+def one(gib: int, *, fits: bool) -> Cell:
+    return Cell(gib * GIB, fits, needed=(gib * GIB,))
+
+
 def test_the_table_asks_for_every_conversations_own_context() -> None:
     asked: list[RunSettings] = []
 
@@ -182,9 +186,9 @@ def test_the_table_asks_for_every_conversations_own_context() -> None:
 
     found = context_table(RunSettings(n_seq_max=4, n_outputs_max=4), 8192, lambda taken: (pool(taken.host),), footprint)
     assert found == (
-        ContextRow(2048, {"f16": Cell(4 * GIB, True), "q8_0": Cell(4 * GIB, True), "q4_0": None}),
-        ContextRow(4096, {"f16": Cell(8 * GIB, True), "q8_0": Cell(8 * GIB, True), "q4_0": None}),
-        ContextRow(8192, {"f16": Cell(16 * GIB, False), "q8_0": Cell(16 * GIB, False), "q4_0": None}),
+        ContextRow(2048, {"f16": one(4, fits=True), "q8_0": one(4, fits=True), "q4_0": None}),
+        ContextRow(4096, {"f16": one(8, fits=True), "q8_0": one(8, fits=True), "q4_0": None}),
+        ContextRow(8192, {"f16": one(16, fits=False), "q8_0": one(16, fits=False), "q4_0": None}),
     )
     assert {settings.n_ctx for settings in asked} == {8192, 16384, 32768}
 
@@ -266,7 +270,7 @@ def test_the_json_has_these_keys(llmrun: Run) -> None:
     assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "shared", "headroom"}
     assert set(found["pools"][0]["used"]) == {"weights", "kv_cache", "compute", "overhead", "mapped", "total"}
     assert set(found["contexts"][0]) == {"n_ctx", "f16", "q8_0", "q4_0"}
-    assert found["contexts"][0]["f16"].keys() == {"total", "fits", "source"}
+    assert found["contexts"][0]["f16"].keys() == {"total", "fits", "source", "needed"}
 
 
 def test_a_device_gets_a_bar_of_its_own(llmrun: Run, eight_b: Path, rpc_server: str) -> None:

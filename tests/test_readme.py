@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from scripts.readme import README, ROOT, render
 
 
 def test_the_generated_pieces_of_the_readme_are_fresh() -> None:
     text = README.read_text("utf-8")
     assert render(text) == text, "run scripts/readme"
+
+
+def test_the_pictures_are_fresh() -> None:
+    pytest.importorskip("matplotlib")
+    from scripts.pictures import pictures
+
+    stale = [path.name for path, drawn in pictures().items() if not path.exists() or path.read_bytes() != drawn]
+    assert stale == [], "run scripts/readme"
 
 
 def test_every_file_the_documents_name_is_there() -> None:

@@ -13,7 +13,8 @@ import pexpect
 import pytest
 
 from llmrun import pipeline
-from llmrun.cli.story import machine_line, plan_notes, source_line, story_lines
+from llmrun.cli.machine_text import machine_line
+from llmrun.cli.story import plan_notes, source_line, story_lines
 from llmrun.hardware.device import Device
 from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads

@@ -174,6 +174,7 @@ def plan(
     on: o.On = None,
     save: o.Save = None,
     emit: o.Emit = None,
+    plot: o.Plot = None,
     exact: o.Exact = False,
     fast: o.Fast = False,
     json: o.PlainJson = False,
@@ -193,7 +194,7 @@ def plan(
     )
     said = constraints_of(ctx, gpu_layers, kv_type, threads, parallel, device, lora, speculate)
     constraints = drafted(replace(said, projector=projector), draft)
-    run_plan(PlanRequest(model, constraints, wish, on, save, emit, offline, json, quiet))
+    run_plan(PlanRequest(model, constraints, wish, on, save, emit, plot, offline, json, quiet))
 
 
 @app.command()
@@ -207,6 +208,7 @@ def show(
     device_reserve: o.DeviceReserve = None,
     offline: o.Offline = False,
     exact: o.EveryHeader = False,
+    plot: o.Plot = None,
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -216,7 +218,7 @@ def show(
 
     constraints = constraints_of(ctx, None, kv_type, None, None, device)
     wish = plan_wish(prefer, reserve=reserve, device_reserve=device_reserve)
-    run_show(ShowRequest(model, constraints, wish, exact, offline, json, quiet))
+    run_show(ShowRequest(model, constraints, wish, exact, plot, offline, json, quiet))
 
 
 @app.command()

@@ -327,6 +327,16 @@ Emit = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw it too, as FILE.png or FILE.svg; needs matplotlib.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Fast = Annotated[bool, typer.Option("--fast", help="Only our own arithmetic.", rich_help_panel=_OUTPUT)]
 
 

@@ -18,6 +18,7 @@ from llmrun.units import format_bytes, format_count
 _BAR = 76  # characters; two columns of indent and two to spare in 80
 _PARTS = (("weights", "█"), ("kv_cache", "▓"), ("compute", "▒"), ("overhead", "░"))
 _SHARED, _FREE, _RESERVE, _LACKING = "+", "·", "|", "!"
+BAR_KEYS = "█ weights  ▓ KV cache  ▒ compute  ░ overhead  · free  | reserve  ! lacking"
 _WORDS = {"weights": "weights", "kv_cache": "KV cache", "compute": "compute", "overhead": "overhead"}
 _PLACES: dict[Where, str] = {
     "devices": "GPU",
@@ -50,7 +51,7 @@ def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
     of_draft = (None,) * len(plan.forecast.pools) if plan.draft is None else plan.draft.used
     for pool, used in zip(plan.forecast.pools, of_draft, strict=True):
         lines += ["", *_pool_lines(pool), *_draft_lines(used)]
-    lines += ["", _verdict(plan), "", "why", *_why(plan)]
+    lines += ["", verdict(plan), "", "why", *_why(plan)]
     if plan.better:
         lines += ["", "what would be better, and why it is not taken", *map(_better_line, plan.better)]
     if plan.runners_up:
@@ -133,8 +134,11 @@ def _draft_lines(used: MemoryBreakdown | None) -> list[str]:
     return _wrapped(f"  of it the draft {format_bytes(used.total)}: {', '.join(parts)}", 4)
 
 
-def bar(pool: Pool, width: int = _BAR) -> str:
-    """Return a pool as a bar: each part's share of what is available, or of what is needed where that is more."""
+def bar(pool: Pool, width: int = _BAR, scale: int | None = None) -> str:
+    """Return a pool as a bar: each part's share of what is available, or of what is needed where that is more.
+
+    scale: bytes of the whole width where several bars stand below each other; what is longer is cut.
+    """
     whole = max(pool.available or 0, pool.needed + pool.reserve)
     ends, marks, reached = [], [], 0
     for part, mark in _PARTS:
@@ -147,7 +151,9 @@ def bar(pool: Pool, width: int = _BAR) -> str:
     lacking = max(0, -(pool.headroom or 0))
     cells = []
     for index in range(width):
-        here = (index + 0.5) * whole / width
+        here = (index + 0.5) * (scale or whole) / width
+        if scale is not None and here >= whole:
+            break
         if here >= whole - lacking:
             cells.append(_LACKING)
         elif here >= free:
@@ -197,7 +203,8 @@ def _cut(label: str) -> str:
     return label if len(label) <= _LABEL else f"…{label[1 - _LABEL :]}"
 
 
-def _verdict(plan: Plan) -> str:
+def verdict(plan: Plan) -> str:
+    """Return whether it fits, and who says so."""
     forecast = plan.forecast
     asked = "llama.cpp's own figures" if forecast.source == "engine" else "by arithmetic"
     if plan.from_disk:

@@ -20,6 +20,7 @@ from llmrun.planning.llama_server import llama_server_command
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import format_plan
 from llmrun.planning.quality import NOTICEABLE, loss_class
+from llmrun.plots.file import check_picture, write_picture
 from llmrun.reference import parse_reference
 from llmrun.settings import MTP, Constraints, RunSettings
 from llmrun.variant import Variant
@@ -29,7 +30,10 @@ EMITTERS = ("llama-server",)
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """Everything the command line said. on: another machine, in words; emit: one of EMITTERS."""
+    """Everything the command line said.
+
+    on: another machine, in words; emit: one of EMITTERS; plot: a picture to draw.
+    """
 
     model: str
     constraints: Constraints
@@ -37,6 +41,7 @@ class PlanRequest:
     on: str | None = None
     save: Path | None = None
     emit: str | None = None
+    plot: Path | None = None
     offline: bool = False
     json: bool = False
     quiet: bool = False
@@ -55,6 +60,8 @@ def run_plan(request: PlanRequest) -> None:
     if request.emit is not None and request.emit not in EMITTERS:
         raise UsageError(f"--emit knows {', '.join(EMITTERS)}, not {request.emit!r}")
     check_gpu_wishes(request.constraints, request.wish)
+    if request.plot is not None:
+        check_picture(request.plot)
     machine = None if request.on is None else _other_machine(request.on)
     if machine is not None and request.wish.source == "engine":
         raise UsageError("--exact asks the engine of this machine, and --on is another", "leave one of them out")
@@ -66,6 +73,11 @@ def run_plan(request: PlanRequest) -> None:
     if request.save is not None:
         _save(request.save, format_plan(plan, planned.variant.size, request.model))
         console.say(f"the plan is in {request.save}: `llmrun chat {request.model} --plan {request.save}` runs it")
+    if request.plot is not None:
+        from llmrun.cli.charts import chart_of_plan  # here, because what starts a chat imports this module
+
+        write_picture(request.plot, chart_of_plan(request.model, planned))
+        console.say(f"the picture is in {request.plot}")
     _show(request, planned.summary, planned.variant, plan, console)
     notes = (*(machine.notes if machine is not None else ()), *_notes(request, plan.forecast), *loss_notes(plan))
     for note in notes:

@@ -9,16 +9,15 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 
+from llmrun.cli.machine_text import machine_line
 from llmrun.cli.plan_text import placement, speed_line
 from llmrun.cli.planning import loss_notes
 from llmrun.console import Console, one_line
-from llmrun.hardware.device import Device
 from llmrun.pipeline import Planned
 from llmrun.planning.plan import Plan
 from llmrun.planning.pools import Pool
 from llmrun.planning.quality import loss_class
 from llmrun.settings import MTP, Constraints
-from llmrun.site import Site
 from llmrun.units import format_bytes, format_count
 from llmrun.variant import RemoteFile, Variant
 
@@ -37,21 +36,6 @@ def story_lines(model: str, planned: Planned, width: int = _WIDEST) -> list[str]
         ("speed", speed_line(planned.plan)),
     ]
     return [line for name, text in rows if text for line in _row(name, text, width)]
-
-
-def machine_line(site: Site) -> str:
-    """Return the memory that is free, the threads, and the GPUs that the engine sees."""
-    memory = site.memory
-    ram = f"{format_bytes(memory.total)} RAM, {format_bytes(memory.available)} of it free"
-    threads = "1 thread" if site.threads.decode == 1 else f"{site.threads.decode} threads"
-    return f"{ram}; {threads}; {', '.join(map(_device, site.devices)) or 'no GPU in use'}"
-
-
-def _device(device: Device) -> str:
-    name = f"{device.id} ({one_line(device.name)})"
-    if device.unified:
-        return f"{name} sharing the RAM"
-    return name if device.free is None else f"{name} with {format_bytes(device.free)} free"
 
 
 def _model_line(model: str, planned: Planned) -> str:

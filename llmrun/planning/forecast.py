@@ -19,12 +19,14 @@ _FIRST_CONTEXT = 4096
 class Cell:
     """What one context with one KV type takes of all pools together, bytes, and whether each has room for its part.
 
-    source: who was asked: not always the engine, also where the plan is its.
+    source: who was asked: not always the engine, also where the plan is its. needed: bytes of each pool, in the order
+    of the forecast's.
     """
 
     total: int
     fits: bool
     source: Source = "engine"
+    needed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ def context_table(
         if found is None:
             return None
         taken, source = found
-        return Cell(taken.total, all(pool.fits for pool in pools_of(taken)), source)
+        pools = pools_of(taken)
+        fits, needed = all(pool.fits for pool in pools), tuple(pool.needed for pool in pools)
+        return Cell(taken.total, fits, source, needed)
 
     kv_types = dict.fromkeys((*_TABLE_KV_TYPES, settings.type_k))
     wished = choose_n_ctx(settings.n_ctx, n_ctx_train) // settings.n_seq_max
