@@ -117,7 +117,7 @@ FLOORS = (
         "suggesting",
         "suggestions",
     ),
-    ("console", "server", "chat", "cli", "library"),
+    ("console", "server", "chat", "cli", "library", "__main__"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
