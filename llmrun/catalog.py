@@ -23,6 +23,7 @@ OwnNames = Mapping[str, HubRef]
 # What other programs put behind a size, and what is the same model here: `llama3.1:8b-instruct`, `qwen3:30b-a3b`
 _SAME_MODEL = re.compile(r"-(?:instruct|it|chat|a[0-9.]+b)$")
 _MAX_NEAREST = 3
+_OTHER_FORMATS = (".safetensors", ".bin", ".pt", ".pth", ".onnx")
 _EXAMPLE = 'it looks like this: [models], and below it "my-name" = "owner/repo:Q4_K_M"'
 
 
@@ -99,6 +100,8 @@ def unknown_name(name: str, own: OwnNames | None = None) -> NotFoundError:
     close = nearest(name, own)
     if close:
         hint = f"did you mean {', '.join(close[:-1])}{' or ' if close[1:] else ''}{close[-1]}?"
+    elif name.endswith(_OTHER_FORMATS):
+        hint = "files for other programs are not read: `llmrun search NAME` finds GGUF versions of a model"
     elif name.endswith("-gguf"):
         hint = f"a repository of the Hub is written with its owner: owner/{name}"
     else:

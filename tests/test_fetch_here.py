@@ -90,7 +90,7 @@ def test_what_is_not_here_is_not_asked_for_offline(bench: Bench, monkeypatch: py
         (
             UnreachableError,
             f"{NAME} of {REPO} is not here, and we are to be offline",
-            "leave out `--offline`, or unset HF_HUB_OFFLINE",
+            "`llmrun list` shows what is here; leave out `--offline`, or unset HF_HUB_OFFLINE",
         )
     ] * 2
     assert bench.wire == []

@@ -174,7 +174,7 @@ def test_a_hub_that_is_down_is_said_to_be_at_once(bench: Bench) -> None:
     assert (type(error), error.message, error.hint) == (
         UnreachableError,
         f"{endpoint.removeprefix('http://')} cannot be reached: connection refused",
-        "`--offline` uses what is here; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy",
+        "`llmrun list` shows what needs no network; HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror",
     )
     assert bench.heard.waits == []
 

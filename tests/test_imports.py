@@ -117,7 +117,7 @@ FLOORS = (
         "suggesting",
         "suggestions",
     ),
-    ("console", "server", "chat", "plots", "cli", "library"),
+    ("console", "server", "chat", "plots", "cli", "library", "__main__"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {

@@ -24,6 +24,7 @@ from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
 from llmrun.cli.keeping import Keeping
+from llmrun.cli.misuse import Commands
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
 from llmrun.cli.serve_gate import Gate
@@ -33,6 +34,7 @@ from llmrun.errors import LLMRunError
 
 app = typer.Typer(
     name="llmrun",
+    cls=Commands,
     help="Run language models on your own machine: on the CPU, the GPU, or both.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

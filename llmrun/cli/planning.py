@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmrun import pipeline
 from llmrun.cli.fetching import listener_of
+from llmrun.cli.idle import tell_idle_gpu
 from llmrun.cli.plan_text import plan_text
 from llmrun.cli.wishes import check_gpu_wishes
 from llmrun.console import Console, one_line
@@ -82,6 +83,8 @@ def run_plan(request: PlanRequest) -> None:
     notes = (*(machine.notes if machine is not None else ()), *_notes(request, plan.forecast), *loss_notes(plan))
     for note in notes:
         console.say(f"note: {note}")
+    if not request.quiet:
+        tell_idle_gpu(planned.site, request.constraints, console)
 
 
 def _other_machine(text: str) -> Hardware:

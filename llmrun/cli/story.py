@@ -9,6 +9,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 
+from llmrun.cli.idle import tell_idle_gpu
 from llmrun.cli.machine_text import machine_line
 from llmrun.cli.plan_text import placement, speed_line
 from llmrun.cli.planning import loss_notes
@@ -92,6 +93,7 @@ class Story:
     def __init__(self, console: Console, model: str, constraints: Constraints, *, whole: bool) -> None:
         self._console, self._model, self._constraints = console, model, constraints
         self._whole = whole
+        self._looks = True  # for a GPU that lies idle, once
 
     def begin(self) -> None:
         """Say what is being looked for, until there is more to say."""
@@ -108,6 +110,9 @@ class Story:
                 console.say(line)
         for note in plan_notes(plan, self._constraints):
             console.say(f"note: {note}")
+        if self._looks and not console.quiet:
+            tell_idle_gpu(planned.site, self._constraints, console)
+        self._looks = False
         for reason in plan.reasons:
             console.log(f"plan: {reason.setting} {reason.value}: {reason.note}")
         self._whole = False  # a model that is started again is known

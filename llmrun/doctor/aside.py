@@ -33,6 +33,12 @@ def engine_files(packages: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
+def linked_folder(packages: Path) -> Path | None:
+    """Return a folder of the engine that is a link: what lies behind it is another environment's, and must stay."""
+    folders = (folder for pattern in (_PACKAGE, _RECORDS) for folder in packages.glob(pattern))
+    return next((folder for folder in folders if folder.is_symlink()), None)
+
+
 def size_of(packages: Path) -> int:
     """Return the bytes the installed engine takes."""
     return sum((packages / name).lstat().st_size for name in engine_files(packages))

@@ -61,6 +61,8 @@ _INSTALL: dict[str, dict[str, str]] = {
         "hipcc": "sudo pacman -S rocm-hip-sdk",
         "c++": "sudo pacman -S base-devel",
     },
+    "suse": {"c++": "sudo zypper install gcc-c++"},
+    "alpine": {"c++": "sudo apk add build-base linux-headers"},
 }
 _PAGES = {
     "nvcc": "https://developer.nvidia.com/cuda-downloads",
@@ -193,7 +195,11 @@ def _obstacles(facts: Facts, backend: Backend, gpu: Gpu | None) -> tuple[str, ..
     needed = ["c++"] if backend != "MTL" and facts.system != "win32" else []
     needed += [_TOOLS[backend]] if backend in _TOOLS else []
     missing = [tool for tool in needed if tool not in facts.tools]
-    found = [f"{_WHAT[tool]} ({tool}) is missing: {how_to_install(tool, facts)}" for tool in missing]
+    found = [
+        f"{_WHAT[tool]} ({tool}) is missing: {how_to_install(tool, facts.system, facts.distribution)}"
+        for tool in missing
+    ]
+    found += [] if facts.environment.installer else [no_installer(facts.environment)]
     if backend == "CUDA":
         found += cuda_obstacles(facts, gpu)
     if backend == "ROCm" and (version := numbers(_version(facts, "hipcc"))) is not None and version < _OLDEST_HIP:
@@ -226,12 +232,17 @@ def cuda_obstacles(facts: Facts, gpu: Gpu | None) -> list[str]:
     return found
 
 
-def how_to_install(tool: str, facts: Facts) -> str:
+def how_to_install(tool: str, system: str, distribution: str | None) -> str:
     """Return what to type, or where to look, for a tool that is missing."""
-    if facts.system == "darwin":
+    if system == "darwin":
         return "xcode-select --install" if tool in ("c++", "xcode-select") else _PAGES[tool]
-    command = _INSTALL.get(facts.distribution or "", {}).get(tool)
-    return command or ("install g++ or clang" if tool == "c++" and facts.system == "linux" else _PAGES[tool])
+    command = _INSTALL.get(distribution or "", {}).get(tool)
+    return command or ("install g++ or clang" if tool == "c++" and system == "linux" else _PAGES[tool])
+
+
+def no_installer(environment: Environment) -> str:
+    """Return what is in the way where nothing here can replace a package, and what to type."""
+    return f"neither {environment.maker} nor pip can be found here: {environment.python} -m ensurepip"
 
 
 def numbers(version: str | None) -> tuple[int, int] | None:

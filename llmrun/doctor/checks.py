@@ -7,7 +7,8 @@ from collections.abc import Callable
 from llmrun.doctor.builds import NAMES, Backend, Build, build_for, choose_build, command_text
 from llmrun.doctor.facts import Facts, Trouble
 from llmrun.doctor.finding import Finding, Level
-from llmrun.doctor.gpu_checks import HIDING, check_gpus, is_minor, rebuild_lines
+from llmrun.doctor.gpu_checks import check_gpus, rebuild_lines
+from llmrun.hardware.gpu import HIDING, is_minor
 from llmrun.units import format_bytes
 
 _GIB = 1 << 30

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -19,17 +20,18 @@ def read_environment() -> Environment:
     """Look at the environment of this process."""
     prefix = Path(sys.prefix)
     packages = _packages()
+    has_pip = importlib.util.find_spec("pip") is not None
+    names = frozenset(path.name for path in prefix.iterdir()) if prefix.is_dir() else frozenset()
+    made = choose_maker(names, _text(prefix / "pyvenv.cfg"), has_pip=has_pip)
+    maker = choose_installer(made, has_pip=has_pip, has_its_own=shutil.which(made) is not None)
     return Environment(
-        maker=choose_maker(
-            frozenset(path.name for path in prefix.iterdir()) if prefix.is_dir() else frozenset(),
-            _text(prefix / "pyvenv.cfg"),
-            has_pip=importlib.util.find_spec("pip") is not None,
-        ),
+        maker=maker or made,
         prefix=prefix,
         python=sys.executable,
         packages=packages,
         managed=sys.prefix == sys.base_prefix and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file(),
         writable=os.access(packages, os.W_OK),
+        installer=maker is not None,
     )
 
 
@@ -43,6 +45,16 @@ def choose_maker(names: frozenset[str], pyvenv: str, *, has_pip: bool) -> Maker:
     if "uv-receipt.toml" in names or re.search(r"^uv\s*=", pyvenv, re.MULTILINE) or not has_pip:
         return "uv"
     return "pip"
+
+
+def choose_installer(made: Maker, *, has_pip: bool, has_its_own: bool) -> Maker | None:
+    """Return who replaces packages: who made the environment where that program is there, else its pip; None: nobody.
+
+    pipx lets pip be found in the environments it makes; uv puts none in, and need not be on PATH any more.
+    """
+    if made != "pip" and has_its_own:
+        return made
+    return "pip" if has_pip else None
 
 
 def installed_engine() -> str | None:

@@ -83,6 +83,7 @@ class Environment:
     """The Python environment that llmrun runs in, and who made it.
 
     managed: the system's own Python, which pip must not change. writable: whether its packages can be replaced.
+    installer: whether the program that replaces them, the maker's, is there.
     """
 
     maker: Maker
@@ -91,6 +92,7 @@ class Environment:
     packages: Path
     managed: bool = False
     writable: bool = True
+    installer: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from llmrun.doctor.builds import NAMES, Build, backends_for, choose_build, comma
 from llmrun.doctor.facts import Facts
 from llmrun.doctor.finding import Finding, Level
 from llmrun.engine.protocol import DeviceInfo
-from llmrun.hardware.gpu import Gpu, Vendor
+from llmrun.hardware.gpu import HIDING, Gpu, Vendor, is_minor
 
 _CHECK = "gpu"
 _BACKEND_VENDORS: dict[str, Vendor] = {"CUDA": "nvidia", "ROCm": "amd", "SYCL": "intel"}
@@ -18,14 +18,6 @@ _WORDS: dict[Vendor, str] = {
     "amd": r"\bamd\b|radeon|instinct",
     "intel": r"intel|\barc\b",
     "apple": r"apple",
-}
-# What hides a device from each backend; a list that may also be there for a good reason.
-HIDING = {
-    "CUDA": ("CUDA_VISIBLE_DEVICES",),
-    "ROCm": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
-    "SYCL": ("ONEAPI_DEVICE_SELECTOR",),
-    "Vulkan": ("GGML_VK_VISIBLE_DEVICES",),
-    "MTL": (),
 }
 _KERNEL_DRIVERS: dict[Vendor, tuple[str, ...]] = {"nvidia": ("nvidia",), "amd": ("amdgpu",), "intel": ("i915", "xe")}
 _GROUPS = ("render", "video")
@@ -122,14 +114,6 @@ def explain(facts: Facts, gpu: Gpu) -> Finding:
     backend = _built(facts, gpu)
     text = f"{gpu.name} is there and the engine is built for {backend}, but sees no such device"
     return Finding(_CHECK, "problem", text, ("run `llmrun doctor --report FILE` and report this",))
-
-
-def is_minor(gpu: Gpu) -> bool:
-    """Whether a GPU is a small one beside the processor's cores, which an engine may well leave alone.
-
-    Apple's, and NVIDIA's GB10 and Orin, share the host's memory and are what their machine is for.
-    """
-    return gpu.unified and gpu.vendor in ("amd", "intel")
 
 
 def _driver(facts: Facts, gpu: Gpu) -> Finding | None:

@@ -22,7 +22,8 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 _ASK = {"xcode-select": ("-p",)}
 _SYSTEMS = {"xcode-select": ("darwin",), "hipcc": ("linux", "win32"), "nvcc": ("linux", "win32")}
-_STAND_INS = {"c++": ("c++", "g++", "clang++", "cl")}
+COMPILERS = ("c++", "g++", "clang++", "cl")
+_STAND_INS = {"c++": COMPILERS}
 
 
 def read_tools(variables: Mapping[str, str] = os.environ, system: str = sys.platform) -> dict[str, Tool]:

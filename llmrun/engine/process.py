@@ -224,8 +224,7 @@ def _how_it_ended(returncode: int | None) -> tuple[str, str | None]:
     if name == "SIGKILL":
         return f"was killed ({name})", "if nobody did that, memory ran out: try a smaller --ctx or a smaller file"
     if name == "SIGILL":
-        return f"met an illegal instruction ({name})", (
-            "the engine was built for another processor: "
-            "pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
-        )
+        from llmrun.doctor.rebuilding import rebuild_hint  # here: who lives needs nothing of it
+
+        return f"met an illegal instruction ({name})", f"the engine was built for another processor: {rebuild_hint()}"
     return f"crashed ({name})", "the file may be damaged, or this is a fault of the engine: see its last words above"

@@ -21,14 +21,15 @@ _T = TypeVar("_T")
 
 _MINIMAL_SIZE = 24  # magic, version, two counts
 
+_SEARCH = "`llmrun search NAME` finds GGUF versions of a model"
 _KNOWN_STARTS = {
     b"<!DO": "a web page: the download went wrong, fetch the file itself",
     b"<htm": "a web page: the download went wrong, fetch the file itself",
-    b"PK\x03\x04": "a zip archive or a PyTorch checkpoint: look for a GGUF version of the model",
+    b"PK\x03\x04": f"a zip archive or a PyTorch checkpoint: {_SEARCH}",
     b"vers": "a Git LFS pointer: run `git lfs pull`",
     b"\x1f\x8b": "compressed: unpack it first",
-    b"ggml": "an old GGML file: look for a GGUF version of the model",
-    b"ggjt": "an old GGML file: look for a GGUF version of the model",
+    b"ggml": f"an old GGML file: {_SEARCH}",
+    b"ggjt": f"an old GGML file: {_SEARCH}",
 }
 
 
@@ -152,6 +153,8 @@ def check_file(path: Path) -> None:
 def _is_directory(path: Path) -> LLMRunError:
     files = sorted(path.glob("*.gguf"))
     hint = f"did you mean `{files[0]}`?" if files else "give the path of a .gguf file"
+    if not files and any(path.glob("*.safetensors")):
+        hint = f"it has safetensors files, which llama.cpp does not read: {_SEARCH}"
     return NotFoundError(f"{path} is a directory, not a GGUF file", hint)
 
 
@@ -167,7 +170,7 @@ def _nearest(path: Path) -> str:
 def _not_gguf(path: Path, start: bytes) -> LLMRunError:
     known = next((text for prefix, text in _KNOWN_STARTS.items() if start.startswith(prefix)), None)
     if known is None and b'{"' in start[8:12]:
-        known = "a safetensors file: look for a GGUF version of the model"
+        known = f"a safetensors file: {_SEARCH}"
     return GGUFError(
         f"{path} is not a GGUF file: it begins with {start[:4]!r} instead of {MAGIC!r}",
         f"it looks like {known}" if known else "give the path of a .gguf file",

@@ -11,6 +11,15 @@ Vendor = Literal["nvidia", "amd", "intel", "apple", "other"]
 # PCI-SIG's numbers of those whose GPUs llama.cpp can compute on; any other is a server's or a virtual machine's screen.
 VENDORS: dict[int, Vendor] = {0x10DE: "nvidia", 0x1002: "amd", 0x8086: "intel", 0x106B: "apple"}
 
+# What hides a device from each backend; a list that may also be there for a good reason.
+HIDING = {
+    "CUDA": ("CUDA_VISIBLE_DEVICES",),
+    "ROCm": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+    "SYCL": ("ONEAPI_DEVICE_SELECTOR",),
+    "Vulkan": ("GGML_VK_VISIBLE_DEVICES",),
+    "MTL": (),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -47,6 +56,14 @@ class GpuReport:
     gpus: tuple[Gpu, ...] = ()
     nvidia: NvidiaDriver | None = None
     notes: tuple[str, ...] = ()
+
+
+def is_minor(gpu: Gpu) -> bool:
+    """Whether a GPU is a small one beside the processor's cores, which an engine may well leave alone.
+
+    Apple's, and NVIDIA's GB10 and Orin, share the host's memory and are what their machine is for.
+    """
+    return gpu.unified and gpu.vendor in ("amd", "intel")
 
 
 def clean_name(text: str) -> str:

@@ -88,13 +88,16 @@ def _too_often(asked: Asked, wait: float | None) -> HubError:
 
 def unreachable(reason: str) -> UnreachableError:
     """Return that nobody answers; reason: who, and why."""
-    return UnreachableError(reason, "`--offline` uses what is here; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy")
+    return UnreachableError(
+        reason, "`llmrun list` shows what needs no network; HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror"
+    )
 
 
 def offline(what: str) -> UnreachableError:
     """Return that something is not here and may not be asked for."""
     return UnreachableError(
-        f"{what} is not here, and we are to be offline", "leave out `--offline`, or unset HF_HUB_OFFLINE"
+        f"{what} is not here, and we are to be offline",
+        "`llmrun list` shows what is here; leave out `--offline`, or unset HF_HUB_OFFLINE",
     )
 
 

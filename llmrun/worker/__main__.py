@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from llmrun.engine.protocol import Cancel, Event, Failed, Ready, Work
+from llmrun.engine.protocol import Cancel, Event, Ready, Work
 from llmrun.engine.sharing import Said, Shared, Withdraw
 from llmrun.engine.wire import FrameDecoder, encode, failure_of
-from llmrun.errors import EngineError, LLMRunError
+from llmrun.errors import LLMRunError
 from llmrun.worker.bindings import skip_high_level
 from llmrun.worker.desk import Desk, Emit
 
@@ -63,8 +63,9 @@ def _start_runner(emit: Emit) -> Runner | None:
     except LLMRunError as error:
         emit(failure_of(error))
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        hint = "pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
-        emit(Failed(EngineError.__name__, f"llama.cpp could not be started: {error}", hint))
+        from llmrun.doctor.rebuilding import not_started  # here: who starts needs nothing of it
+
+        emit(failure_of(not_started(error)))
     return None
 
 

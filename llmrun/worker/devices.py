@@ -204,7 +204,7 @@ def _rpc_function(name: str, result: Any, *arguments: Any) -> Any:
     if not registry:
         raise EngineError(
             "the installed engine cannot use devices of other machines: it was built without RPC",
-            "pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36 -C cmake.args=-DGGML_RPC=ON",
+            "`llmrun doctor --fix --backend cpu` builds one with it, and so for cuda, rocm, vulkan, metal and sycl",
         )
     address = bind("ggml_backend_reg_get_proc_address", _Pointer, _Pointer, _Text)(registry, name.encode())
     return ctypes.CFUNCTYPE(result, *arguments)(address)

@@ -48,7 +48,7 @@ def start_backend() -> None:
         if found != expected and ctypes.sizeof(ctypes.c_void_p) == 8:
             raise EngineError(
                 f"the installed llama-cpp-python does not match llmrun: {name} has {found} bytes, expected {expected}",
-                "pip install --force-reinstall llama-cpp-python==0.3.36",
+                "`llmrun doctor --fix` installs the version that does",
             )
     engine_log()
     lib.llama_backend_init()

@@ -164,7 +164,7 @@ def projector_params(settings: RunSettings, projector: Projector) -> Any:
         raise EngineError(
             f"the installed llama-cpp-python does not match llmrun: mtmd_context_params has {ctypes.sizeof(params)} "
             f"bytes, expected {_PARAMS_SIZE}",
-            "pip install --force-reinstall llama-cpp-python==0.3.36",
+            "`llmrun doctor --fix` installs the version that does",
         )
     device = projector_device(settings)
     params.use_gpu = device is not None
