@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmrun.errors import EngineError
+
 _FOLDER = ".llmrun-engine-aside"  # beside the packages: the same disk, and no module's name
 _COMPLETE = "complete"  # written last: without it nothing was replaced yet
 _PACKAGE = "llama_cpp"
@@ -33,10 +35,14 @@ def engine_files(packages: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def linked_folder(packages: Path) -> Path | None:
-    """Return a folder of the engine that is a link: what lies behind it is another environment's, and must stay."""
-    folders = (folder for pattern in (_PACKAGE, _RECORDS) for folder in packages.glob(pattern))
-    return next((folder for folder in folders if folder.is_symlink()), None)
+def check_own(packages: Path) -> None:
+    """Raise EngineError for an engine behind a link: its files are another environment's, and must stay there."""
+    for folder in (folder for pattern in (_PACKAGE, _RECORDS) for folder in packages.glob(pattern)):
+        if folder.is_symlink():
+            raise EngineError(
+                f"the engine's folder {folder} is a link, and belongs to another environment",
+                "install llmrun in an environment of its own (python3 -m venv)",
+            )
 
 
 def size_of(packages: Path) -> int:
@@ -45,7 +51,8 @@ def size_of(packages: Path) -> int:
 
 
 def keep_aside(packages: Path) -> Path:
-    """Copy the installed engine aside; what was half kept before is thrown away."""
+    """Copy the installed engine aside; what was half kept before is thrown away. Raises EngineError as check_own."""
+    check_own(packages)
     folder = packages / _FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     files = folder / "files"

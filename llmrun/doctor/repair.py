@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from llmrun.doctor.aside import drop_aside, keep_aside, linked_folder, put_back, size_of
+from llmrun.doctor.aside import check_own, drop_aside, keep_aside, put_back, size_of
 from llmrun.doctor.builds import NAMES, Build, no_installer
 from llmrun.doctor.facts import EngineFacts, Environment, Facts
 from llmrun.doctor.running import Runner, telling_line
@@ -45,11 +45,7 @@ def plan_repair(facts: Facts, build: Build, *, prebuilt: bool) -> Repair:
             "this Python belongs to the system: its packages must not be replaced",
             "install llmrun with pipx, or in an environment of its own (python3 -m venv)",
         )
-    if (linked := linked_folder(environment.packages)) is not None:
-        raise EngineError(
-            f"the engine's folder {linked} is a link, and belongs to another environment",
-            "install llmrun in an environment of its own (python3 -m venv)",
-        )
+    check_own(environment.packages)
     if not environment.writable:
         raise EngineError(f"{environment.packages} may not be written", "run it as the user who installed llmrun")
     if not environment.installer:

@@ -48,7 +48,7 @@ def does_not_fit(forecast: Forecast) -> InsufficientMemoryError:
 
 
 _ABOUT = 2  # layers fewer than weights and caches have room for: what is computed in needs some
-_LAST = "close other programs, or choose a smaller model or quantization"
+_LAST = "close other programs, or choose a smaller model or quantization: `llmrun chat` names some"
 _Attempt = tuple[Row, RunSettings, tuple[int, ...], Footprint]
 
 
