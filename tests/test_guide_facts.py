@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import shlex
 from collections import Counter
@@ -14,7 +15,11 @@ from typer.exceptions import TyperException
 
 from llmrun.chat.commands.table import COMMANDS
 from llmrun.cli.main import app
+from scripts.guide.exchange import is_right, normalized
 from scripts.guide.facts import GUIDE, Fact, complaints, read_facts, read_held_out
+from scripts.guide.follows import draw_follow, held_out_follows, read_follows
+from scripts.guide.number_follows import draw_number_talk, held_out_talks
+from scripts.guide.numbers import read_numbers
 
 FACTS = read_facts()
 PROGRAM: Any = typer.main.get_command(app)
@@ -119,3 +124,40 @@ def test_a_slash_command_in_an_answer_is_there() -> None:
         if not re.match(pages, name)
     }
     assert {name: fact for name, fact in named.items() if name not in known} == {}
+
+
+FOLLOWS = read_follows(FACTS)
+
+
+def test_every_follow_up_leads_from_facts_to_another() -> None:
+    ids = {fact.id for fact in FACTS}
+    for follow in FOLLOWS.all:
+        assert {*follow.after, follow.fact} <= ids, follow
+        assert follow.fact not in follow.after
+        assert follow.questions
+
+
+def test_after_a_fact_a_question_has_one_answer() -> None:
+    answers: dict[tuple[str, str], str] = {}
+    for follow in FOLLOWS.all:
+        for told in follow.after:
+            for question in follow.questions:
+                assert answers.setdefault((told, normalized(question)), follow.fact) == follow.fact, question
+
+
+def test_what_is_kept_for_evaluation_is_not_trained() -> None:
+    held = {(told.answer, asked.question) for told, asked in held_out_follows(FOLLOWS)}
+    assert 0.1 < len(held) / sum(len(follow.questions) for follow in FOLLOWS.all) < 0.2
+    rng = random.Random(0)
+    drawn = [draw_follow(FOLLOWS, rng) for _ in range(2000)]
+    assert not {(told.answer, asked.question) for told, asked in drawn} & held
+
+
+def test_a_sum_after_a_sum_keeps_what_was_not_changed() -> None:
+    numbers, rng = read_numbers(FACTS), random.Random(0)
+    for _ in range(300):
+        first, *more = draw_number_talk(numbers, rng)
+        assert more
+        assert all(is_right(turn.answer, turn.expect) for turn in (first, *more))
+    trained = {talk[1].question for talk in (draw_number_talk(numbers, rng) for _ in range(300))}
+    assert not {talk[1].question for talk in held_out_talks(numbers, 40)} & trained
