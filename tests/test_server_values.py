@@ -235,6 +235,16 @@ def test_json_is_refused_exactly_where_it_is_nested_too_deep(value: Any, more: i
         check_depth(body)
 
 
+@pytest.mark.parametrize("more", [49, 50, 51])
+def test_objects_in_lists_count_as_both(more: int) -> None:
+    body = b'[{"a":' * more + b"1" + b"}]" * more
+    if 2 * more <= MAX_DEPTH:
+        check_depth(body)
+        return
+    with pytest.raises(UsageError, match="nested more than"):
+        check_depth(body)
+
+
 # ---- errors
 
 

@@ -35,6 +35,7 @@ MAX_CHARACTERS_A_TOKEN = 64
 _SHORTER = "shorten it, or serve with --ctx"
 _KINDS = {"gbnf": "grammar", "json_schema": "schema"}
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")  # with two kinds a round would take a list away, and then what held it
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 
 
@@ -43,9 +44,9 @@ def check_depth(body: bytes) -> None:
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
     # Each round takes the innermost pairs away: as many rounds as it is deep, each of them at the speed of memory.
-    rest = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    rest = _STRING.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
-        before, rest = rest, rest.replace(b"[]", b"").replace(b"{}", b"")
+        before, rest = rest, rest.replace(b"[]", b"")
         if len(rest) == len(before):
             return
     if rest:

@@ -119,7 +119,7 @@ def _convert(name: str, tensor: Tensor, heads: int) -> tuple[str, npt.NDArray[np
         new = f"blk.{parts[1]}.{NAMES[parts[2]]}.weight"
         values = _interleaved(values, heads) if parts[2] in ("q", "k") else values
     else:
-        new = {"embedding": "token_embd.weight", "norm": "output_norm.weight"}[parts[0]]
+        new = {"embedding": "token_embd.weight", "norm": "output_norm.weight", "output": "output.weight"}[parts[0]]
     return new, values if values.ndim == 1 else values.astype(np.float16)
 
 

@@ -1,4 +1,4 @@
-"""A small network of the llama architecture: RMSNorm, rotary positions, SwiGLU, tied embeddings."""
+"""A small network of the llama architecture: RMSNorm, rotary positions, SwiGLU, an output matrix of its own."""
 
 import math
 from dataclasses import dataclass, replace
@@ -80,6 +80,7 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = Norm(shape.width, shape.epsilon)
+        self.output = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.router = nn.Linear(shape.width, shape.kinds, bias=False) if shape.kinds else None
         for parameter in self.parameters():
             if parameter.ndim == 2:
@@ -106,8 +107,12 @@ class Network(nn.Module):
         self.router, self.shape = None, replace(self.shape, kinds=0)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of every token after the given hidden states; the matrix is the embedding again."""
-        return F.linear(hidden, self.embedding.weight)
+        """Scores of every token after the given hidden states.
+
+        The matrix is not the embedding again: learning to write would change what the tokens of questions mean.
+        """
+        scores: Tensor = self.output(hidden)
+        return scores
 
     @torch.inference_mode()
     def greedy(self, prompt: list[int], end: int, limit: int = 120) -> list[int]:

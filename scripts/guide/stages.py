@@ -1,7 +1,8 @@
 """The two stages of training: first which answer a question asks for, then how the answers are written.
 
 Written answers cost most of the time and teach little of which one is asked for, so that is learned first, in a few
-layers, on questions alone; those layers then change slowly while all of them learn to write.
+layers, on questions alone; those layers then hardly change while the others learn to write. (At a quarter of the others'
+rates, and with the embedding as output too, they forgot within eight minutes: of dev 66 % went the right way, 84 % before.)
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -42,8 +43,8 @@ class Stage:
 def stages(n_layers: int) -> tuple[Stage, Stage]:
     """Both, for a network of so many layers."""
     return (
-        Stage("routing", 0.35, 0.004, 5e-4, ROUTING_LAYERS, writes=False),
-        Stage("writing", 0.65, 0.01, 1e-3, n_layers, writes=True, slow=0.25),
+        Stage("routing", 0.4, 0.004, 5e-4, ROUTING_LAYERS, writes=False),
+        Stage("writing", 0.6, 0.01, 1e-3, n_layers, writes=True, slow=0.03),
     )
 
 
@@ -53,12 +54,13 @@ class Optimizers:
     def __init__(self, network: Network, stage: Stage, mapping: Mapping) -> None:
         layers = list(network.layers)[: stage.n_layers]
         first, more = layers[:ROUTING_LAYERS], layers[ROUTING_LAYERS:]
-        rest = [parameter for name, parameter in network.named_parameters() if not name.startswith("layers.")]
+        reading = [parameter for part in (network.embedding, network.router) if part for parameter in part.parameters()]
+        writing = [*network.norm.parameters(), *(network.output.parameters() if stage.writes else ())]
         self._stage = stage
         self._muon = Muon([{"params": _matrices(first), "slow": stage.slow},
                            {"params": _matrices(more), "slow": 1.0}], stage.muon_rate, mapping)  # fmt: skip
-        self._adam = torch.optim.AdamW([{"params": [*rest, *_norms(first)], "slow": stage.slow},
-                                        {"params": _norms(more), "slow": 1.0}],
+        self._adam = torch.optim.AdamW([{"params": [*reading, *_norms(first)], "slow": stage.slow},
+                                        {"params": [*writing, *_norms(more)], "slow": 1.0}],
                                        stage.adam_rate, betas=(0.9, 0.98), weight_decay=0.01)  # fmt: skip
         self.parameters = [
             parameter
