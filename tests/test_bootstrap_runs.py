@@ -182,7 +182,9 @@ def test_a_python_without_ensurepip_is_named(checkout: Path, tools: Path) -> Non
 
 def test_an_unknown_extra_is_refused_with_the_known_ones(checkout: Path, tools: Path) -> None:
     """A typo in a script of ours must not pass for "nothing to do"."""
-    assert_failed(run_bootstrap(checkout, tools, "--extra", "tset"), "no extra tset: there are test, nvidia, release, plot, train")
+    assert_failed(
+        run_bootstrap(checkout, tools, "--extra", "tset"), "no extra tset: there are test, nvidia, release, plot, train"
+    )
 
 
 def test_an_unreachable_index_is_named_and_the_half_made_venv_is_not_good(checkout: Path, tools: Path) -> None:
