@@ -2,8 +2,8 @@
 
 Written answers cost most of the time and teach little of which one is asked for, so that is learned first, in a few
 layers, on questions alone; those layers then hardly change while the others learn to write. At a quarter of their
-rates, and with the embedding as output too, they forgot within eight minutes: of dev's questions 66 % went the right way
-and no longer 84 %.
+rates, and with the embedding as output too, they forgot within eight minutes: of dev's questions 66 % went the right
+way and no longer 84 %.
 """
 
 from collections.abc import Callable, Iterable, Iterator
