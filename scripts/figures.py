@@ -87,11 +87,18 @@ def accuracy() -> str:
         "|---|---|---|---|",
         f"| logs of other people's machines, {len(names)} architectures | KV cache or state of {len(judged)} loads, "
         f"to the digit printed | {exact} of {len(judged)} the same | `scripts/accuracy logs` |",
-        f"| llama.cpp itself, headers of {len(MODELS)} models | weights, KV cache and buffers in "
-        "many settings, to the byte | all the same | `scripts/accuracy engine` |",
     ]
+    rows += [_engine_row(json.loads(path.read_text("utf-8"))) for path in sorted((MEASURED / "engine").glob("*.json"))]
     rows += [_card_row(json.loads(path.read_text("utf-8"))) for path in sorted(MEASURED.glob("*.json"))]
     return "\n".join(rows)
+
+
+def _engine_row(raw: dict[str, Any]) -> str:
+    return (
+        f"| llama.cpp itself, headers of {raw['models']} models | weights, KV cache and state in {raw['cases']} "
+        f"settings, {raw['buffers']} compute buffers, to the byte "
+        f"| {raw['weights']}, {raw['caches']} and {raw['equal']} the same | `{raw['command']}` |"
+    )
 
 
 def _card_row(raw: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """A linear classifier over the letters of a question, which tells the network how near a question is to each answer.
 
-From 28,000 wordings a network that sees each of them a dozen times learns less than a linear support-vector machine
-over groups of two to five letters (91 % of dev's wordings went to the right fact, those of the network to 80 %, of
-a bag of its own tokens to 87 %): the network learns from its scores, on more questions than were ever written.
+A linear support-vector machine over groups of two to five letters sends 91 % of dev's wordings to the right one of
+543 facts, over guide's own tokens 87 %, and is fitted in a minute; a network sees each of 28,000 wordings a dozen
+times in the time it has, which is not enough to find that by itself. It learns from the scores, on more questions
+than were written.
 Distillation: G. Hinton and others, "Distilling the knowledge in a neural network", 2015, arXiv 1503.02531.
 """
 
