@@ -17,7 +17,7 @@ from scripts.guide.network import Layer, Network
 from scripts.guide.teacher import Teacher
 from scripts.guide.tokenizer import encode_prompt
 
-QUESTIONS = 48_000
+QUESTIONS = 36_000
 STEPS, ROWS, RATE = 2500, 512, 1e-2
 SPREAD = 0.05  # standard deviation of the embedding that the network begins with
 NEARLY_EVEN = 1e-3  # of the first layer's queries and keys
@@ -26,14 +26,14 @@ NEARLY_EVEN = 1e-3  # of the first layer's queries and keys
 def begin(network: Network, corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: int) -> float:
     """Set the network's first weights; the loss that the mean of the tokens had in the end."""
     rng = random.Random(f"words/{seed}")
-    lessons = [one for one in draw_lessons(corpus, teacher, rng, QUESTIONS) if one.shares is not None]
+    lessons = [one for one in draw_lessons(corpus, teacher, rng, QUESTIONS, 1.0) if one.shares is not None]
     prompts = [torch.tensor(encode_prompt(tokenizer, one.talk.turns[-1].question)) for one in lessons]
     shares = torch.stack([torch.from_numpy(one.shares) for one in lessons])
     words, router, loss = _train(prompts, shares, network.shape.vocabulary, network.shape.width, seed)
     with torch.no_grad():
         network.embedding.weight.copy_(words * (SPREAD / words.std()))
         assert network.router is not None
-        network.router.weight.copy_(router)
+        network.router.matrix.weight.copy_(router)
         layers = [layer for layer in network.layers if isinstance(layer, Layer)]
         for layer in layers:
             nn.init.zeros_(layer.down.weight)
