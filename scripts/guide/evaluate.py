@@ -15,7 +15,7 @@ from pathlib import Path
 from scripts.guide.answers import answer
 from scripts.guide.conversations import Corpus, read_corpus
 from scripts.guide.exchange import Exchange, is_right
-from scripts.guide.facts import GUIDE, held_out_exchanges, kept_exchanges, read_held_out
+from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
 from scripts.guide.follows import held_out_follows
 from scripts.guide.number_follows import held_out_talks
 from scripts.guide.numbers import REQUIRED_FRAME, Slots, compute, held_out_numbers
@@ -49,12 +49,7 @@ class Failure:
 
 
 def talks_of(corpus: Corpus, name: str) -> list[Sequence[Exchange]]:
-    """The evaluation questions of a set: single ones, then those that lean on another.
-
-    "dev" and "test" were worded by other hands than the facts; "kept" is what training leaves out of the facts' own.
-    """
-    if name == "kept":
-        return [(question.of_topic("kept wordings"),) for question in kept_exchanges(corpus.facts)]
+    """The evaluation questions of the set `name` ("dev" or "test"): single ones, then those that lean on another."""
     return [*((question,) for question in questions_of(corpus, name)), *follow_ups(corpus, name)]
 
 
@@ -133,8 +128,7 @@ def _cell(row: Score) -> str:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="evaluate_guide", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--set", nargs="+", choices=(*SEEDS, "kept"), default=("test", "kept"),
-                        help="which held-out wordings (default test and kept)")  # fmt: skip
+    parser.add_argument("--set", choices=("dev", "test"), default="test", help="which held-out wordings (default test)")
     parser.add_argument("--models", type=Path, default=GUIDE.parent, help="folder of guide-*.gguf (default models/)")
     parser.add_argument("--quant", nargs="+", choices=QUANTS, default=QUANTS)
     parser.add_argument("--failures", action="store_true", help="print every wrong answer")
@@ -145,8 +139,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Evaluate each file; always 0, a low score is no error."""
     options = parse_arguments()
-    corpus = read_corpus()
-    talks = [talk for name in options.set for talk in talks_of(corpus, name)]
+    talks = talks_of(read_corpus(), options.set)
     exchanges = [talk[-1] for talk in talks]
     results: dict[str, list[Score]] = {}
     failures: dict[str, list[Failure]] = {}

@@ -6,7 +6,6 @@ Run as a module it prints the complaints and the counts: `python -m scripts.guid
 import re
 import sys
 import tomllib
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ GUIDE = Path(__file__).resolve().parents[2] / "models" / "guide"
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing guide knows, with many wordings of the question it answers; those in `kept` are never trained on."""
+    """One thing guide knows, with many wordings of the question it answers."""
 
     id: str
     answer: str
     expect: tuple[str, ...]
     questions: tuple[str, ...]
     topic: str
-    kept: tuple[str, ...] = ()
 
     def exchange(self, question: str) -> Exchange:
         """This fact's answer to `question`."""
@@ -50,24 +48,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def read_facts(folder: Path = GUIDE / "facts") -> tuple[Fact, ...]:
     """Every fact in the TOML files of `folder`, in the files' order."""
-    return tuple(_fact(raw, path.stem) for path in sorted(folder.glob("*.toml")) for raw in read_toml(path)["fact"])
-
-
-def _fact(raw: dict[str, Any], topic: str) -> Fact:
-    asked: tuple[list[str], list[str]] = [], []
-    for question in raw["questions"]:
-        asked[is_kept(question)].append(question)
-    return Fact(raw["id"], raw["answer"].strip(), tuple(raw["expect"]), tuple(asked[0]), topic, tuple(asked[1]))
-
-
-def is_kept(question: str) -> bool:
-    """Whether a wording is kept for evaluation: one in thirteen, which makes 15 % of all with those by other hands."""
-    return zlib.crc32(normalized(question).encode()) % 13 == 0
-
-
-def kept_exchanges(facts: Iterable[Fact]) -> list[Exchange]:
-    """The wordings of all facts that are kept for evaluation."""
-    return [fact.exchange(question) for fact in facts for question in fact.kept]
+    return tuple(
+        Fact(raw["id"], raw["answer"].strip(), tuple(raw["expect"]), tuple(raw["questions"]), path.stem)
+        for path in sorted(folder.glob("*.toml"))
+        for raw in read_toml(path)["fact"]
+    )
 
 
 def read_held_out(path: Path) -> tuple[HeldOut, ...]:
@@ -98,8 +83,8 @@ def complaints(facts: tuple[Fact, ...], held_out: tuple[HeldOut, ...]) -> Iterat
             yield f"{fact.id}: its own answer does not meet expect {list(fact.expect)}"
         if not 8 <= len(fact.answer.split()) <= 40:
             yield f"{fact.id}: answer of {len(fact.answer.split())} words"
-        if len(fact.questions) + len(fact.kept) < 20:
-            yield f"{fact.id}: only {len(fact.questions) + len(fact.kept)} wordings"
+        if len(fact.questions) < 20:
+            yield f"{fact.id}: only {len(fact.questions)} wordings"
     yield from _repeated(facts)
     trained = {normalized(text): fact.id for fact in facts for text in fact.questions}
     for item in held_out:
@@ -113,11 +98,11 @@ def _repeated(facts: tuple[Fact, ...]) -> Iterator[str]:
     """Wordings and answers that stand in the data twice."""
     seen: dict[str, str] = {}
     for fact in facts:
-        for text in (fact.answer, *fact.questions, *fact.kept):
+        for text in (fact.answer, *fact.questions):
             first = seen.setdefault(normalized(text), fact.id)
             if first != fact.id:
                 yield f"{fact.id}: {text!r} is also in {first}"
-        for text, count in Counter(map(normalized, (*fact.questions, *fact.kept))).items():
+        for text, count in Counter(map(normalized, fact.questions)).items():
             if count > 1:
                 yield f"{fact.id}: {text!r} stands there {count} times"
 
@@ -130,10 +115,7 @@ def main() -> int:
     for line in found:
         print(line)
     wordings = sum(len(fact.questions) for fact in facts)
-    kept = len(kept_exchanges(facts))
-    share = (kept + len(held_out)) / (wordings + kept + len(held_out))
-    print(f"{len(facts)} facts, {wordings} wordings to train on; {kept} of the same hands and {len(held_out)} of others"
-          f" held out ({share:.1%}); {len(found)} complaints")  # fmt: skip
+    print(f"{len(facts)} facts, {wordings} wordings, {len(held_out)} held out, {len(found)} complaints")
     return 1 if found else 0
 
 
