@@ -17,7 +17,7 @@ from scripts.guide.network import Layer, Network
 from scripts.guide.teacher import Teacher
 from scripts.guide.tokenizer import encode_prompt
 
-QUESTIONS = 36_000
+QUESTIONS = 120_000
 STEPS, ROWS, RATE = 2500, 512, 1e-2
 SPREAD = 0.05  # standard deviation of the embedding that the network begins with
 NEARLY_EVEN = 1e-3  # of the first layer's queries and keys
