@@ -6,7 +6,7 @@ learning at a quarter of the rates, with the embedding as output too, they forgo
 questions 66 % went the right way and no longer 84 %.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from scripts.guide.muon import Muon
 from scripts.guide.network import Network
+from scripts.guide.words import learned
 
 WARM_UP_STEPS = 30
 FLOOR = 0.02
+SLOW = 0.03  # of the rates, for what was learned before: at the full ones it was lost sooner than anything was won
 
 Mapping = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
 
@@ -55,9 +57,11 @@ class Optimizers:
         layers = network.writing_layers if stage.writes else network.reading_layers
         others = (network.norm, network.output) if stage.writes else (network.embedding, network.router)
         more = chain.from_iterable(part.parameters() for part in others if part is not None)
+        slow = set() if stage.writes else set(learned(network))
         self._stage = stage
-        self._muon = Muon([{"params": _matrices(layers)}], stage.muon_rate, mapping)
-        self._adam = torch.optim.AdamW([*more, *_norms(layers)], stage.adam_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self._muon = Muon(_groups(_matrices(layers), slow), stage.muon_rate, mapping)
+        self._adam = torch.optim.AdamW(_groups([*more, *_norms(layers)], slow), stage.adam_rate, betas=(0.9, 0.98),
+                                       weight_decay=0.01)  # fmt: skip
         self.parameters = [
             parameter
             for optimizer in (self._muon, self._adam)
@@ -70,7 +74,7 @@ class Optimizers:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer, full in ((self._muon, self._stage.muon_rate), (self._adam, self._stage.adam_rate)):
             for group in optimizer.param_groups:
-                group["lr"] = full * rate
+                group["lr"] = full * rate * group["speed"]
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,6 +85,13 @@ class Optimizers:
         """Take up what a checkpoint kept."""
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
+
+
+def _groups(parameters: Iterable[nn.Parameter], slow: Collection[Tensor]) -> list[dict[str, Any]]:
+    members: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for parameter in parameters:
+        members[parameter in slow].append(parameter)
+    return [{"params": part, "speed": speed} for part, speed in zip(members, (1.0, SLOW), strict=True) if part]
 
 
 def _matrices(layers: list[nn.Module]) -> list[nn.Parameter]:
