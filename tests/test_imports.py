@@ -74,6 +74,7 @@ FLOORS = (
         "gguf.source",
         "hardware",
         "hub",
+        "lending.key",
         "private",
         "state_files",
         "servers",

@@ -1,8 +1,8 @@
-"""What a lender says of itself over HTTP, beside llama.cpp's own protocol: the values, and how a request is signed. Pure.
+"""What a lender says of itself over HTTP, beside llama.cpp's own protocol; how a request for that is signed. Pure.
 
-The status endpoint is always at the RPC port plus one. A request for it may have to prove that who sends it knows a key:
-`Authorization: LLMRUN-HMAC time=SECONDS,mac=HEX`, where mac is HMAC-SHA256 (RFC 2104) by that key of
-"METHOD PATH?QUERY SECONDS". The key never travels, and a request can be sent again for SECONDS_VALID only.
+The status endpoint is always at the RPC port plus one. A request for it may have to prove that who sends it knows a
+key: `Authorization: LLMRUN-HMAC time=SECONDS,mac=HEX`, where mac is HMAC-SHA256 (RFC 2104) by that key of
+"METHOD PATH?QUERY SECONDS". The key never travels, and what is overheard can be sent again for SECONDS_VALID only.
 It guards this endpoint alone: llama.cpp's protocol asks nobody for anything.
 """
 
@@ -59,7 +59,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def status_port(port: int) -> int:
-    """Return where the status endpoint of a lender is, by its RPC port; raises UsageError where there is no such port."""
+    """Return the port of a lender's status endpoint, by that of its devices; raises UsageError where there is none."""
     if not 0 < port < _LAST_PORT:
         raise UsageError(
             f"port {port} has no port after it for the status endpoint", f"choose one from 1 to {_LAST_PORT - 1}"
