@@ -41,6 +41,7 @@ FLOORS = (
         "engine.refusal",
         "history.record",
         "lending.status",
+        "lending.words",
     ),
     (
         "file_name",
