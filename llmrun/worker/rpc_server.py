@@ -77,8 +77,8 @@ def _serve(options: argparse.Namespace, say: Callable[[bytes], None]) -> None:
     if options.lender:
         offered = chosen_devices(options.device)
         grants = [Grant(device, options.memory) for device in offered]
-        limited = _limit_process(offered, grants, options.threads)
-        greeting = encode_word(Listening(read_version(), RPC_VERSION, tuple(map(_offer, offered, grants)), limited))
+        _limit_process(offered, grants, options.threads)
+        greeting = encode_word(Listening(read_version(), RPC_VERSION, tuple(map(_offer, offered, grants))))
         threading.Thread(target=_answer, args=(grants, say), daemon=True).start()
     else:
         offered = chosen_devices(options.device or ["CPU"])
@@ -106,26 +106,25 @@ def _offer(device: int, grant: Grant) -> Offered:
     return Offered(info.id, info.description, info.backend, info.kind, grant.total)
 
 
-def _limit_process(offered: Sequence[int], grants: Sequence[Grant], n_threads: int) -> bool:
+def _limit_process(offered: Sequence[int], grants: Sequence[Grant], n_threads: int) -> None:
     """Let the kernel refuse what the grants do not see, such as a message that is said to be of a TiB.
 
     Private memory is what counts (RLIMIT_DATA): of addresses (RLIMIT_AS) every thread reserves 64 MiB, a driver all
     there are. A card's driver keeps private memory nobody can foresee, so nothing is limited where one is lent.
     """
     if sys.platform != "linux" or any(kind_of(device) != "CPU" for device in offered):
-        return False
+        return
     import resource
 
     status = Path("/proc/self/status").read_text("ascii", "replace")
     taken = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), None)
     if taken is None:
-        return False
+        return
     lent = sum(grant.total for grant in grants)
     limit = taken + lent + max(_BESIDE, lent // _BESIDE_PART) + n_threads * _STACK
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or hard > limit:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    return True
 
 
 def _check_is_free(host: str, port: int) -> None:
