@@ -122,6 +122,16 @@ def test_a_message_of_a_tebibyte_is_refused_by_the_system_and_survived(lender: L
     assert lender.server_pid() == server
 
 
+@linux_only
+def test_whether_a_borrower_is_still_there_is_asked(lender: LendingProgram) -> None:
+    """The connection has a timer of its own (proc_net_tcp: tr 02), which one without keepalive has not."""
+    with connect(lender) as client:
+        mine, other = (f"{port:04X}" for port in (lender.told["port"], client.getsockname()[1]))
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        (timer,) = (row[5] for row in rows if row[1].endswith(f":{mine}") and row[2].endswith(f":{other}"))
+    assert timer.startswith("02:")
+
+
 def test_a_device_server_that_dies_is_started_again(lender: LendingProgram) -> None:
     os.kill(lender.server_pid(), signal.SIGKILL)
     assert lender.hear("started again") == "the device server was killed (SIGKILL): it was started again\n"

@@ -94,7 +94,7 @@ class Lender:
         if self._borrowing is None and before is not None and self._cache is not None:
             self._cache.settle()
         for line in lines:
-            self._listeners.tell(line)
+            self._tell(line)
 
     def _revive(self) -> None:
         """Start a server in the place of one that died; raises EngineError where that has happened too often."""
@@ -111,7 +111,11 @@ class Lender:
             except EngineError as error:  # it died again before it answered
                 how = error.message.removeprefix("the device server ")
         whom = "" if was is None else f"; {was.client[0]} has to load its model again"
-        self._listeners.tell(f"the device server {how}: it was started again{whom}")
+        self._tell(f"the device server {how}: it was started again{whom}")
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more: who borrows goes on
+            self._listeners.tell(line)
 
     def _count_death(self, how: str) -> None:
         now = time.monotonic()
