@@ -85,6 +85,8 @@ def test_a_borrower_sees_free_memory_fall_and_rise_again(lender: LendingProgram,
     (before,) = lender.wait_for(lambda status: status.client is None).devices
     assert (before.id, before.kind, before.total, before.free) == ("CPU", "CPU", LENT, LENT)
     with Engine() as engine:
+        seen = engine.devices([f"rpc:{lender.endpoint}"])[-1]
+        assert (seen.free, seen.total) == (LENT, LENT)  # ggml's own server says all of the machine's memory
         engine.load(guide_file, on(lender))
         assert "cache" in ask(engine, "What is a KV cache?", max_tokens=24).lower()
         during = lender.status()

@@ -26,11 +26,11 @@ from llmrun.worker.grant import Grant
 from llmrun.worker.llama import start_backend
 
 _POLL_SECONDS = 0.05
-# Bytes of private memory that the process may take beside what it lends: a tensor on its way in, which is as large as
-# the model's largest (1.1 GiB of a model with 32B parameters and 152,000 tokens at Q8_0), and threads' stacks.
-_BESIDE = 512 << 20
-_BESIDE_PART = 4  # of what is lent
-_STACK = 8 << 20
+# Bytes of private memory that the process may take beside what it lends: graphs, a thread's stack, and a tensor on its
+# way in, whole. The largest are all experts of a layer (2.0 GiB of DeepSeek V3 at Q4_K) or the output (0.8 GiB of a
+# model with 152,000 tokens and 5,120 channels at Q8_0); none is larger than what is lent.
+_BESIDE, _STACK = 256 << 20, 8 << 20
+_TENSOR, _TENSOR_PART = 2 << 30, 4  # or this part of what is lent
 # A borrower whose machine is gone holds its memory until TCP notices: seconds until it asks, between, and how often.
 _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
@@ -121,7 +121,8 @@ def _limit_process(offered: Sequence[int], grants: Sequence[Grant], n_threads: i
     if taken is None:
         return
     lent = sum(grant.total for grant in grants)
-    limit = taken + lent + max(_BESIDE, lent // _BESIDE_PART) + n_threads * _STACK
+    tensor = min(lent, max(_TENSOR, lent // _TENSOR_PART))
+    limit = taken + lent + tensor + _BESIDE + n_threads * _STACK
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or hard > limit:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
