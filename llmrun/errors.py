@@ -15,6 +15,7 @@
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
     │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   │   └── LenderLostError    7   503   with the machine that lent it a device
     │   ├── ServerGoneError        7   502   the server that was to answer is gone
     │   └── BusyError              7   503   the memory for it is in use just now
     │       └── QueueFullError     7   429   as many wait for the model as may
@@ -168,6 +169,22 @@ class WorkerDiedError(EngineError):
         self.log = log
         self.signal = signal
         self.refusal = refusal
+
+
+class LenderLostError(WorkerDiedError):
+    """The engine's process ended because machines that lent it devices are lost to it; the model may do without them.
+
+    lenders: those machines, each as "rpc:HOST:PORT".
+    """
+
+    http_status = 503
+    retry_after = 5.0
+
+    def __init__(
+        self, message: str, hint: str | None, lenders: tuple[str, ...], log: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint, log)
+        self.lenders = lenders
 
 
 class ServerGoneError(EngineError):
