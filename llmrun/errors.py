@@ -154,7 +154,8 @@ class WorkerDiedError(EngineError):
     """The engine's process ended.
 
     log: its last lines, oldest first. signal: the number of the signal that ended it, None where none did; 9 (SIGKILL)
-    is also how the system kills for want of memory. refusal: the allocation it died of, where it said so.
+    is also how the system kills for want of memory. refusal: the allocation it died of, where it said so. said,
+    thoughts: what had come of an answer by then, where who collects it says so.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class WorkerDiedError(EngineError):
         self.log = log
         self.signal = signal
         self.refusal = refusal
+        self.said = self.thoughts = ""
 
 
 class LenderLostError(WorkerDiedError):
@@ -180,9 +182,7 @@ class LenderLostError(WorkerDiedError):
     http_status = 503
     retry_after = 5.0
 
-    def __init__(
-        self, message: str, hint: str | None, lenders: tuple[str, ...], log: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, message: str, hint: str | None, lenders: tuple[str, ...], log: tuple[str, ...] = ()) -> None:
         super().__init__(message, hint, log)
         self.lenders = lenders
 

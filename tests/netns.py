@@ -1,7 +1,7 @@
 """Lenders on machines of their own: network namespaces, with a network between that can be slow, lossy, or cut.
 
-The network is a process's thread that carries packets from one TUN device to another, so that each side has a TCP of its
-own, as two machines have: a cut link answers nothing, where a killed process would. It needs root and /dev/net/tun.
+The network is a thread that carries packets from one TUN device to another, so that each side has a TCP of its own, as
+two machines have: a cut link answers nothing, where a killed process would. It needs root and /dev/net/tun.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def _machine() -> Iterator[Machine]:
         _ip("netns", "add", name)
         stack.callback(_ip, "netns", "del", name)
         ends = _tun(near), _tun(far)
-        stack.callback(lambda: [os.close(end) for end in ends])
+        for end in ends:
+            stack.callback(os.close, end)
         _ip("addr", "add", f"{ours}/30", "dev", near)
         _ip("link", "set", near, "up")
         _ip("link", "set", far, "netns", name)

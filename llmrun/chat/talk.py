@@ -19,7 +19,7 @@ from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
-from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
+from llmrun.errors import ContextOverflowError, LenderLostError, LLMRunError, UsageError
 from llmrun.history.record import Saved
 from llmrun.reference import GUIDE
 from llmrun.report import ending_note, usage_figures, usage_lines
@@ -52,6 +52,7 @@ class Talk:
     _rooms: RoomMaker = field(init=False)
     _told_full: bool = False
     _told_exact: set[str] = field(default_factory=set)
+    _gone: AnsweringEngine | None = None  # the engine, where it has ended and is started again when it is needed
 
     def __post_init__(self) -> None:
         """Remember how the chat began."""
@@ -80,7 +81,13 @@ class Talk:
                 self._survive(error)
 
     def ask(self, text: str) -> None:
-        """Answer a question; where that fails the question is taken back, and the error raised."""
+        """Answer a question; where that fails the question is taken back, and the error raised.
+
+        Where a lender is lost to the engine meanwhile, what was said until then stays.
+        """
+        self._wake()
+        if self.conversation.last_answer == "":  # nothing had come of it, and something else is asked
+            self.conversation.undo()
         try:
             self._ask(self.beside.question(text), self.beside.images)
         except LLMRunError:
@@ -94,6 +101,9 @@ class Talk:
         self.conversation.ask(text, images)
         try:
             self.last = self._answer_what_fits()
+        except LenderLostError as lost:
+            self._break_off(lost)
+            raise
         except BaseException:
             self.conversation.take_back()
             raise
@@ -103,6 +113,7 @@ class Talk:
 
     def ask_again(self, text: str | None = None) -> None:
         """Answer the last question anew, or another one in its place; where that fails, all is as it was."""
+        self._wake()
         before, settings = self.conversation.copy(), self.settings
         asked = self.conversation.undo()
         # the same seed would draw the same answer again
@@ -253,10 +264,30 @@ class Talk:
 
     def _survive(self, error: LLMRunError) -> None:
         self.console.error(error)
-        if self.engine.has_ended:
-            self.console.notice("(starting the engine again; the conversation is kept, ask again)")
-            self.engine.close()
+        if self._gone is self.engine or not self.engine.has_ended:
+            return
+        self.engine.close()
+        if isinstance(error, LenderLostError) and self.hands.without is not None:
+            self._gone = self.engine
+            self.console.notice(f"({self.hands.without(error.lenders)})")
+            return
+        self.console.notice("(starting the engine again; the conversation is kept, ask again)")
+        self.engine = self.restart()
+
+    def _wake(self) -> None:
+        """Start the engine, where it has ended and was left so."""
+        if self._gone is self.engine:
             self.engine = self.restart()
+        self._gone = None
+
+    def _break_off(self, lost: LenderLostError) -> None:
+        """Keep what was said of an answer, and its question, so that it can be asked for again."""
+        self.conversation.reply(lost.said, lost.thoughts)
+        self.last = None
+        if lost.said and not self.as_json:
+            self.console.notice("(the answer breaks off here)")
+            if self.keeper is not None:
+                self.keeper.broke_off(self.conversation)
 
 
 def _as_data(answered: Answered) -> dict[str, object]:

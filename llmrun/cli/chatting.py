@@ -88,7 +88,8 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
             if talk.first_system is not None:  # what is said now holds
                 talk.conversation.system = talk.first_system
                 talk.was_rewritten()
-        talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
+        with model.told_without("chat"):
+            talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
         if talk.last is not None:
             tell_times(talk.engine, talk.last.usage, console)
     finally:
@@ -131,6 +132,7 @@ def _hands(model: RunningModel, console: Console) -> Hands:
         switch=switch,
         see=see,
         speed=model.speed,
+        without=lambda lenders: model.without(lenders).offer(),
         listing=lambda found: list_text(found, datetime.now(UTC)),
     )
 

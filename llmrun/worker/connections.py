@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 _LOOK_SECONDS = 0.25
 _SILENT_SECONDS = 2.2  # nothing heard for so long: with a look and the way to the user less than three
@@ -35,6 +36,7 @@ _FOLDERS = ("/proc/self/fd", "/dev/fd")
 # answered, then 32-bit numbers
 _INFO = struct.Struct("=8B13I")
 _STATE, _UNANSWERED, _UNACKNOWLEDGED, _DATA_HEARD, _ACK_HEARD = 0, 3, 8 + 4, 8 + 11, 8 + 12
+_RTO_MAX_MS = 44  # linux/tcp.h, TCP_RTO_MAX_MS: also between questions whether it reads again, where a peer does not
 _CLOSE, _CLOSE_WAIT = 7, 8  # include/net/tcp_states.h: broken; closed by the other side
 
 
@@ -106,11 +108,11 @@ class Connections:
 def _sockets() -> Iterator[tuple[int, int]]:
     """Give this process's sockets by number, with what tells each from others that have had the number."""
     folder = next(filter(os.path.isdir, _FOLDERS), None)
-    for name in os.listdir(folder) if folder is not None else ():
+    for file in Path(folder).iterdir() if folder is not None else ():
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
-            status = os.fstat(int(name))
+            status = os.fstat(int(file.name))
             if stat.S_ISSOCK(status.st_mode):
-                yield int(name), status.st_ino
+                yield int(file.name), status.st_ino
 
 
 @contextlib.contextmanager
@@ -131,6 +133,9 @@ def _keep_awake(connection: socket.socket) -> None:
         "TCP_KEEPINTVL": 1,
         "TCP_KEEPCNT": _MANY_PROBES if _TELLS else _PROBES,
     }
+    if _TELLS:
+        with contextlib.suppress(OSError):  # before Linux 6.15 the times between such questions double without end
+            connection.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, 1000)
     for name, value in options.items():
         with contextlib.suppress(OSError):
             if hasattr(socket, name):
