@@ -40,6 +40,8 @@ FLOORS = (
         "engine.wire",
         "engine.refusal",
         "history.record",
+        "lending.status",
+        "lending.words",
     ),
     (
         "file_name",
@@ -73,6 +75,7 @@ FLOORS = (
         "gguf.source",
         "hardware",
         "hub",
+        "lending.key",
         "private",
         "state_files",
         "servers",
@@ -117,7 +120,7 @@ FLOORS = (
         "suggesting",
         "suggestions",
     ),
-    ("console", "server", "chat", "plots", "cli", "library", "__main__"),
+    ("console", "server", "lending", "chat", "plots", "cli", "library", "__main__"),
 )
 # Who may import a package from outside; every other module may not.
 OWNERS = {
@@ -132,7 +135,7 @@ OWNERS = {
     "jinja2": ("worker",),
     "numpy": ("worker",),
     "matplotlib": ("plots.drawing", "plots.file", "plots.plan_picture", "plots.show_picture"),
-    "msgspec": ("engine.wire", "hardware.profile", "server", "servers", "worker.tools.reading"),
+    "msgspec": ("engine.wire", "hardware.profile", "lending", "server", "servers", "worker.tools.reading"),
     "psutil": ("hardware",),
     "pynvml": ("hardware",),
     "platformdirs": ("chat", "folders"),
@@ -140,7 +143,7 @@ OWNERS = {
     "pyperclip": ("chat",),
     "rich": ("cli",),
     "sqlite3": ("history",),
-    "starlette": ("server",),
+    "starlette": ("lending", "server"),
     "tomli_w": ("prompts",),
     "typer": ("cli",),
     "prometheus_client": ("server.metrics",),

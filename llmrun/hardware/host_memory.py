@@ -45,6 +45,12 @@ def read_host_memory(root: Path = Path("/")) -> HostMemory:
     return limited(memory, read_bounds(root)) if sys.platform == "linux" else memory
 
 
+def read_memory_without_own_limits(root: Path = Path("/")) -> HostMemory:
+    """Return the host's memory now, whatever this process has forbidden itself: what others of its group could have."""
+    memory = _read_machine(root)
+    return limited(memory, memory_bounds(read_groups("memory", root))) if sys.platform == "linux" else memory
+
+
 def _read_machine(root: Path) -> HostMemory:
     memory = None
     if sys.platform == "linux":

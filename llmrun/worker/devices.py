@@ -28,6 +28,7 @@ KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_bac
 
 _ENDPOINT = re.compile(r"rpc:([\w.-]+):(\d{1,5})(?:/(\d{1,3}))?", re.ASCII)
 _RPC_MAJOR, _RPC_MINOR = 7, 0  # ggml-rpc.h, RPC_PROTO_*; a server of another major, or a newer minor, is an abort
+RPC_VERSION = f"{_RPC_MAJOR}.{_RPC_MINOR}"
 _HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)  # ggml-rpc.cpp: RPC_CMD_HELLO, rpc_msg_hello_req
 _HELLO_REPLY_BYTES = 8 + 28  # its length, and rpc_msg_hello_rsp
 _HELLO_SECONDS = 3.0
@@ -215,13 +216,21 @@ def engine_info() -> EngineInfo:
     )
 
 
-def serve(endpoint: str, n_threads: int) -> None:
-    """Lend this machine's CPU at HOST:PORT, HOST in numbers, to one client at a time; returns only where that fails."""
-    offered = (_Pointer * 1)(cpu_device())
+def serve(endpoint: str, n_threads: int, offered: Sequence[int], cache: str | None = None) -> None:
+    """Lend devices at HOST:PORT, HOST in numbers, to one client at a time; returns only where that fails.
+
+    cache: a folder in which tensors of 10 MiB and more that came once are kept, by a hash of what is in them.
+    """
     start = _rpc_function(
         "ggml_backend_rpc_start_server", None, _Text, _Text, _Size, _Size, ctypes.POINTER(ctypes.c_void_p)
     )
-    start(endpoint.encode(), None, n_threads, 1, offered)
+    folder = None if cache is None else os.fsencode(cache)
+    start(endpoint.encode(), folder, n_threads, len(offered), (_Pointer * len(offered))(*offered))
+
+
+def describe(device: int) -> DeviceInfo:
+    """Return what ggml says of a device of this machine."""
+    return _describe(device, name_of(device))
 
 
 def _describe(device: int, name: str) -> DeviceInfo:
