@@ -1,5 +1,7 @@
 """Lenders on machines of their own: network namespaces, with a network between that can be slow, lossy, or cut.
 
+Where that cannot be had, a proxy before a lender, which can be slow, and closed; it cannot be silent: its TCP answers.
+
 The network is a thread that carries packets from one TUN device to another, so that each side has a TCP of its own, as
 two machines have: a cut link answers nothing, where a killed process would. It needs root and /dev/net/tun.
 """
@@ -14,6 +16,7 @@ import os
 import random
 import select
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -135,6 +138,7 @@ def lend_at(endpoint: str, within: Sequence[str] = ()) -> Lent:
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout
     assert server.stdout.readline(), "no lender could be started"
+    threading.Thread(target=server.communicate, daemon=True).start()  # nobody else reads what it says, or closes that
     return Lent(f"rpc:{endpoint}", server)
 
 
@@ -143,3 +147,48 @@ def _tun(name: str) -> int:
     end = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(end, _TUNSETIFF, struct.pack("16sH", name.encode(), _IFF_TUN | _IFF_NO_PI))
     return end
+
+
+class Proxy:
+    """Passes on what comes to a lender and from it; delay: seconds that it keeps it, rate: bytes a second, None is any.
+
+    id: the lender's device, as it is reached by this way.
+    """
+
+    def __init__(self, device: str, rate: float | None = None, delay: float = 0.0) -> None:
+        host, _, port = device.removeprefix("rpc:").rpartition(":")
+        self._to, self.rate, self.delay = (host, int(port)), rate, delay
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.id = f"rpc:127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up, on both sides, and take no more calls."""
+        for connection in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._to)
+                self._open += near, far
+                for pair in ((near, far), (far, near)):
+                    pair[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, to: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                time.sleep(self.delay + (len(data) / self.rate if self.rate else 0.0))
+                to.sendall(data)
+            to.shutdown(socket.SHUT_WR)

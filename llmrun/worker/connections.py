@@ -50,7 +50,7 @@ class _Connection:
 
 
 class Connections:
-    """This process's connections to the lenders that it knows; on_lost hears of one that is lost, once.
+    """This process's connections to the lenders that it knows; on_lost hears of one that is lost, as long as it is.
 
     It is called from a thread of its own, which begins with the first lender.
     """
