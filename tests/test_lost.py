@@ -267,7 +267,7 @@ def test_the_chat_keeps_what_was_said_and_goes_on_without_it(
         chat.send("hello\r")
         chat.wait_for(r"tick\d+ tick", drawn=False)
         lent.end()
-        chat.wait_for(r"/retry goes on so\)\s+>>> ?$")
+        chat.wait_for(r"/retry goes\s+on\s+so\)\s+>>> ?$")
         told = " ".join(chat.text().split())
         assert "(the answer breaks off here)" in told
         assert f"error: {lent.id} is gone: the engine lost what was lent while it wrote the answer" in told

@@ -263,16 +263,23 @@ class Talk:
         )
 
     def _survive(self, error: LLMRunError) -> None:
+        if isinstance(error, LenderLostError) and self.hands.without is not None:
+            error.hint = None  # what can be done is said below
         self.console.error(error)
-        if self._gone is self.engine or not self.engine.has_ended:
+        if not self.engine.has_ended:
             return
         self.engine.close()
-        if isinstance(error, LenderLostError) and self.hands.without is not None:
+        if self._gone is self.engine or isinstance(error, LenderLostError):
             self._gone = self.engine
-            self.console.notice(f"({self.hands.without(error.lenders)})")
+            self._offer(error.lenders if isinstance(error, LenderLostError) else ())
             return
         self.console.notice("(starting the engine again; the conversation is kept, ask again)")
         self.engine = self.restart()
+
+    def _offer(self, lenders: Sequence[str]) -> None:
+        """Say how the model would run without lenders that are gone; the next question, or /retry, starts it so."""
+        if self.hands.without is not None and (offer := self.hands.without(lenders)):
+            self.console.notice(f"({offer})")
 
     def _wake(self) -> None:
         """Start the engine, where it has ended and was left so."""

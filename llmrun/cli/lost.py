@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llmrun import pipeline
 from llmrun.cli.plan_text import placement, speed_line
+from llmrun.engine.lost import are_there, lenders_of
 from llmrun.errors import LLMRunError
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import ModelRef
@@ -23,16 +24,22 @@ class WithoutThem:
     plan: Plan | None
     trouble: str = ""
 
+    @property
+    def _them(self) -> str:
+        return "it" if len(self.lenders) == 1 else " and ".join(self.lenders)
+
     def offer(self) -> str:
-        """Return what a person in a chat is told."""
-        them = "it" if len(self.lenders) == 1 else "them"
+        """Return what a person in a chat is told; nothing where none is gone."""
+        them = self._them
+        if not self.lenders:
+            return ""
         if self.plan is None:
             return f"without {them}: {self.trouble}; when {them} can be reached again, /retry goes on"
         return f"without {them}: {_how(self.plan)}; /retry goes on so"
 
     def command(self, start: str, model: str) -> str:
         """Return what whoever asked once is told: how to ask without them. start: the command as it began."""
-        them = "it" if len(self.lenders) == 1 else "them"
+        them = self._them
         if self.plan is None:
             return f"start `llmrun lend` there again; without {them}: {self.trouble}"
         words = [start, shlex.quote(model), *(f"--device {name}" for name in _device_flags(self.constraints))]
@@ -40,13 +47,18 @@ class WithoutThem:
 
 
 def without_them(reference: ModelRef, constraints: Constraints, wish: PlanWish, lenders: Sequence[str]) -> WithoutThem:
-    """Return how a model would run without lenders; nothing is fetched for that, and nothing loaded."""
-    left = constraints.without(lenders)
+    """Return how a model would run without lenders, and without others that cannot be reached either.
+
+    Nothing is fetched for that, and nothing loaded.
+    """
+    others = lenders_of(constraints.without(lenders).devices or ())
+    gone = (*lenders, *(other for other, there in zip(others, are_there(others), strict=True) if not there))
+    left = constraints.without(gone)
     try:
         planned = pipeline.plan(reference, left, wish, offline=True)
     except LLMRunError as error:
-        return WithoutThem(tuple(lenders), left, None, error.message)
-    return WithoutThem(tuple(lenders), left, planned.plan)
+        return WithoutThem(gone, left, None, error.message)
+    return WithoutThem(gone, left, planned.plan)
 
 
 def _how(plan: Plan) -> str:
