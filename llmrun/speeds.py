@@ -18,6 +18,7 @@ from llmrun.memory.placement import Placement
 from llmrun.planning.calibration import Calibration, Run, calibrate
 from llmrun.planning.device_speeds import default_device_rates, device_rates
 from llmrun.planning.host_speeds import completed, default_host_rates
+from llmrun.planning.link import Lines
 from llmrun.planning.rates import Needs, Rates
 from llmrun.planning.speed import Speed, needs, predict
 from llmrun.planning.tuning import Tuning
@@ -177,7 +178,9 @@ class Speeds:
         n_prompt: int = 512,
     ) -> Speed | None:
         rates = [self.device_rates(device, settings) for device in devices]
-        return predict(work, settings, placement, self.host_rates(settings), rates, n_past=n_past, n_prompt=n_prompt)
+        lines = Lines(work, settings, placement, devices)
+        host = self.host_rates(settings)
+        return predict(work, settings, placement, host, rates, n_past=n_past, n_prompt=n_prompt, lines=lines)
 
     def _calibration(
         self, work: ModelWork, settings: RunSettings, placement: Placement, devices: Sequence[Device]

@@ -29,6 +29,7 @@ FLOORS = (
         "hardware.device",
         "hardware.device_wish",
         "hardware.gpu",
+        "hardware.link",
         "planning.rates",
         "planning.timing",
         "structured",
