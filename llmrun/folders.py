@@ -47,6 +47,13 @@ def prompts_cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "prompts"
 
 
+def tensors_folder() -> Path:
+    """Return where a lender keeps tensors that borrowers sent; losing one costs sending it again."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "tensors"
+
+
 def margins_file() -> Path:
     """Return where is kept what loads took beside what was planned; losing it costs some MiB of caution."""
     import platformdirs

@@ -313,7 +313,7 @@ def test_two_runs_about_the_same_file_read_it_once(llmrun: Run, tmp_path: Path) 
     assert "of what models have read: `llmrun rm --cache` removes it" in listed.stdout
     held = figures(llmrun("list", "--json"))["total_remembered"]
     removed = figures(llmrun("rm", "--cache", "--json"))
-    assert removed == {"prompts": 1, "conversations": 0, "freed": held}
+    assert removed == {"prompts": 1, "conversations": 0, "tensors": 0, "freed": held}
     assert held > 0 == figures(llmrun("list", "--json"))["total_remembered"]
 
 

@@ -24,6 +24,7 @@ from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
 from llmrun.cli.keeping import Keeping
+from llmrun.cli.lend_options import LendOptions
 from llmrun.cli.misuse import Commands
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
@@ -152,6 +153,15 @@ def stop(
     from llmrun.cli.stopping import StopWish, run_stop
 
     run_stop(StopWish(tuple(models or ()), port, every, quiet))
+
+
+@app.command()
+@flat
+def lend(options: LendOptions, json: o.PlainJson = False, quiet: o.Quiet = False, verbose: o.Verbose = False) -> None:
+    """Lend this machine's devices to another one, for models too large for either."""
+    from llmrun.cli.lending import LendWish, run_lend
+
+    run_lend(LendWish(options, json, quiet, verbose))
 
 
 @app.command()

@@ -90,19 +90,28 @@ def _not_ours(model: ShelfModel) -> UsageError:
 
 
 def _empty_cache(wish: RemoveWish, console: Console) -> None:
-    """Remove what models had read, of prompts and of conversations: nobody is asked, as it costs only reading again."""
+    """Remove what models had read, and what borrowers sent; nobody is asked, as it only has to be read or sent again.
+
+    A lender that runs goes on: what it looks for and does not find comes again.
+    """
     if wish.model is not None or wish.unfinished:
         raise UsageError("--cache stands alone: it is what models have read", "llmrun rm --cache")
+    from llmrun.folders import tensors_folder
+    from llmrun.lending.cache import TensorCache
     from llmrun.prompt_files import PromptFiles
     from llmrun.states import Vault
 
     (n_prompts, prompts), (n_states, states) = PromptFiles().clear(), Vault().clear()
+    n_tensors, tensors = TensorCache(tensors_folder()).clear()
+    freed = prompts + states + tensors
     if wish.json:
-        console.data({"prompts": n_prompts, "conversations": n_states, "freed": prompts + states})
+        console.data({"prompts": n_prompts, "conversations": n_states, "tensors": n_tensors, "freed": freed})
     else:
         told = f"what models had read of {n_prompts} prompt{'s' * (n_prompts != 1)}"
         told += f" and {n_states} conversation{'s' * (n_states != 1)}"
-        console.say(f"removed: {told}; {format_bytes(prompts + states)} are free again")
+        if n_tensors:
+            told += f", and {n_tensors} tensor{'s' * (n_tensors != 1)} that borrowers sent"
+        console.say(f"removed: {told}; {format_bytes(freed)} are free again")
 
 
 def _plan(wish: RemoveWish, model: str) -> Removal:

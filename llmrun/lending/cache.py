@@ -1,0 +1,98 @@
+"""The tensors that came once, kept by llama.cpp's RPC server: bounded here, and only whole ones believed.
+
+ggml keeps every tensor of 10 MiB and more in a file named by the FNV-1a hash of its bytes, for ever, and does not look
+at what is in a file before it uses it: one that was cut off, because the server died or the disk was full, would be
+wrong weights. So a list is kept of the files that were whole while nobody borrowed, and what is not on it goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmrun.private import enter_private, read_private, write_private
+from llmrun.state_files import allowance, choose_victims
+
+MOST_BYTES = 64 << 30  # a model of 70B parameters at Q4_K_M has 40 GiB
+MOST_OF_DISK = 1 / 2
+_LIST = "whole.json"
+_MOST_OF_LIST = 1 << 24  # bytes: a file takes some thirty
+_NEARLY_FULL = 1 << 30  # bytes free on the disk: with fewer, what was written last may have been cut off
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCache:
+    """A folder of tensors. most: bytes they may take, where the disk has room for twice as much."""
+
+    path: Path
+    most: int = MOST_BYTES
+
+    def open(self) -> bool:
+        """Make the folder, and remove what may not be whole and what is too much; whether it can be used.
+
+        Call while no server runs.
+        """
+        if not enter_private(self.path, make=True):
+            return False
+        whole = self._read_list()
+        for name, size in self._sizes().items():
+            if whole.get(name) != size:
+                self._remove(name)
+        self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Remove what is too much, and note what is whole; call while nobody borrows, of a server that lives."""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self.path).free
+            whole, found = self._read_list(), self._sizes()
+            if free < _NEARLY_FULL:
+                for name in found.keys() - whole.keys():
+                    self._remove(name)
+            found = self._sizes()
+            most = allowance(free, sum(found.values()), self.most, MOST_OF_DISK)
+            for name in choose_victims(found, sorted(found, key=self._used), most):
+                self._remove(name)
+            write_private(self.path / _LIST, json.dumps(self._sizes()).encode())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors that are kept."""
+        return sum(self._sizes().values())
+
+    def clear(self) -> tuple[int, int]:
+        """Remove all tensors; returns how many there were, and their bytes."""
+        found = self._sizes() if enter_private(self.path) else {}
+        for name in found:
+            self._remove(name)
+        return len(found), sum(found.values())
+
+    def _sizes(self) -> dict[str, int]:
+        with contextlib.suppress(OSError):
+            return {file.name: file.stat().st_size for file in self.path.iterdir() if _is_tensor(file)}
+        return {}
+
+    def _used(self, name: str) -> float:
+        with contextlib.suppress(OSError):
+            found = (self.path / name).stat()
+            return max(found.st_atime, found.st_mtime)
+        return 0.0
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / name).unlink()
+
+    def _read_list(self) -> dict[str, int]:
+        with contextlib.suppress(ValueError):
+            found = json.loads(read_private(self.path / _LIST, _MOST_OF_LIST) or b"{}")
+            if isinstance(found, dict):
+                return found
+        return {}
+
+
+def _is_tensor(file: Path) -> bool:
+    """Whether a file is one of ggml's: 16 hexadecimal digits."""
+    return len(file.name) == 16 and not set(file.name) - set("0123456789abcdef") and file.is_file()

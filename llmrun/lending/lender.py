@@ -1,0 +1,115 @@
+"""A lender: its device server kept alive, who borrows watched and told, the status made of both."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmrun import __version__
+from llmrun.errors import EngineError, LLMRunError
+from llmrun.hardware.connections import read_clients
+from llmrun.lending.borrower import Borrowing, Look, follow
+from llmrun.lending.cache import TensorCache
+from llmrun.lending.device_server import DeviceServer, Lending
+from llmrun.lending.status import LentDevice, Status
+
+_POLL_SECONDS = 0.5
+_MOST_DEATHS = 3  # within so many seconds: what kills it again at once will go on doing so
+_DEATH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who hears of a lender. tell: lines for people; log: the device server's log; failed: it cannot go on."""
+
+    tell: Callable[[str], None]
+    log: Callable[[str], None]
+    failed: Callable[[EngineError], None]
+
+
+class Lender:
+    """Lends from construction on, until it is closed; raises what DeviceServer raises."""
+
+    def __init__(self, lending: Lending, listeners: Listeners) -> None:
+        self._lending, self._listeners = lending, listeners
+        self.cache = None if lending.cache is None else TensorCache(Path(lending.cache))
+        self._server = DeviceServer(lending, listeners.log)
+        self.listening = self._server.listening
+        self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
+        self._borrowing: Borrowing | None = None
+        self._ending = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def status(self) -> Status:
+        """Return what is lent and free now; raises EngineError where the device server does not answer."""
+        server = self._server
+        memory, client = server.memory(), self._client(server)
+        return Status(
+            llmrun=__version__,
+            engine=self.listening.engine,
+            rpc=self.listening.rpc,
+            host=socket.gethostname(),
+            devices=tuple(
+                LentDevice(device.id, device.name, device.backend, device.kind, device.total, free)
+                for device, free in zip(self.listening.devices, memory.free, strict=True)
+            ),
+            cache=self.cache is not None,
+            client=None if client is None else client[0],
+        )
+
+    def close(self) -> None:
+        """End the device server; who borrows loses what it has."""
+        self._ending.set()
+        self._watcher.join()
+        self._server.close()
+        if self.cache is not None and self._borrowing is None:
+            self.cache.settle()
+
+    def _client(self, server: DeviceServer) -> tuple[str, int] | None:
+        return next(iter(read_clients(server.pid, self._lending.port)), None)
+
+    def _watch(self) -> None:
+        while not self._ending.wait(_POLL_SECONDS):
+            if self._server.has_ended:
+                try:
+                    self._revive()
+                except LLMRunError as error:
+                    self._listeners.failed(EngineError(error.message, error.hint))
+                    return
+                continue
+            with contextlib.suppress(EngineError):  # it died just now, or is busy: the next look tells
+                look = Look(self._client(self._server), sum(self._server.memory().held))
+                self._follow(look)
+
+    def _follow(self, look: Look) -> None:
+        before = self._borrowing
+        self._borrowing, lines = follow(before, look, time.monotonic())
+        for line in lines:
+            self._listeners.tell(line)
+        if self._borrowing is None and before is not None and self.cache is not None:
+            self.cache.settle()
+
+    def _revive(self) -> None:
+        """Start a server in the place of one that died; raises EngineError where that has happened too often."""
+        how, now = self._server.death(), time.monotonic()
+        self._server.close()
+        was, self._borrowing = self._borrowing, None
+        often = len(self._deaths) == _MOST_DEATHS and now - self._deaths[0] < _DEATH_SECONDS
+        self._deaths.append(now)
+        if often:
+            raise EngineError(
+                f"the device server {how}, for the {_MOST_DEATHS + 1}th time in a minute",
+                "the borrower may have another version of llama.cpp: the same llmrun belongs on both machines",
+            )
+        if self.cache is not None:
+            self.cache.open()  # a tensor that was being written is not whole
+        self._server = DeviceServer(self._lending, self._listeners.log)
+        whom = "" if was is None else f"; {was.client[0]} has to load its model again"
+        self._listeners.tell(f"the device server {how}: it was started again{whom}")
