@@ -91,6 +91,8 @@ FLOORS = (
         "adapters",
         "footprints",
         "inventory",
+        "lenders",
+        "links",
         "measurements",
         "speeds",
         "states",

@@ -15,13 +15,15 @@ class Lender:
     """Who lends a device, over the network.
 
     address: HOST:PORT of the server. host: what its machine calls itself; None where nobody told, and then what is free
-    is only what ggml says. keeps: whether weights that came once are kept there, None where nobody told.
+    is only what ggml says. keeps: whether weights that came once are kept there, None where nobody told. backend: the
+    device's driver there.
     """
 
     address: str
     link: Link
     host: str | None = None
     keeps: bool | None = None
+    backend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
