@@ -206,6 +206,7 @@ _PIECES: dict[str, Callable[[], str]] = {
     "llmrun serve --help": lambda: _help("serve"),
     "llmrun ps --help": lambda: _help("ps"),
     "llmrun stop --help": lambda: _help("stop"),
+    "llmrun lend --help": lambda: _help("lend"),
     "choice": _choice,
     "first run": _first_run,
     "plan": _plan,

@@ -262,12 +262,23 @@ def test_the_json_has_these_keys(llmrun: Run) -> None:
         "fits",
         "from_disk",
         "pools",
+        "lent",
         "better",
         "runners_up",
         "contexts",
         "draft",
     }
-    assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "shared", "headroom"}
+    assert set(found["pools"][0]) == {
+        "id",
+        "name",
+        "total",
+        "available",
+        "reserve",
+        "used",
+        "shared",
+        "lender",
+        "headroom",
+    }
     assert set(found["pools"][0]["used"]) == {"weights", "kv_cache", "compute", "overhead", "mapped", "total"}
     assert set(found["contexts"][0]) == {"n_ctx", "f16", "q8_0", "q4_0"}
     assert found["contexts"][0]["f16"].keys() == {"total", "fits", "source", "needed"}

@@ -44,7 +44,7 @@ class _End:
 
     def __init__(self) -> None:
         self.error: EngineError | None = None
-        self.now: Callable[[], None] = lambda: None
+        self.now: Callable[[], object] = lambda: None
 
     def fail(self, error: EngineError) -> None:
         """End with an error; called in another thread."""

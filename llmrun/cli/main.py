@@ -125,9 +125,8 @@ def serve(
     from llmrun.cli.serving import ServeWish, run_serve
     from llmrun.server.serving import Address
 
-    address = Address(where.host, where.port)
-    constraints, wish = served.constraints(), served.plan_wish()
-    meant = ServeWish(names, constraints, wish, address, served.offline, quiet, verbose, kept, gate)
+    how, address = (served.constraints(), served.plan_wish()), Address(where.host, where.port)
+    meant = ServeWish(names, *how, address, served.offline, quiet, verbose, kept, gate)
     if emit is None:
         run_serve(meant)
         return
@@ -281,17 +280,10 @@ def estimate(
     json: o.PlainJson = False,
 ) -> None:
     """Estimate what a model takes from its parameter count: rules of thumb, and what llama.cpp needs."""
-    from llmrun import pipeline
-    from llmrun.cli.estimating import EstimateWish, check_wish, estimate_json, estimate_text
-    from llmrun.console import Console
+    from llmrun.cli.estimated import run_estimate
+    from llmrun.cli.estimating import EstimateWish
 
-    wish = EstimateWish(params, bits, seq, batch, layers, heads, kv_heads, hidden, method)
-    check_wish(wish)  # before an engine is started for its devices
-    available, devices = pipeline.free_memory()
-    if json:
-        Console().data(estimate_json(wish, available, devices))
-    else:
-        Console().show(estimate_text(wish, available, devices).rstrip("\n"))
+    run_estimate(EstimateWish(params, bits, seq, batch, layers, heads, kv_heads, hidden, method), as_json=json)
 
 
 @app.command()

@@ -25,6 +25,6 @@ def read_listener(port: int) -> str | None:
 
     with contextlib.suppress(psutil.Error, OSError):
         for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid is not None:
+            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN and one.pid is not None:
                 return f"{psutil.Process(one.pid).name()} (pid {one.pid})"
     return None

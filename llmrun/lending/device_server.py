@@ -16,13 +16,14 @@ from typing import IO
 
 from llmrun.engine.spawn import environment_of
 from llmrun.errors import EngineError, LLMRunError, UsageError
-from llmrun.lending.words import ASK_MEMORY, Listening, Memory, NoServer, Word, parse_word
+from llmrun.lending.words import ASK_HELD, ASK_MEMORY, Listening, Memory, NoServer, Word, parse_word
 
 _SECONDS_TO_START = 120.0  # a driver and its cards take their time
 _SECONDS_TO_ANSWER = 3.0
 _SECONDS_TO_END = 2.0
 _LOG_LINES = 100
-_CHATTER = ("Accepted client connection", "Client connection closed")
+_SIGKILL = 9  # has no name on Windows
+_CHATTER = ("Accepted client connection", "Client connection closed", "Starting RPC server", "Devices:", "  ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,21 @@ class DeviceServer:
 
     def memory(self) -> Memory:
         """Ask what is lent and what is free now; raises EngineError where nobody answers."""
+        return self._ask(ASK_MEMORY)
+
+    def held(self) -> int:
+        """Ask how many bytes are lent, of all devices; raises EngineError where nobody answers."""
+        return sum(self._ask(ASK_HELD).held)
+
+    def _ask(self, question: bytes) -> Memory:
         with self._asking:
             while not self._words.empty():  # an answer that came too late for who had asked
                 self._words.get()
             with contextlib.suppress(OSError, ValueError):  # it is gone: there will be no answer
-                _pipe(self._process.stdin).write(ASK_MEMORY)
+                _pipe(self._process.stdin).write(question)
                 _pipe(self._process.stdin).flush()
             word = self._next(_SECONDS_TO_ANSWER)
-        if isinstance(word, Memory):
+        if isinstance(word, Memory) and (word.free or question != ASK_MEMORY):
             return word
         raise EngineError("the device server does not answer")
 
@@ -104,8 +112,10 @@ class DeviceServer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_SECONDS_TO_END)
         self._threads[1].join(_SECONDS_TO_END)  # the last lines of its log
-        last = next((line for line in reversed(self._log) if line.strip() and line not in _CHATTER), "")
-        return _ending(self._process.returncode) + (f": {last}" if last else "")
+        last = next((line for line in reversed(self._log) if line and not line.startswith(_CHATTER)), "")
+        code = self._process.returncode
+        # who is killed has no last words: what stands in the log is of something earlier
+        return _ending(code) + (f": {last}" if last and code != -_SIGKILL else "")
 
     def close(self) -> None:
         """End it, whatever it is doing, and wait until it is gone."""
@@ -168,4 +178,4 @@ def _ending(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    return f"was killed ({name})" if name == "SIGKILL" else f"crashed ({name})"
+    return f"was killed ({name})" if code == -_SIGKILL else f"crashed ({name})"

@@ -85,7 +85,7 @@ class Lender:
                     return
                 continue
             with contextlib.suppress(EngineError):  # it died just now, or is busy: the next look tells
-                look = Look(self._client(self._server), sum(self._server.memory().held))
+                look = Look(self._client(self._server), self._server.held())
                 self._follow(look)
 
     def _follow(self, look: Look) -> None:

@@ -6,7 +6,8 @@ import msgspec
 
 from llmrun.errors import EngineError
 
-ASK_MEMORY = b"memory\n"  # the one question there is
+# The two questions there are; the second one costs nothing, and leaves Memory.free empty.
+ASK_MEMORY, ASK_HELD = b"memory\n", b"held\n"
 
 
 class Offered(msgspec.Struct, frozen=True):
@@ -56,6 +57,7 @@ def encode_word(word: Word) -> bytes:
 def parse_word(line: bytes) -> Word:
     """Read a line; raises EngineError for one that is none of these."""
     try:
-        return msgspec.json.decode(line, type=Word)
+        word: Word = msgspec.json.decode(line, type=Word)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(f"the device server said what is not understood: {line[:80]!r}") from error
+    return word

@@ -8,13 +8,12 @@ Must not know who borrows, nor how.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from typing import Any
 
 from llmrun.errors import EngineError, UsageError
 from llmrun.hardware.host_memory import read_memory_without_own_limits
-from llmrun.hardware.resident import read_resident
+from llmrun.hardware.resident import read_own_anonymous
 from llmrun.planning.pools import DEVICE_RESERVE, host_reserve
 from llmrun.units import format_bytes
 from llmrun.worker.devices import bind, kind_of, name_of
@@ -46,16 +45,18 @@ class Grant:
         self._is_host = kind_of(device) == "CPU"
         self._memory = _MemoryFunction(_word(device, _GET_MEMORY).value or 0)
         self._device = device
-        self.total = _checked_limit(name_of(device), limit, self._size() - self._reserve())
-        self._base = self._resident()
+        self.total = _checked_limit(name_of(device), limit, self._lendable()[1])
+        self._base = read_own_anonymous()
         self._freeing: dict[int, Any] = {}
         self._install(bind("ggml_backend_dev_buffer_type", _Pointer, _Pointer)(device))
 
     @property
     def free(self) -> int:
         """Bytes that can be had of it now: never more than there are, whatever the grant says."""
-        promised = max(0, self.held - max(0, self._resident() - self._base)) if self._is_host else 0
-        return max(0, min(self.total - self.held, self._available() - self._reserve() - promised))
+        spare = self._lendable()[0]
+        if self._is_host:  # what was granted and is not written to yet still counts as available
+            spare -= max(0, self.held - max(0, read_own_anonymous() - self._base))
+        return max(0, min(self.total - self.held, spare))
 
     def _install(self, buffer_type: int) -> None:
         _check_layout(buffer_type)
@@ -85,26 +86,15 @@ class Grant:
     def _tell_memory(self, _: int, free: Any, total: Any) -> None:
         free[0], total[0] = self.free, self.total
 
-    def _ask(self) -> tuple[int, int]:
+    def _lendable(self) -> tuple[int, int]:
+        """Return how many bytes could be lent now, and of a device that nobody uses: what it keeps is taken off."""
+        if self._is_host:
+            memory = read_memory_without_own_limits()
+            kept = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
+            return memory.available - kept, memory.total - kept
         free, total = _Size(), _Size()
         self._memory(self._device, free, total)
-        return free.value, total.value
-
-    def _size(self) -> int:
-        return read_memory_without_own_limits().total if self._is_host else self._ask()[1]
-
-    def _available(self) -> int:
-        return read_memory_without_own_limits().available if self._is_host else self._ask()[0]
-
-    def _reserve(self) -> int:
-        if not self._is_host:
-            return DEVICE_RESERVE
-        memory = read_memory_without_own_limits()
-        return host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
-
-    def _resident(self) -> int:
-        found = read_resident(os.getpid()) if self._is_host else None
-        return 0 if found is None else found.anonymous
+        return free.value - DEVICE_RESERVE, total.value - DEVICE_RESERVE
 
 
 def _checked_limit(name: str, limit: int | None, most: int) -> int:

@@ -16,8 +16,8 @@ from llmrun.errors import EngineError
 from llmrun.gguf.encode import encode_header
 from llmrun.gguf.header import align
 from llmrun.planning.fitting import Probed, cost, fit_batch, fit_experts, fit_one_token, mostly, slope, spread, typical
+from llmrun.planning.link import CELL_STEP
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
-from llmrun.planning.speed import CELL_STEP
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings

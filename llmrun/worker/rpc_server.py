@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmrun.errors import LLMRunError, UsageError
-from llmrun.lending.words import Listening, Memory, NoServer, Offered, encode_word
+from llmrun.lending.words import ASK_MEMORY, Listening, Memory, NoServer, Offered, encode_word
 from llmrun.worker.bindings import read_version
 from llmrun.worker.devices import RPC_VERSION, describe, kind_of, local_devices, name_of, serve
 from llmrun.worker.grant import Grant
@@ -168,8 +168,8 @@ def _keep_alive(port: int) -> None:
 
 def _answer(grants: Sequence[Grant], say: Callable[[bytes], None]) -> None:
     """Answer the lender's questions; end with it."""
-    for _ in sys.stdin.buffer:
-        free = tuple(grant.free for grant in grants)
+    for question in sys.stdin.buffer:
+        free = tuple(grant.free for grant in grants) if question == ASK_MEMORY else ()
         say(encode_word(Memory(tuple(grant.held for grant in grants), free)))
     os._exit(0)
 

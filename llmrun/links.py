@@ -1,0 +1,206 @@
+"""How far lenders are: measured once over what llama.cpp will use, remembered for a day, measured again when asked to.
+
+The latency is that of small commands of ggml's own protocol, which its server answers at once; bytes go through the
+lender's status endpoint. A link that is too slow or too busy to be measured in some seconds is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from statistics import median
+
+from llmrun.hardware.link import USUAL_LINK, Link
+from llmrun.lending.status import BYTES, MOST_BYTES, sign, status_port
+
+_PATIENCE = 3.0  # seconds for an answer
+_REMEMBERED = 24 * 3600  # seconds
+_BUDGET, _LONG_ENOUGH = 2.0, 0.25  # seconds to measure one direction in; of one transfer that tells enough
+_FIRST = 1 << 18  # bytes
+_ROUNDS = 15  # small commands
+_HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)  # ggml-rpc.cpp: RPC_CMD_HELLO, rpc_msg_hello_req
+_HELLO_REPLY = 8 + 28
+_COUNT, _COUNT_REPLY = bytes([15]) + bytes(8), 8 + 4  # RPC_CMD_DEVICE_COUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """A way to be measured. address: HOST:PORT of the server. key: to sign requests with, None is none.
+
+    has_status: whether there is a status endpoint beside it. is_idle: whether the server has no client, and answers.
+    """
+
+    address: str
+    key: bytes | None
+    has_status: bool
+    is_idle: bool
+
+
+class Links:
+    """What is known of links, in a folder; None is nowhere. remeasure: measure all anew."""
+
+    def __init__(self, folder: Path | None, *, remeasure: bool = False) -> None:
+        self._folder = folder
+        self._remeasure = remeasure
+
+    def link(self, road: Road) -> Link | None:
+        """Return a link, measured if it is not known; None where that could not be done."""
+        path = self._path(road)
+        known = None if path is None or self._remeasure else _read(path)
+        if known is not None:
+            return known
+        found = measure_link(road)
+        if found is not None and found.measured and path is not None:
+            _write(path, found)
+        return found
+
+    def _path(self, road: Road) -> Path | None:
+        """Name a link's file: from another of this machine's own addresses it is another, as with a cable and Wi-Fi."""
+        if self._folder is None:
+            return None
+        name = f"{road.address} {_own_address(road.address)}"
+        return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.link"
+
+
+def measure_link(road: Road) -> Link | None:
+    """Return what a link does now, in some 4 seconds at most; None where the server did not answer.
+
+    Without a status endpoint the latency alone can be measured: how many bytes a second go is what is usual.
+    """
+    latency = _latency(road.address) if road.is_idle else None
+    if not road.has_status:
+        return None if latency is None else Link(latency, USUAL_LINK.upload, USUAL_LINK.download, measured=False)
+    try:
+        with closing(_Transfers(road)) as transfers:
+            small = latency or transfers.latency()
+            return Link(small, _rate(transfers.upload, small), _rate(transfers.download, small))
+    except (OSError, HTTPException, ValueError):
+        return None
+
+
+def _latency(address: str) -> float | None:
+    """Return the median time of small commands; None where the server does not answer them."""
+    host, _, port = address.rpartition(":")
+    times = []
+    try:
+        with socket.create_connection((host, int(port)), _PATIENCE) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(_PATIENCE)
+            _command(connection, _HELLO, _HELLO_REPLY)
+            for _ in range(_ROUNDS):
+                started = time.perf_counter()
+                _command(connection, _COUNT, _COUNT_REPLY)
+                times.append(time.perf_counter() - started)
+    except OSError:
+        return None
+    return median(times)
+
+
+def _command(connection: socket.socket, command: bytes, n: int) -> None:
+    connection.sendall(command)
+    while n:
+        data = connection.recv(n)
+        if not data:
+            raise ConnectionResetError("the server hung up")
+        n -= len(data)
+
+
+class _Transfers:
+    """Bytes sent to a lender's status endpoint and fetched from it; to be closed. Raises OSError or HTTPException."""
+
+    def __init__(self, road: Road) -> None:
+        host, _, port = road.address.rpartition(":")
+        self._key = road.key
+        self._connection = HTTPConnection(host, status_port(int(port)), timeout=2 * _BUDGET)
+        self._noise = os.urandom(_FIRST)  # compresses no better where it is repeated: links look back less than that
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def latency(self) -> float:
+        """Return the seconds of a small request, which a lender takes some of itself."""
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            self.download(1)
+            times.append(time.perf_counter() - started)
+        return median(times)
+
+    def upload(self, n: int) -> None:
+        """Send n bytes, and wait until they were received."""
+        body = (self._noise * math.ceil(n / len(self._noise)))[:n]
+        self._ask("POST", BYTES, body)
+
+    def download(self, n: int) -> None:
+        """Fetch n bytes."""
+        if self._ask("GET", f"{BYTES}?n={n}", None) != n:
+            raise HTTPException("not all came")
+
+    def _ask(self, method: str, target: str, body: bytes | None) -> int:
+        """Return how many bytes came."""
+        headers = {} if self._key is None else {"Authorization": sign(self._key, method, target, int(time.time()))}
+        self._connection.request(method, target, body, headers)
+        response = self._connection.getresponse()
+        n = 0
+        while data := response.read(1 << 20):
+            n += len(data)
+        if response.status != 200:
+            raise HTTPException(f"status {response.status}")
+        return n
+
+
+def _rate(transfer: Callable[[int], None], latency: float) -> float:
+    """Return the bytes a second of ever larger transfers, until one is long enough to tell."""
+    n, begun = _FIRST, time.perf_counter()
+    while True:
+        started = time.perf_counter()
+        transfer(n)
+        seconds = max(time.perf_counter() - started - latency, 1e-6)
+        left = _BUDGET - (time.perf_counter() - begun)
+        larger = min(MOST_BYTES, int(n * min(8.0, 2 * _LONG_ENOUGH / seconds)))
+        if seconds >= _LONG_ENOUGH or n == MOST_BYTES or left < seconds * larger / n:
+            return n / seconds
+        n = larger
+
+
+def _own_address(address: str) -> str:
+    """Return this machine's address on the way to another; nothing is sent."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        family, kind, protocol, _, to = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(to)
+            return str(probe.getsockname()[0])
+    return ""
+
+
+def _read(path: Path) -> Link | None:
+    """Return a link that is remembered; None where it is too long ago, or nothing that makes sense."""
+    try:
+        age = time.time() - path.stat().st_mtime
+        found = json.loads(path.read_bytes())
+        values = tuple(float(found[name]) for name in ("latency", "upload", "download"))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    sensible = all(math.isfinite(value) and value > 0 for value in values)
+    return Link(values[0], values[1], values[2]) if sensible and 0 <= age < _REMEMBERED else None
+
+
+def _write(path: Path, link: Link) -> None:
+    """Remember a link; one that cannot be is measured again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(asdict(link)))
+        part.replace(path)
