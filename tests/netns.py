@@ -35,7 +35,8 @@ _NUMBERS = itertools.count(1)
 _PORT = 50052
 
 
-def _ip(*words: str) -> None:
+def run_ip(*words: str) -> None:
+    """Run iproute2's `ip`."""
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
@@ -48,7 +49,7 @@ def why_not() -> str | None:
     name = f"lrtry{os.getpid()}"
     if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
         return "this system makes no network namespaces"
-    _ip("netns", "del", name)
+    run_ip("netns", "del", name)
     return None
 
 
@@ -111,17 +112,17 @@ def _machine() -> Iterator[Machine]:
     name, near, far = (f"{kind}{number}x{os.getpid()}" for kind in ("lr", "ln", "lf"))
     ours, its = f"10.213.{number}.1", f"10.213.{number}.2"
     with ExitStack() as stack:
-        _ip("netns", "add", name)
-        stack.callback(_ip, "netns", "del", name)
+        run_ip("netns", "add", name)
+        stack.callback(run_ip, "netns", "del", name)
         ends = _tun(near), _tun(far)
         for end in ends:
             stack.callback(os.close, end)
-        _ip("addr", "add", f"{ours}/30", "dev", near)
-        _ip("link", "set", near, "up")
-        _ip("link", "set", far, "netns", name)
-        _ip("-n", name, "addr", "add", f"{its}/30", "dev", far)
+        run_ip("addr", "add", f"{ours}/30", "dev", near)
+        run_ip("link", "set", near, "up")
+        run_ip("link", "set", far, "netns", name)
+        run_ip("-n", name, "addr", "add", f"{its}/30", "dev", far)
         for device in (far, "lo"):
-            _ip("-n", name, "link", "set", device, "up")
+            run_ip("-n", name, "link", "set", device, "up")
         network, stop = Network(), threading.Event()
         thread = threading.Thread(target=network.carry, args=(ends, stop), daemon=True)
         thread.start()
