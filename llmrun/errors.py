@@ -176,13 +176,15 @@ class WorkerDiedError(EngineError):
 class LenderLostError(WorkerDiedError):
     """The engine's process ended because machines that lent it devices are lost to it; the model may do without them.
 
-    lenders: those machines, each as "rpc:HOST:PORT".
+    lenders: those machines, each as "rpc:HOST:PORT"; none where a server tells of its own.
     """
 
     http_status = 503
     retry_after = 5.0
 
-    def __init__(self, message: str, hint: str | None, lenders: tuple[str, ...], log: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, hint: str | None = None, lenders: tuple[str, ...] = (), log: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message, hint, log)
         self.lenders = lenders
 

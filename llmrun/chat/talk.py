@@ -21,6 +21,7 @@ from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
 from llmrun.errors import ContextOverflowError, LenderLostError, LLMRunError, UsageError
 from llmrun.history.record import Saved
+from llmrun.message import Message
 from llmrun.reference import GUIDE
 from llmrun.report import ending_note, usage_figures, usage_lines
 
@@ -53,6 +54,7 @@ class Talk:
     _told_full: bool = False
     _told_exact: set[str] = field(default_factory=set)
     _gone: AnsweringEngine | None = None  # the engine, where it has ended and is started again when it is needed
+    _unanswered: Message | None = None  # what stands in the place of an answer that broke off before its first word
 
     def __post_init__(self) -> None:
         """Remember how the chat began."""
@@ -86,8 +88,8 @@ class Talk:
         Where a lender is lost to the engine meanwhile, what was said until then stays.
         """
         self._wake()
-        if self.conversation.last_answer == "":  # nothing had come of it, and something else is asked
-            self.conversation.undo()
+        if self.conversation.turns and self.conversation.turns[-1] is self._unanswered:
+            self.conversation.undo()  # nothing had come of it, and something else is asked
         try:
             self._ask(self.beside.question(text), self.beside.images)
         except LLMRunError:
@@ -263,7 +265,7 @@ class Talk:
         )
 
     def _survive(self, error: LLMRunError) -> None:
-        if isinstance(error, LenderLostError) and self.hands.without is not None:
+        if isinstance(error, LenderLostError) and self.engine.has_ended and self.hands.without is not None:
             error.hint = None  # what can be done is said below
         self.console.error(error)
         if not self.engine.has_ended:
@@ -290,11 +292,13 @@ class Talk:
     def _break_off(self, lost: LenderLostError) -> None:
         """Keep what was said of an answer, and its question, so that it can be asked for again."""
         self.conversation.reply(lost.said, lost.thoughts)
-        self.last = None
-        if lost.said and not self.as_json:
+        self.last, self._unanswered = None, None if lost.said else self.conversation.turns[-1]
+        if not lost.said:
+            return
+        if not self.as_json:
             self.console.notice("(the answer breaks off here)")
-            if self.keeper is not None:
-                self.keeper.broke_off(self.conversation)
+        if self.keeper is not None:
+            self.keeper.broke_off(self.conversation)
 
 
 def _as_data(answered: Answered) -> dict[str, object]:

@@ -65,7 +65,8 @@ class _Kept:
 def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
     model = RunningModel(wish, console, whole_story=typed)
     keeper = Keeper(kept.store, Vault() if kept.is_kept else None, model.kept, is_kept=kept.is_kept)
-    engine = model.start_as(*kept.as_before)
+    with model.told_without("chat"):
+        engine = model.start_as(*kept.as_before)
     settings = settled(wish, model, engine, console)
     talk = Talk(
         engine,
