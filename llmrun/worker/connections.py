@@ -71,6 +71,12 @@ class Connections:
             self._thread = threading.Thread(target=self._look_after, name="connections", daemon=True)
             self._thread.start()
 
+    @contextlib.contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Let nobody look meanwhile: for connections of our own, at whose end nothing is lost."""
+        with self._lock:
+            yield
+
     def lost(self) -> tuple[str, ...]:
         """Return the lenders that are lost, as far as that can be told now."""
         with self._lock:

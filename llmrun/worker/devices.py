@@ -117,9 +117,10 @@ class Devices:
         return pointers[number]
 
     def _attach(self, endpoint: str) -> tuple[int, ...]:
-        if endpoint not in self._in_use:
-            _greet(endpoint)
         self._watched = self._watched or Watched()
+        if endpoint not in self._in_use:
+            with self._watched.connections.unwatched():
+                _greet(endpoint)
         self._watched.know(endpoint)
         if endpoint not in self._attached:
             # not registered with ggml: settings that name no devices mean those of this machine
@@ -139,7 +140,7 @@ class Watched:
     """
 
     def __init__(self) -> None:
-        self._connections = Connections(self._end)
+        self.connections = Connections(self._end)
         # ggml.h, ggml_abort_callback_t; ours to keep alive
         self._callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(self._abort)
         bind("ggml_set_abort_callback", _Pointer, _Pointer)(ctypes.cast(self._callback, _Pointer))
@@ -147,18 +148,18 @@ class Watched:
     def know(self, endpoint: str) -> None:
         """Look after the connections to HOST:PORT from here on."""
         host, _, port = endpoint.rpartition(":")
-        self._connections.know(host, int(port), f"rpc:{endpoint}")
+        self.connections.know(host, int(port), f"rpc:{endpoint}")
 
     def look(self) -> None:
         """Look at the connections now: those to servers that a model was just given to are new."""
-        for lender in self._connections.lost():
+        for lender in self.connections.lost():
             self._end(lender)
 
     def _abort(self, message: bytes) -> None:
         """Say what ggml would; where a connection was the reason, whose it was. It aborts when this returns."""
         os.write(2, message + b"\n")
         if b"ggml-rpc.cpp" in message:
-            self._end(*self._connections.lost())
+            self._end(*self.connections.lost())
 
     @staticmethod
     def _end(*lenders: str) -> None:
