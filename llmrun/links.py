@@ -186,15 +186,23 @@ def _own_address(address: str) -> str:
 
 
 def _read(path: Path) -> Link | None:
-    """Return a link that is remembered; None where it is too long ago, or nothing that makes sense."""
+    """Return a link that is remembered; None where that is too long ago."""
     try:
         age = time.time() - path.stat().st_mtime
-        found = json.loads(path.read_bytes())
-        values = tuple(float(found[name]) for name in ("latency", "upload", "download"))
-    except (OSError, ValueError, LookupError, TypeError):
+        return parse_link(path.read_bytes()) if 0 <= age < _REMEMBERED else None
+    except OSError:
         return None
-    sensible = all(math.isfinite(value) and value > 0 for value in values)
-    return Link(values[0], values[1], values[2]) if sensible and 0 <= age < _REMEMBERED else None
+
+
+def parse_link(data: bytes) -> Link | None:
+    """Return a link from JSON; None where it makes no sense. Pure."""
+    try:
+        found = json.loads(data)
+        latency, upload, download = (float(found[name]) for name in ("latency", "upload", "download"))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
+    sensible = all(math.isfinite(value) and value > 0 for value in (latency, upload, download))
+    return Link(latency, upload, download) if sensible else None
 
 
 def _write(path: Path, link: Link) -> None:

@@ -288,12 +288,16 @@ def estimate(
 
 @app.command()
 def hardware(
-    measure: o.MeasureNow = False, remeasure: o.Remeasure = False, json: o.PlainJson = False, quiet: o.Quiet = False
+    device: o.Lenders = None,
+    measure: o.MeasureNow = False,
+    remeasure: o.Remeasure = False,
+    json: o.PlainJson = False,
+    quiet: o.Quiet = False,
 ) -> None:
-    """Show this machine as llmrun sees it: memory, processor, devices."""
-    from llmrun.cli.hardware import run_hardware
+    """Show this machine as llmrun sees it: memory, processor, devices, and those that others lend."""
+    from llmrun.cli.hardware import MachineWish, run_hardware
 
-    run_hardware(measure=measure, remeasure=remeasure, as_json=json, quiet=quiet)
+    run_hardware(MachineWish(tuple(device or ()), measure, remeasure), as_json=json, quiet=quiet)
 
 
 @app.command()
