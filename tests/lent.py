@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,9 @@ class LendingProgram:
         url = f"http://{self.told['host']}:{self.told['status_port']}{target}"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, data, known), timeout=30) as answer:
-                return answer.status, answer.read(), answer.headers
+                return answer.status, answer.read(), dict(answer.headers)
         except urllib.error.HTTPError as error:
-            return error.code, error.read(), error.headers
+            return error.code, error.read(), dict(error.headers)
 
     def status(self) -> Status:
         """What it says of itself now."""
@@ -112,6 +112,11 @@ class LendingProgram:
         return line
 
 
+def _hear(source: Iterable[str], heard: queue.Queue[str]) -> None:
+    for line in source:
+        heard.put(line)
+
+
 @contextmanager
 def lending(home: Path, *options: str, key: bytes | None = None) -> Iterator[LendingProgram]:
     """`llmrun lend OPTIONS` at any two free ports, ended as Ctrl-C does; key: of a file among the options."""
@@ -122,8 +127,7 @@ def lending(home: Path, *options: str, key: bytes | None = None) -> Iterator[Len
         assert process.stdout is not None
         assert process.stderr is not None
         heard: queue.Queue[str] = queue.Queue()
-        errors = process.stderr
-        listener = threading.Thread(target=lambda: [heard.put(line) for line in errors], daemon=True)
+        listener = threading.Thread(target=_hear, args=(process.stderr, heard), daemon=True)
         listener.start()
         try:
             first = process.stdout.readline()

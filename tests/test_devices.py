@@ -169,7 +169,7 @@ def test_a_place_where_no_server_can_be_is_told_by_it(rpc_server: str, endpoint:
     where = endpoint or rpc_server.removeprefix("rpc:")
     command = [sys.executable, "-P", "-m", "llmrun.worker.rpc_server", where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"no server can listen at {where}: ")
 
 

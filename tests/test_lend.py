@@ -175,7 +175,7 @@ def test_one_measurement_at_a_time(lender: LendingProgram) -> None:
         first.sendall(head.encode())
         while (answer := lender.ask(f"{BYTES}?n=1"))[0] == 200:  # the first may not have been read yet
             pass
-        assert (answer[0], answer[2]["Retry-After"]) == (503, "1")
+        assert (answer[0], answer[2]["retry-after"]) == (503, "1")
         first.sendall(b"67890")
         assert first.recv(12) == b"HTTP/1.1 200"
     assert lender.ask(f"{BYTES}?n=1")[0] == 200

@@ -98,9 +98,23 @@ class Lender:
 
     def _revive(self) -> None:
         """Start a server in the place of one that died; raises EngineError where that has happened too often."""
-        how, now = self._server.death(), time.monotonic()
+        how = self._server.death()
         self._server.close()
         was, self._borrowing = self._borrowing, None
+        while True:
+            self._count_death(how)
+            if self.cache is not None:
+                self.cache.open()  # a tensor that was being written is not whole
+            try:
+                self._server = DeviceServer(self._lending, self._listeners.log)
+                break
+            except EngineError as error:  # it died again before it answered
+                how = error.message.removeprefix("the device server ")
+        whom = "" if was is None else f"; {was.client[0]} has to load its model again"
+        self._listeners.tell(f"the device server {how}: it was started again{whom}")
+
+    def _count_death(self, how: str) -> None:
+        now = time.monotonic()
         often = len(self._deaths) == _MOST_DEATHS and now - self._deaths[0] < _DEATH_SECONDS
         self._deaths.append(now)
         if often:
@@ -108,8 +122,3 @@ class Lender:
                 f"the device server {how}, for the {_MOST_DEATHS + 1}th time in a minute",
                 "the borrower may have another version of llama.cpp: the same llmrun belongs on both machines",
             )
-        if self.cache is not None:
-            self.cache.open()  # a tensor that was being written is not whole
-        self._server = DeviceServer(self._lending, self._listeners.log)
-        whom = "" if was is None else f"; {was.client[0]} has to load its model again"
-        self._listeners.tell(f"the device server {how}: it was started again{whom}")

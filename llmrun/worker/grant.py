@@ -12,11 +12,12 @@ import sys
 from typing import Any
 
 from llmrun.errors import EngineError, UsageError
+from llmrun.hardware.detect import device_of
 from llmrun.hardware.host_memory import read_memory_without_own_limits
 from llmrun.hardware.resident import read_own_anonymous
 from llmrun.planning.pools import DEVICE_RESERVE, host_reserve
 from llmrun.units import format_bytes
-from llmrun.worker.devices import bind, kind_of, name_of
+from llmrun.worker.devices import bind, describe, name_of
 
 _Pointer, _Size = ctypes.c_void_p, ctypes.c_size_t
 _SizeOut = ctypes.POINTER(ctypes.c_size_t)
@@ -42,7 +43,9 @@ class Grant:
         Raises EngineError where ggml's structures are not those that this was written for.
         """
         self.held = 0
-        self._is_host = kind_of(device) == "CPU"
+        info = describe(device)
+        self._is_host = info.kind == "CPU"
+        self._is_unified = device_of(info).unified
         self._memory = _MemoryFunction(_word(device, _GET_MEMORY).value or 0)
         self._device = device
         self.total = _checked_limit(name_of(device), limit, self._lendable()[1])
@@ -88,13 +91,15 @@ class Grant:
 
     def _lendable(self) -> tuple[int, int]:
         """Return how many bytes could be lent now, and of a device that nobody uses: what it keeps is taken off."""
+        memory = read_memory_without_own_limits()
+        kept = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
+        host = (memory.available - kept, memory.total - kept)
         if self._is_host:
-            memory = read_memory_without_own_limits()
-            kept = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
-            return memory.available - kept, memory.total - kept
+            return host
         free, total = _Size(), _Size()
         self._memory(self._device, free, total)
-        return free.value - DEVICE_RESERVE, total.value - DEVICE_RESERVE
+        own = (free.value - DEVICE_RESERVE, total.value - DEVICE_RESERVE)
+        return (min(own[0], host[0]), min(own[1], host[1])) if self._is_unified else own
 
 
 def _checked_limit(name: str, limit: int | None, most: int) -> int:

@@ -36,7 +36,7 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_
 
 
 def main() -> int:
-    """Serve until killed; 1 or an error's exit code where that cannot begin."""
+    """Serve until killed; an error's exit code, or 1, where that cannot begin."""
     options = _options()
     talk = os.dup(1)
     os.dup2(2, 1)  # llama.cpp greets every client on stdout, which is ours
