@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from llmrun import lenders as asking
 from llmrun import pipeline
-from llmrun.cli.lender_text import lender_lines, sending_lines
+from llmrun.cli.lender_text import lender_lines, link_text, sending_lines
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.errors import EngineError, UnauthorizedError
@@ -205,9 +205,8 @@ def test_a_server_of_llama_cpp_tells_nothing_and_is_used(start_rpc_server: Calla
     assert pool.lender is not None
     assert (pool.lender.host, pool.lender.keeps) == (None, None)
     assert pool.reserve > 0
-    assert not pool.lender.link.measured
+    assert pool.lender.link.measured  # with the commands of its own protocol
     assert 0 < pool.lender.link.latency < 0.1
-    assert pool.lender.link.upload == USUAL_LINK.upload
     assert any("nobody told" in line for line in lender_lines(planned.plan.forecast, name))
     assert all(len(line) <= 80 for line in lender_lines(planned.plan.forecast, name))
 
@@ -268,3 +267,10 @@ def test_what_is_sent_is_told_where_it_takes_a_while(lenders: Lenders, cache: Pa
     forgetful = replace(slow, keeps=False)
     (line,) = sending_lines(replace(forecast, pools=(host, replace(pool, lender=forgetful))))
     assert line.endswith("; it keeps none of them")
+
+
+def test_a_link_in_words_fits_a_line() -> None:
+    assert link_text(Link(3e-4, 117e6, 12.5e6)) == "link 0.30 ms, 936 Mbit/s there and 100 Mbit/s back"
+    assert link_text(Link(0.0123, 1.25e9, 2.5e4)) == "link 12.3 ms, 10.0 Gbit/s there and 0.2 Mbit/s back"
+    assert link_text(USUAL_LINK).startswith("link 0.30 ms, taken to have 1 Gbit/s")
+    assert max(len(link_text(link)) for link in (USUAL_LINK, Link(1e-5, 99e9, 99e9))) <= 78

@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import asdict, dataclass, replace
 
 from llmrun.cli.lender_text import link_text
+from llmrun.cli.machine_options import MachineOptions
 from llmrun.console import Console
 from llmrun.doctor.gpu_checks import match_devices
 from llmrun.doctor.report import plain
@@ -34,15 +35,6 @@ _REPACKED = frozenset({"Q4_K", "Q4_0"})
 
 
 @dataclass(frozen=True, slots=True)
-class MachineWish:
-    """Which lent devices to look at, and whether to measure them, else the host, where that was not done; or anew."""
-
-    devices: tuple[str, ...] = ()
-    measure: bool = False
-    remeasure: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """The machine, and what the engine told; trouble is why it told nothing. throughput: None if not measured.
 
@@ -56,7 +48,7 @@ class Survey:
     lent: tuple[tuple[str, Throughput], ...] = ()
 
 
-def run_hardware(wish: MachineWish, *, as_json: bool, quiet: bool) -> None:
+def run_hardware(wish: MachineOptions, *, as_json: bool, quiet: bool) -> None:
     """Show the machine; an engine that does not start is told of, and an error only where it was to be measured.
 
     Raises what asking lenders raises, where any are named.
@@ -66,7 +58,7 @@ def run_hardware(wish: MachineWish, *, as_json: bool, quiet: bool) -> None:
         speeds = _open_speeds(engine, console)  # while the worker starts
         survey = look_at_machine(engine)
         now, usual = map(_settings, (survey.hardware.host.threads, usual_threads()))
-        lent = lent_devices(engine, wish.devices, remeasure=wish.remeasure)
+        lent = lent_devices(engine, wish.device or (), remeasure=wish.remeasure)
         throughput = None if wish.remeasure and not lent else speeds.throughput(usual) or speeds.throughput(now)
         for device in lent:
             _measure_lent(speeds, device, usual, wish)
@@ -122,7 +114,7 @@ def _measure(speeds: Speeds, settings: RunSettings, *, remeasure: bool) -> None:
         speeds.measure_needs(Needs(both), replace(settings, repack=True), remeasure=remeasure)
 
 
-def _measure_lent(speeds: Speeds, device: Device, settings: RunSettings, wish: MachineWish) -> None:
+def _measure_lent(speeds: Speeds, device: Device, settings: RunSettings, wish: MachineOptions) -> None:
     if wish.remeasure or (wish.measure and speeds.throughput(settings, device) is None):
         speeds.measure_device(device, _MEASURED, settings, remeasure=wish.remeasure)
 

@@ -370,23 +370,6 @@ Method = Annotated[
     ),
 ]
 
-Lenders = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--device",
-        metavar="rpc:HOST:PORT",
-        help="A device that another machine lends, to be looked at too, and measured in place of this machine.",
-        show_default=False,
-        rich_help_panel=_OUTPUT,
-    ),
-]
-MeasureNow = Annotated[
-    bool, typer.Option("--measure", help="Measure how fast it computes, if that is unknown.", rich_help_panel=_OUTPUT)
-]
-Remeasure = Annotated[
-    bool, typer.Option("--remeasure", help="Measure it again, and forget what runs taught.", rich_help_panel=_OUTPUT)
-]
-
 KeptOrNone = Annotated[
     str | None,
     typer.Argument(

@@ -26,6 +26,7 @@ from llmrun.planning.work import ModelWork, model_work
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.devices import devices
 from llmrun.worker.dry_run import ghost
 from llmrun.worker.llama import Context, load_model
 from llmrun.worker.log import engine_log
@@ -53,7 +54,7 @@ _BUDGET, _FEWEST, _MOST = 0.5, 4, 40
 _AT_ONCE = 4
 _PATIENCE, _CALM = 2.0, 0.1  # seconds, while the middle half of the times reaches further than this part of them
 _LONGEST = 8.0  # seconds, after which two times are enough: threads collapse where cores are busy
-_LEAST = 0.05  # of a step's time is the device's at least, whatever a link that varies is thought to take
+_LEAST = 0.5  # of a step's time is the device's at least, whatever a link that varies is thought to take
 _CANCELLED = 2  # llama_decode's status
 
 
@@ -113,6 +114,7 @@ class _Meter:
         self._on_step = on_step
         self._known = known
         self._lines: dict[Context, Lines] = {}
+        self._n_open = 0  # probes
         self.link: Link | None = None
         self.found = Rates()
 
@@ -239,6 +241,8 @@ class _Meter:
                     file.write(numbers)
             with engine_log().recording(quiet=True):
                 model = load_model(path, settings, lambda _: not self._cancel.is_set())
+        self._n_open += 1
+        devices().keep(settings.devices or ())  # a second probe beside this one is on the same server
         try:
             with engine_log().recording(quiet=True):
                 context = Context(model, settings, self._cancel)
@@ -252,6 +256,9 @@ class _Meter:
                 context.close()
         finally:
             model.close()
+            self._n_open -= 1
+            if not self._n_open:
+                devices().keep(())
 
     def _times(self, context: Context, n_tokens: int, n_past: int = 0) -> Sequence[float]:
         """Time steps of n_tokens, each after the same n_past; the first is not counted: it warms up."""
@@ -283,9 +290,9 @@ class _Meter:
 def _lines(header: GGUFHeader, work: ModelWork, settings: RunSettings, link: Link) -> Lines:
     """Return a probe's way to the devices of a lender, that it is on with all its layers."""
     names = settings.devices or ()
-    devices = [Device(name, "RPC", name, None, None, lender=Lender(name, link)) for name in names]
+    lent = [Device(name, "RPC", name, None, None, lender=Lender(name, link)) for name in names]
     placement = place_layers(len(work.layers), settings.n_gpu_layers, settings.tensor_split or (1.0,) * len(names))
-    return Lines(replace(work, graph=compute_shape(header)), settings, placement, devices)
+    return Lines(replace(work, graph=compute_shape(header)), settings, placement, lent)
 
 
 def _seconds(work: Callable[[], object]) -> float:
