@@ -1,7 +1,7 @@
 """How far lenders are: measured once over what llama.cpp will use, remembered for a day, measured again when asked to.
 
-The latency is that of small commands of ggml's own protocol, which its server answers at once; bytes go through the
-lender's status endpoint. A link that is too slow or too busy to be measured in some seconds is not.
+Measured with commands of ggml's own protocol where the server answers them; where another borrows there just now, by
+requests to the lender's status endpoint, which are a little slower. What cannot be measured in some seconds is not.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
 
+from llmrun.errors import EngineError
 from llmrun.hardware.link import USUAL_LINK, Link
 from llmrun.lending.status import BYTES, MOST_BYTES, sign, status_port
+from llmrun.rpc_way import RpcWay
 
 _PATIENCE = 3.0  # seconds for an answer
 _REMEMBERED = 24 * 3600  # seconds
 _BUDGET, _LONG_ENOUGH = 2.0, 0.25  # seconds to measure one direction in; of one transfer that tells enough
 _FIRST = 1 << 18  # bytes
-_ROUNDS = 15  # small commands
-_HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)  # ggml-rpc.cpp: RPC_CMD_HELLO, rpc_msg_hello_req
-_HELLO_REPLY = 8 + 28
-_COUNT, _COUNT_REPLY = bytes([15]) + bytes(8), 8 + 4  # RPC_CMD_DEVICE_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +71,34 @@ class Links:
 
 
 def measure_link(road: Road) -> Link | None:
-    """Return what a link does now, in some 4 seconds at most; None where the server did not answer.
-
-    Without a status endpoint the latency alone can be measured: how many bytes a second go is what is usual.
-    """
-    latency = _latency(road.address) if road.is_idle else None
+    """Return what a link does now, in some 4 seconds at most; None where the server did not answer."""
+    if road.is_idle:
+        try:
+            with closing(RpcWay(road.address, _PATIENCE)) as way:
+                return _by_commands(road, way)
+        except OSError:
+            pass
     if not road.has_status:
-        return None if latency is None else Link(latency, USUAL_LINK.upload, USUAL_LINK.download, measured=False)
+        return None
     try:
         with closing(_Transfers(road)) as transfers:
-            small = latency or transfers.latency()
-            return Link(small, _rate(transfers.upload, small), _rate(transfers.download, small))
+            latency = transfers.latency()
+            return Link(latency, _rate(transfers.upload, latency), _rate(transfers.download, latency))
     except (OSError, HTTPException, ValueError):
         return None
 
 
-def _latency(address: str) -> float | None:
-    """Return the median time of small commands; None where the server does not answer them."""
-    host, _, port = address.rpartition(":")
-    times = []
+def _by_commands(road: Road, way: RpcWay) -> Link:
+    """Return what a link does with ggml's own commands; where the server gives no memory, bytes go another way."""
+    latency = way.latency()
     try:
-        with socket.create_connection((host, int(port)), _PATIENCE) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(_PATIENCE)
-            _command(connection, _HELLO, _HELLO_REPLY)
-            for _ in range(_ROUNDS):
-                started = time.perf_counter()
-                _command(connection, _COUNT, _COUNT_REPLY)
-                times.append(time.perf_counter() - started)
-    except OSError:
-        return None
-    return median(times)
-
-
-def _command(connection: socket.socket, command: bytes, n: int) -> None:
-    connection.sendall(command)
-    while n:
-        data = connection.recv(n)
-        if not data:
-            raise ConnectionResetError("the server hung up")
-        n -= len(data)
+        way.open()
+        return Link(latency, _rate(way.upload, latency), _rate(way.download, latency))
+    except EngineError:
+        if not road.has_status:
+            return Link(latency, USUAL_LINK.upload, USUAL_LINK.download, measured=False)
+    with closing(_Transfers(road)) as transfers:
+        return Link(latency, _rate(transfers.upload, latency), _rate(transfers.download, latency))
 
 
 class _Transfers:
@@ -186,15 +172,23 @@ def _own_address(address: str) -> str:
 
 
 def _read(path: Path) -> Link | None:
-    """Return a link that is remembered; None where it is too long ago, or nothing that makes sense."""
+    """Return a link that is remembered; None where that is too long ago."""
     try:
         age = time.time() - path.stat().st_mtime
-        found = json.loads(path.read_bytes())
-        values = tuple(float(found[name]) for name in ("latency", "upload", "download"))
-    except (OSError, ValueError, LookupError, TypeError):
+        return parse_link(path.read_bytes()) if 0 <= age < _REMEMBERED else None
+    except OSError:
         return None
-    sensible = all(math.isfinite(value) and value > 0 for value in values)
-    return Link(values[0], values[1], values[2]) if sensible and 0 <= age < _REMEMBERED else None
+
+
+def parse_link(data: bytes) -> Link | None:
+    """Return a link from JSON; None where it makes no sense. Pure."""
+    try:
+        found = json.loads(data)
+        latency, upload, download = (float(found[name]) for name in ("latency", "upload", "download"))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
+    sensible = all(math.isfinite(value) and value > 0 for value in (latency, upload, download))
+    return Link(latency, upload, download) if sensible else None
 
 
 def _write(path: Path, link: Link) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError, UsageError
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from llmrun.gguf.header import GGUFHeader
     from llmrun.hardware.hardware import Hardware
     from llmrun.memory.estimate import Machine
+
+
+class Lists(Protocol):
+    """An engine that can be asked for its devices."""
+
+    def devices(self, endpoints: Iterable[str] = ()) -> tuple[DeviceInfo, ...]:
+        """Return them, and those at endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +127,17 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
         return bare
 
 
-def _listed(standby: Standby, wished: Sequence[str], lenders: Mapping[str, Found]) -> tuple[DeviceInfo, ...]:
+def lent_devices(engine: Lists, names: Sequence[str], *, remeasure: bool = False) -> tuple[Device, ...]:
+    """Return devices that other machines lend, by name, as `find_site` does; remeasure: the ways to them, anew."""
+    if not names:
+        return ()
+    lenders = find_lenders(names, Links(links_folder(), remeasure=remeasure))
+    return tuple(told(device, lenders) for device in devices_of(_listed(engine, names, lenders), names))
+
+
+def _listed(engine: Lists, wished: Sequence[str], lenders: Mapping[str, Found]) -> tuple[DeviceInfo, ...]:
     try:
-        return list_devices(standby, wished)
+        return list_devices(engine, wished)
     except EngineError as error:
         raise in_use(error, lenders) from error
 
@@ -141,9 +156,9 @@ def taken_by(standby: Standby) -> int:
     return sum(one.anonymous for one in seen if one is not None)
 
 
-def list_devices(standby: Standby, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
+def list_devices(engine: Lists, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
     """Return the engine's devices, those at the endpoints among the names too; raises EngineError."""
-    return standby.devices(name for name in names if name.startswith("rpc:"))
+    return engine.devices(name for name in names if name.startswith("rpc:"))
 
 
 def _bare(threads: Threads, ours: int) -> Site:

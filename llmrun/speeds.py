@@ -123,9 +123,20 @@ class Speeds:
         self._calibrations.clear()
         return found is not None
 
-    def throughput(self, settings: RunSettings) -> Throughput | None:
-        """Return how fast the host was measured to be; None where it was not."""
-        known = self._known(settings, ()).matrices
+    def measure_device(self, device: Device, wanted: Needs, settings: RunSettings, *, remeasure: bool = False) -> bool:
+        """Measure as `measure` does, what is named of a device; the way to one of another machine does not count."""
+        if self._measurements is None:
+            return False
+        link = None if device.lender is None else device.lender.link
+        way = replace(settings, devices=(device.id,))
+        found = self._measurements.rates(wanted, way, remeasure=remeasure, link=link)
+        self._rates.clear()
+        self._calibrations.clear()
+        return found is not None
+
+    def throughput(self, settings: RunSettings, device: Device | None = None) -> Throughput | None:
+        """Return how fast the host was measured to be, or a device; None where it was not."""
+        known = self._known(settings, () if device is None else (device.id,)).matrices
         if not known:
             return None
         alone = min(known, key=lambda name: known[name].read.seconds)

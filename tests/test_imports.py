@@ -94,6 +94,7 @@ FLOORS = (
         "lenders",
         "links",
         "measurements",
+        "rpc_way",
         "speeds",
         "states",
         "prompt_files",

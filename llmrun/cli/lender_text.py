@@ -74,13 +74,15 @@ def _keeping(lender: Lender) -> str:
 
 
 def _latency(link: Link) -> str:
-    return f"{link.latency * 1e3:.2g} ms"
+    return f"{link.latency * 1e3:.2f} ms" if link.latency < 1e-3 else f"{link.latency * 1e3:.3g} ms"
 
 
 def _rate(rate: float) -> str:
     """Bits a second, as networks are sold."""
     bits = 8 * rate
-    return f"{bits / 1e9:.1f} Gbit/s" if bits >= 0.95e9 else f"{bits / 1e6:.0f} Mbit/s"
+    if bits >= 0.95e9:
+        return f"{bits / 1e9:.1f} Gbit/s"
+    return f"{bits / 1e6:.0f} Mbit/s" if bits >= 1e6 else f"{bits / 1e6:.1f} Mbit/s"
 
 
 def _wrapped(line: str) -> list[str]:
