@@ -17,48 +17,54 @@ from llmrun.settings import Constraints
 
 @dataclass(frozen=True, slots=True)
 class WithoutThem:
-    """A model without lenders that are gone: what is wished for then, and how that would run, None where it cannot."""
+    """A model without lenders that are gone.
 
-    lenders: tuple[str, ...]
+    lost: those that the engine lost; gone: those that cannot be reached. constraints: what is wished for without these;
+    plan: how that would run, None where it cannot, which trouble says.
+    """
+
+    lost: tuple[str, ...]
+    gone: tuple[str, ...]
     constraints: Constraints
     plan: Plan | None
     trouble: str = ""
 
-    @property
-    def _them(self) -> str:
-        return "it" if len(self.lenders) == 1 else " and ".join(self.lenders)
-
     def offer(self) -> str:
-        """Return what a person in a chat is told; nothing where none is gone."""
-        them = self._them
-        if not self.lenders:
-            return ""
+        """Return what a person in a chat is told; nothing where none is lost, and all can be reached."""
+        if not self.gone:
+            return f"{' and '.join(self.lost)} can be reached again: /retry goes on with it" if self.lost else ""
         if self.plan is None:
-            return f"without {them}: {self.trouble}; when {them} can be reached again, /retry goes on"
-        return f"without {them}: {_how(self.plan)}; /retry goes on so"
+            return f"without {self._them}: {self.trouble}; when {self._them} can be reached again, /retry goes on"
+        return f"without {self._them}: {_how(self.plan)}; /retry goes on so"
 
     def command(self, start: str, model: str) -> str:
         """Return what whoever asked once is told: how to ask without them. start: the command as it began."""
-        them = self._them
+        if not self.gone:
+            return f"{' and '.join(self.lost)} can be reached again: repeat the command"
         if self.plan is None:
-            return f"start `llmrun lend` there again; without {them}: {self.trouble}"
+            return f"start `llmrun lend` there again; without {self._them}: {self.trouble}"
         words = [start, shlex.quote(model), *(f"--device {name}" for name in _device_flags(self.constraints))]
-        return f"without {them}, {_how(self.plan)}: `{' '.join(words)}`"
+        return f"without {self._them}, {_how(self.plan)}: `{' '.join(words)}`"
+
+    @property
+    def _them(self) -> str:
+        return "it" if self.gone == self.lost and len(self.gone) == 1 else " and ".join(self.gone)
 
 
-def without_them(reference: ModelRef, constraints: Constraints, wish: PlanWish, lenders: Sequence[str]) -> WithoutThem:
-    """Return how a model would run without lenders, and without others that cannot be reached either.
+def without_them(reference: ModelRef, constraints: Constraints, wish: PlanWish, lost: Sequence[str]) -> WithoutThem:
+    """Return how a model would run without the lenders that cannot be reached; nothing is fetched, and nothing loaded.
 
-    Nothing is fetched for that, and nothing loaded.
+    lost: those that the engine lost. They may be back, as after a night in which this machine slept.
     """
-    others = lenders_of(constraints.without(lenders).devices or ())
-    gone = (*lenders, *(other for other, there in zip(others, are_there(others), strict=True) if not there))
+    lenders = lenders_of(constraints.devices or ())
+    gone = tuple(lender for lender, there in zip(lenders, are_there(lenders), strict=True) if not there)
     left = constraints.without(gone)
+    if not gone:
+        return WithoutThem(tuple(lost), gone, left, None)
     try:
-        planned = pipeline.plan(reference, left, wish, offline=True)
+        return WithoutThem(tuple(lost), gone, left, pipeline.plan(reference, left, wish, offline=True).plan)
     except LLMRunError as error:
-        return WithoutThem(gone, left, None, error.message)
-    return WithoutThem(gone, left, planned.plan)
+        return WithoutThem(tuple(lost), gone, left, None, error.message)
 
 
 def _how(plan: Plan) -> str:

@@ -155,16 +155,16 @@ class RunningModel:
         self._story = None
 
     def without(self, lenders: Sequence[str]) -> WithoutThem:
-        """Do without lenders that are gone from the next start on, if it can; returns how it would run then.
+        """Do without lenders that cannot be reached from the next start on, if it can; returns how it would run then.
 
-        Others that cannot be reached either are found, and count as gone.
+        lenders: those that the engine lost; they may be back.
         """
         from llmrun.cli.lost import without_them  # here: most have none to lose
 
         found = without_them(self._reference, self._wish.constraints, self._wish.plan, lenders)
-        if found.plan is not None and found.lenders:
+        if found.plan is not None:
             self._wish = replace(self._wish, constraints=found.constraints, replay=None)
-            self._given = self._given.without(found.lenders)
+            self._given = self._given.without(found.gone)
         return found
 
     @contextlib.contextmanager
