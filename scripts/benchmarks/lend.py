@@ -58,7 +58,7 @@ def _over(wire: Wire, path: Path) -> list[Row]:
         for _ in range(TURNS):
             split.measure(lent)
             alone.measure(here)
-    return _rows(f"0.6B Q4_K_M, half of it lent, {name}", split, alone, plan, _BARS[wire])
+    return _rows(f"0.6B half lent, {name}", split, alone, plan, _BARS[wire])
 
 
 def _plan(path: Path, constraints: Constraints) -> Plan:
@@ -75,7 +75,7 @@ def _rows(name: str, split: _Seen, alone: _Seen, plan: Plan, bars: tuple[float, 
     ):
         rows.append(Row(f"{what}, {name}", "tok/s", tuple(ours), tuple(theirs), bar))
         rows.append(
-            Row(f"{what} off {said:.4g} predicted", "times", _off(said, ours), (1.0,) * TURNS, _OFF, at_least=False)
+            Row(f"{what} off the {said:.4g} predicted", "times", _off(said, ours), (1.0,) * TURNS, _OFF, at_least=False)
         )
     return rows
 
