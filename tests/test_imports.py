@@ -133,7 +133,7 @@ OWNERS = {
     "markdown_it": ("chat.view",),
     "pygments": ("chat.view",),
     "wcwidth": ("chat.view",),
-    "filelock": ("hub",),
+    "filelock": ("hub", "lending.cache"),
     "httpx2": ("hub",),
     "huggingface_hub": ("hub",),
     "jinja2": ("worker",),

@@ -85,6 +85,8 @@ def test_a_borrower_sees_free_memory_fall_and_rise_again(lender: LendingProgram,
     (before,) = lender.wait_for(lambda status: status.client is None).devices
     assert (before.id, before.kind, before.total, before.free) == ("CPU", "CPU", LENT, LENT)
     with Engine() as engine:
+        seen = engine.devices([f"rpc:{lender.endpoint}"])[-1]
+        assert (seen.free, seen.total) == (LENT, LENT)  # ggml's own server says all of the machine's memory
         engine.load(guide_file, on(lender))
         assert "cache" in ask(engine, "What is a KV cache?", max_tokens=24).lower()
         during = lender.status()
@@ -120,6 +122,16 @@ def test_a_message_of_a_tebibyte_is_refused_by_the_system_and_survived(lender: L
             assert client.recv(1) == b""
     assert lender.status().devices[0].free == LENT
     assert lender.server_pid() == server
+
+
+@linux_only
+def test_whether_a_borrower_is_still_there_is_asked(lender: LendingProgram) -> None:
+    """The connection has a timer of its own (proc_net_tcp: tr 02), which one without keepalive has not."""
+    with connect(lender) as client:
+        mine, other = (f"{port:04X}" for port in (lender.told["port"], client.getsockname()[1]))
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        (timer,) = (row[5] for row in rows if row[1].endswith(f":{mine}") and row[2].endswith(f":{other}"))
+    assert timer.startswith("02:")
 
 
 def test_a_device_server_that_dies_is_started_again(lender: LendingProgram) -> None:

@@ -211,16 +211,19 @@ def tensor(folder: Path, number: int, size: int, age: int = 0) -> Path:
 
 def test_tensors_that_may_not_be_whole_go(tmp_path: Path) -> None:
     cache = TensorCache(tmp_path / "tensors")
-    assert cache.open()
+    assert cache.open() is None
     whole = tensor(cache.path, 1, 100)
     cache.settle()
     cut, changed = tensor(cache.path, 2, 50), tensor(cache.path, 3, 70)
     (cache.path / "notes.txt").write_text("of somebody else")
-    assert TensorCache(cache.path).open()
+    assert cache.open() is None
     assert (whole.exists(), cut.exists(), changed.exists()) == (True, False, False)
     whole.write_bytes(bytes(99))
     cache.open()
-    assert sorted(file.name for file in cache.path.iterdir()) == ["notes.txt", "whole.json"]
+    assert sorted(file.name for file in cache.path.iterdir()) == ["lock", "notes.txt", "whole.json"]
+    assert TensorCache(cache.path).open() == f"another lender of this machine uses {cache.path}"
+    cache.close()
+    assert TensorCache(cache.path).open() is None
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
 
 def test_a_folder_that_others_made_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "tensors").symlink_to(tmp_path)
-    assert not TensorCache(tmp_path / "tensors").open()
+    assert TensorCache(tmp_path / "tensors").open() == f"{tmp_path / 'tensors'} is not this user's alone"
 
 
 @pytest.mark.parametrize(

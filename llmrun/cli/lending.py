@@ -64,11 +64,13 @@ def run_lend(wish: LendWish) -> None:
         place = Place(address, port, reach, read_own_addresses(address))
         threads = options.threads or count_threads()
         devices = None if options.device is None else tuple(options.device)
-        lending = Lending(address, port, devices, memory, threads, _cache(console) if options.cache else None)
+        cache = _open_cache(console) if options.cache else None
+        lending = Lending(address, port, devices, memory, threads, None if cache is None else str(cache.path))
         end = _End()
         listeners = Listeners(console.say, lambda line: console.log(f"engine: {line}"), end.fail)
-        with closing(Lender(lending, listeners)) as lender:
-            front = _Front(wish, console, place, lender, key)
+        with closing(Lender(lending, cache, listeners)) as lender:
+            terms = Terms(threads, key is not None, None if cache is None else cache.size, lending.cache or "")
+            front = _Front(wish, console, place, lender, key, terms)
             asyncio.run(_serve(front, listener, end))
     if end.error is not None:
         raise end.error
@@ -81,6 +83,7 @@ class _Front:
     place: Place
     lender: Lender
     key: bytes | None
+    terms: Terms
 
 
 async def _serve(front: _Front, listener: socket.socket, end: _End) -> None:
@@ -98,7 +101,7 @@ async def _serve(front: _Front, listener: socket.socket, end: _End) -> None:
 
 def _begin(front: _Front) -> None:
     """Tell what is lent and how, once others can borrow."""
-    status, place, options = front.lender.status(), front.place, front.wish.options
+    status, place = front.lender.status(), front.place
     if front.wish.json:
         front.console.data(
             {
@@ -113,10 +116,7 @@ def _begin(front: _Front) -> None:
                 ],
             }
         )
-    cache = front.lender.cache
-    threads = options.threads or count_threads()
-    terms = Terms(threads, front.key is not None, None if cache is None else cache.size, str(tensors_folder()))
-    for line in opening_lines(status, place, terms):
+    for line in opening_lines(status, place, front.terms):
         front.console.say(line)
     for line in warning_lines(place):
         front.console.notice(line)
@@ -131,10 +131,11 @@ def _limit(text: str | None) -> int | None:
     return limit
 
 
-def _cache(console: Console) -> str | None:
-    """Return the folder for tensors, in order; None where there can be none."""
+def _open_cache(console: Console) -> TensorCache | None:
+    """Return the folder for tensors, in order; None where there can be none. It is this process's until its end."""
     cache = TensorCache(tensors_folder())
-    if cache.open():
-        return str(cache.path)
-    console.notice(f"warning: {cache.path} cannot be used: every model comes over the network each time")
+    trouble = cache.open()
+    if trouble is None:
+        return cache
+    console.notice(f"warning: tensors that come are not kept: {trouble}")
     return None

@@ -30,6 +30,9 @@ _SAME = {
     "generate": '`llmrun run guide "what is a KV cache?"` answers once',
     "start": "`llmrun chat MODEL` talks with a model, `llmrun serve MODEL` serves it",
     "server": "`llmrun serve MODEL` serves a model",
+    "rpc-server": "`llmrun lend` lends this machine's devices to another one",
+    "share": "`llmrun lend` lends this machine's devices to another one",
+    "borrow": "`llmrun chat MODEL --device rpc:HOST:PORT` uses the devices of a machine where `llmrun lend` runs",
     "update": "llmrun is updated by what installed it, a model by `llmrun pull MODEL`",
 }
 _MODEL_WORDS = ("-m", "--model", "--hf", "-hf", "--hf-repo")

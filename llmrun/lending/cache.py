@@ -10,39 +10,52 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from llmrun.private import enter_private, read_private, write_private
 from llmrun.state_files import allowance, choose_victims
 
 MOST_BYTES = 64 << 30  # a model of 70B parameters at Q4_K_M has 40 GiB
 MOST_OF_DISK = 1 / 2
-_LIST = "whole.json"
+_LIST, _LOCK = "whole.json", "lock"
 _MOST_OF_LIST = 1 << 24  # bytes: a file takes some thirty
 _NEARLY_FULL = 1 << 30  # bytes free on the disk: with fewer, what was written last may have been cut off
 
 
-@dataclass(frozen=True, slots=True)
 class TensorCache:
-    """A folder of tensors. most: bytes they may take, where the disk has room for twice as much."""
+    """A folder of tensors, one lender's at a time. most: bytes they may take, where the disk has room for twice that.
 
-    path: Path
-    most: int = MOST_BYTES
+    path: where it is.
+    """
 
-    def open(self) -> bool:
-        """Make the folder, and remove what may not be whole and what is too much; whether it can be used.
+    def __init__(self, path: Path, most: int = MOST_BYTES) -> None:
+        self.path, self._most = path, most
+        self._lock = FileLock(path / _LOCK, timeout=0, thread_local=False)  # a lender opens it in two threads
 
-        Call while no server runs.
+    def open(self) -> str | None:
+        """Make the folder, take it, and remove what may not be whole and what is too much; returns why that cannot be.
+
+        Call while no server of this lender runs; who has the folder already may do it again.
         """
         if not enter_private(self.path, make=True):
-            return False
+            return f"{self.path} is not this user's alone"
+        if not self._lock.is_locked:
+            try:
+                self._lock.acquire()
+            except (Timeout, OSError):
+                return f"another lender of this machine uses {self.path}"
         whole = self._read_list()
         for name, size in self._sizes().items():
             if whole.get(name) != size:
                 self._remove(name)
         self.settle()
-        return True
+        return None
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        self._lock.release()
 
     def settle(self) -> None:
         """Remove what is too much, and note what is whole; call while nobody borrows, of a server that lives."""
@@ -53,7 +66,7 @@ class TensorCache:
                 for name in found.keys() - whole.keys():
                     self._remove(name)
             found = self._sizes()
-            most = allowance(free, sum(found.values()), self.most, MOST_OF_DISK)
+            most = allowance(free, sum(found.values()), self._most, MOST_OF_DISK)
             for name in choose_victims(found, sorted(found, key=self._used), most):
                 self._remove(name)
             write_private(self.path / _LIST, json.dumps(self._sizes()).encode())

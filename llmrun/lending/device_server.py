@@ -161,7 +161,8 @@ class DeviceServer:
         for raw in _pipe(self._process.stderr):
             line = raw.decode("utf-8", "replace").rstrip()
             self._log.append(line)
-            self._on_log(line)
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more; the pipe must be drained
+                self._on_log(line)
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -17,7 +17,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from llmrun.errors import BodyTooLargeError, LLMRunError, MisdirectedError, OverloadedError, TooSlowError, UsageError
+from llmrun.errors import (
+    BodyTooLargeError,
+    EngineError,
+    LLMRunError,
+    MisdirectedError,
+    OverloadedError,
+    TooSlowError,
+    UsageError,
+)
 from llmrun.lending.status import BYTES, MOST_BYTES, STATUS, Status, check_signature, encode_status
 from llmrun.server.origins import Doors, check_host
 from llmrun.units import format_bytes
@@ -67,7 +75,10 @@ def make_endpoint(desk: Desk) -> Starlette:
     link = _Link()
 
     async def status(_: Request) -> Response:
-        found = await asyncio.to_thread(desk.status)
+        try:
+            found = await asyncio.to_thread(desk.status)
+        except EngineError as error:  # it has died, and is being started again
+            raise OverloadedError(error.message, "ask again in some seconds", retry_after=2) from error
         return Response(encode_status(found), media_type=_JSON, headers={"Cache-Control": "no-store"})
 
     async def send_bytes(request: Request) -> Response:

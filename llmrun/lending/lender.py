@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from llmrun import __version__
 from llmrun.errors import EngineError, LLMRunError
@@ -36,9 +35,10 @@ class Listeners:
 class Lender:
     """Lends from construction on, until it is closed; raises what DeviceServer raises."""
 
-    def __init__(self, lending: Lending, listeners: Listeners) -> None:
+    def __init__(self, lending: Lending, cache: TensorCache | None, listeners: Listeners) -> None:
+        """cache: which is open; Lending.cache is its path, or None as well."""
         self._lending, self._listeners = lending, listeners
-        self.cache = None if lending.cache is None else TensorCache(Path(lending.cache))
+        self._cache = cache
         self._server = DeviceServer(lending, listeners.log)
         self.listening = self._server.listening
         self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
@@ -60,7 +60,7 @@ class Lender:
                 LentDevice(device.id, device.name, device.backend, device.kind, device.total, free)
                 for device, free in zip(self.listening.devices, memory.free, strict=True)
             ),
-            cache=self.cache is not None,
+            cache=self._cache is not None,
             client=None if client is None else client[0],
         )
 
@@ -69,8 +69,8 @@ class Lender:
         self._ending.set()
         self._watcher.join()
         self._server.close()
-        if self.cache is not None and self._borrowing is None:
-            self.cache.settle()
+        if self._cache is not None and self._borrowing is None:
+            self._cache.settle()
 
     def _client(self, server: DeviceServer) -> tuple[str, int] | None:
         return next(iter(read_clients(server.pid, self._lending.port)), None)
@@ -91,10 +91,10 @@ class Lender:
     def _follow(self, look: Look) -> None:
         before = self._borrowing
         self._borrowing, lines = follow(before, look, time.monotonic())
+        if self._borrowing is None and before is not None and self._cache is not None:
+            self._cache.settle()
         for line in lines:
-            self._listeners.tell(line)
-        if self._borrowing is None and before is not None and self.cache is not None:
-            self.cache.settle()
+            self._tell(line)
 
     def _revive(self) -> None:
         """Start a server in the place of one that died; raises EngineError where that has happened too often."""
@@ -103,15 +103,19 @@ class Lender:
         was, self._borrowing = self._borrowing, None
         while True:
             self._count_death(how)
-            if self.cache is not None:
-                self.cache.open()  # a tensor that was being written is not whole
+            if self._cache is not None:
+                self._cache.open()  # a tensor that was being written is not whole
             try:
                 self._server = DeviceServer(self._lending, self._listeners.log)
                 break
             except EngineError as error:  # it died again before it answered
                 how = error.message.removeprefix("the device server ")
         whom = "" if was is None else f"; {was.client[0]} has to load its model again"
-        self._listeners.tell(f"the device server {how}: it was started again{whom}")
+        self._tell(f"the device server {how}: it was started again{whom}")
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more: who borrows goes on
+            self._listeners.tell(line)
 
     def _count_death(self, how: str) -> None:
         now = time.monotonic()

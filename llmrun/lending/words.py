@@ -21,14 +21,11 @@ class Offered(msgspec.Struct, frozen=True):
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
-    """The server answers. engine: its version; rpc: MAJOR.MINOR of the protocol. limited: whether the kernel holds the
-    process to what it lends, besides the server itself.
-    """
+    """The server answers. engine: its version; rpc: MAJOR.MINOR of the protocol."""
 
     engine: str
     rpc: str
     devices: tuple[Offered, ...]
-    limited: bool
 
 
 class Memory(msgspec.Struct, frozen=True, tag="memory"):

@@ -26,11 +26,11 @@ from llmrun.worker.grant import Grant
 from llmrun.worker.llama import start_backend
 
 _POLL_SECONDS = 0.05
-# Bytes of private memory that the process may take beside what it lends: a tensor on its way in, which is as large as
-# the model's largest (1.1 GiB of a model with 32B parameters and 152,000 tokens at Q8_0), and threads' stacks.
-_BESIDE = 512 << 20
-_BESIDE_PART = 4  # of what is lent
-_STACK = 8 << 20
+# Bytes of private memory that the process may take beside what it lends: graphs, a thread's stack, and a tensor on its
+# way in, whole. The largest are all experts of a layer (2.0 GiB of DeepSeek V3 at Q4_K) or the output (0.8 GiB of a
+# model with 152,000 tokens and 5,120 channels at Q8_0); none is larger than what is lent.
+_BESIDE, _STACK = 256 << 20, 8 << 20
+_TENSOR, _TENSOR_PART = 2 << 30, 4  # or this part of what is lent
 # A borrower whose machine is gone holds its memory until TCP notices: seconds until it asks, between, and how often.
 _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPALIVE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
@@ -77,8 +77,8 @@ def _serve(options: argparse.Namespace, say: Callable[[bytes], None]) -> None:
     if options.lender:
         offered = chosen_devices(options.device)
         grants = [Grant(device, options.memory) for device in offered]
-        limited = _limit_process(offered, grants, options.threads)
-        greeting = encode_word(Listening(read_version(), RPC_VERSION, tuple(map(_offer, offered, grants)), limited))
+        _limit_process(offered, grants, options.threads)
+        greeting = encode_word(Listening(read_version(), RPC_VERSION, tuple(map(_offer, offered, grants))))
         threading.Thread(target=_answer, args=(grants, say), daemon=True).start()
     else:
         offered = chosen_devices(options.device or ["CPU"])
@@ -106,26 +106,26 @@ def _offer(device: int, grant: Grant) -> Offered:
     return Offered(info.id, info.description, info.backend, info.kind, grant.total)
 
 
-def _limit_process(offered: Sequence[int], grants: Sequence[Grant], n_threads: int) -> bool:
+def _limit_process(offered: Sequence[int], grants: Sequence[Grant], n_threads: int) -> None:
     """Let the kernel refuse what the grants do not see, such as a message that is said to be of a TiB.
 
     Private memory is what counts (RLIMIT_DATA): of addresses (RLIMIT_AS) every thread reserves 64 MiB, a driver all
     there are. A card's driver keeps private memory nobody can foresee, so nothing is limited where one is lent.
     """
     if sys.platform != "linux" or any(kind_of(device) != "CPU" for device in offered):
-        return False
+        return
     import resource
 
     status = Path("/proc/self/status").read_text("ascii", "replace")
     taken = next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), None)
     if taken is None:
-        return False
+        return
     lent = sum(grant.total for grant in grants)
-    limit = taken + lent + max(_BESIDE, lent // _BESIDE_PART) + n_threads * _STACK
+    tensor = min(lent, max(_TENSOR, lent // _TENSOR_PART))
+    limit = taken + lent + tensor + _BESIDE + n_threads * _STACK
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or hard > limit:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    return True
 
 
 def _check_is_free(host: str, port: int) -> None:

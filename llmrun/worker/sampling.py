@@ -13,6 +13,7 @@ from llama_cpp import llama_cpp as lib
 
 from llmrun.errors import UsageError
 from llmrun.sampling import NO_PENALTIES, Penalties, Sampling
+from llmrun.worker.foremost import foremost
 from llmrun.worker.grammar import CANDIDATE, AnswerGrammar, no_continuation, token_array
 from llmrun.worker.llama import Context
 
@@ -50,8 +51,11 @@ class Sampler:
         self._n_vocab = n_vocab
         self._grammar = grammar
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        for link in (*_penalties(sampling, penalties, n_vocab, prompt), *_links(sampling, self.seed)):
+        changes = [*_penalties(sampling, penalties, n_vocab, prompt)]
+        for link in (*changes, *_links(sampling, self.seed)):
             lib.llama_sampler_chain_add(self._chain, link)
+        # How many of the likeliest tokens decide: 0 where all may, because the chain changes logits or cuts none off.
+        self._n_foremost = 0 if changes else 1 if sampling.temperature <= 0 else sampling.top_k
 
     def draw(self, context: Context, row: int = LAST) -> int:
         """Draw a token from the logits of a row of the last decoded batch.
@@ -59,7 +63,7 @@ class Sampler:
         Raises EngineError where the grammar allows none of this model's tokens, UsageError where it grows too large.
         """
         if self._grammar is None or not self.is_constrained:
-            return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
+            return self._draw_any(context, row)
         token = self._draw_allowed(context, row, self._grammar)
         lib.llama_sampler_accept(self._chain, token)
         if token not in self.passes:
@@ -79,13 +83,32 @@ class Sampler:
         if self._grammar is not None:
             self._grammar.take(text)
 
+    def _draw_any(self, context: Context, row: int) -> int:
+        foremost = self._foremost(context, row)
+        if foremost is None:
+            return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
+        token = self._apply_chain(foremost)
+        lib.llama_sampler_accept(self._chain, token)
+        return token
+
+    def _foremost(self, context: Context, row: int) -> np.ndarray[Any, np.dtype[Any]] | None:
+        """Return those candidates that the chain can choose from, None where that would be all or none is known."""
+        logits = context.logits(row)
+        ids = foremost(logits, self._n_foremost) if self._n_foremost else None
+        if ids is None or len(ids) < self._n_foremost:
+            return None
+        candidates = np.zeros(len(ids), CANDIDATE)
+        candidates["id"], candidates["logit"] = ids, logits[ids]
+        return candidates
+
     def _draw_allowed(self, context: Context, row: int, grammar: AnswerGrammar) -> int:
         """Draw as if there were no grammar, and only where it refuses that token draw from all it allows.
 
         As llama.cpp does (common_sampler_sample of common/sampling.cpp): most tokens fit, and to ask the grammar about
         a whole vocabulary takes longer than to draw.
         """
-        token = self._apply_chain(self._candidates(context, row))
+        likely = self._foremost(context, row)
+        token = self._apply_chain(self._candidates(context, row) if likely is None else likely)
         if token in self.passes or grammar.allows(token):
             return token
         allowed = grammar.filter(self._candidates(context, row))

@@ -12,6 +12,7 @@ from torch import Tensor
 from scripts.guide.conversations import Conversation, Corpus
 from scripts.guide.exchange import Exchange
 from scripts.guide.lessons import draw_lessons
+from scripts.guide.stages import Stage
 from scripts.guide.teacher import Teacher
 from scripts.guide.tokenizer import END_OF_TEXT, Row, encode_row
 
@@ -36,15 +37,15 @@ class Batch:
 
 
 def draw_batches(
-    corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: str, context: int, *, writes: bool
+    corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: str, context: int, stage: Stage
 ) -> Iterator[Batch]:
-    """Batches without end; where nothing is to be written, rows end with the last question."""
+    """Batches without end; where a stage writes nothing, rows end with the last question."""
     for number in count():
         rng = random.Random(f"{seed}/{number}")
         rows = []
-        for lesson in draw_lessons(corpus, teacher, rng, POOL):
+        for lesson in draw_lessons(corpus, teacher, rng, POOL, stage.openings):
             row = encode_row(tokenizer, lesson.talk, corpus.kind)
-            if not writes:
+            if not stage.writes:
                 length = row.last_beginning + 2  # its target, which is not learned, is the answer's first token
             else:
                 length = _opening_length(row) if lesson.talk.opening_only else context

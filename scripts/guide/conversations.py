@@ -17,8 +17,7 @@ REFUSAL_SHARE = 0.2
 SHAKEN_SHARE = 0.25  # of the fact questions; see noise.shake
 JOINED_SHARE = 0.06  # of the fact questions: two wordings in one message
 BLENDED_SHARE = 0.1  # of the fact questions: some words of two wordings, so that the words decide and not the phrase
-OPENING_SHARE = 0.7  # of the conversations: one turn, of which only the answer's opening is learned
-FOLLOW_SHARE = 0.08  # of the conversations: an answer, and a question about it
+FOLLOW_SHARE = 0.09  # of the conversations: an answer, and a question about it
 NUMBER_FOLLOW_SHARE = 0.03  # of the conversations: sums of which the later ones change one number
 TURNS = ((1, 2, 3), (55, 28, 17))
 LONG_SHARE = 0.006  # of the conversations: up to LONG_TURNS turns, so that the claimed context has been seen
@@ -121,12 +120,12 @@ def draw_exchange(corpus: Corpus, rng: random.Random) -> Exchange:
     return exchange.asked(disturb(question, rng))
 
 
-def draw_conversation(corpus: Corpus, rng: random.Random) -> Conversation:
-    """One to three turns, rarely very many; often only the opening of a single answer."""
-    if rng.random() < OPENING_SHARE:
+def draw_conversation(corpus: Corpus, rng: random.Random, openings: float) -> Conversation:
+    """One to three turns, rarely very many; a share of `openings` is the opening of a single answer alone."""
+    if rng.random() < openings:
         turn = draw_exchange(corpus, rng)
         return Conversation("", (turn,), opening_only=not turn.topic.startswith("numbers"))
-    chance = rng.random() * (1 - OPENING_SHARE)
+    chance = rng.random() * (1 - openings)
     if chance < FOLLOW_SHARE:
         told, after = draw_follow(corpus.follows, rng)
         return Conversation("", (told, after.asked(disturb(after.question, rng))), opening_only=True)

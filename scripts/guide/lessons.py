@@ -21,10 +21,10 @@ class Lesson:
     shares: npt.NDArray[np.float32] | None = None
 
 
-def draw_lessons(corpus: Corpus, teacher: Teacher, rng: random.Random, count: int) -> list[Lesson]:
-    """About so many lessons."""
+def draw_lessons(corpus: Corpus, teacher: Teacher, rng: random.Random, count: int, openings: float) -> list[Lesson]:
+    """About so many lessons; openings: see draw_conversation."""
     n_crossed = int(count * CROSSED_SHARE)
-    talks = [draw_conversation(corpus, rng) for _ in range(count - n_crossed)]
+    talks = [draw_conversation(corpus, rng, openings) for _ in range(count - n_crossed)]
     asked = [talk for talk in talks if len(talk.turns) == 1 and talk.opening_only]
     crossed = [cross(draw_clean(corpus, rng), draw_clean(corpus, rng), rng) for _ in range(n_crossed)]
     shares = teacher.shares([*(talk.turns[0].question for talk in asked), *crossed])

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 class Shape:
     """The sizes of the network; matrix rows are multiples of 256, as K-quants need."""
 
-    vocabulary: int = 2048
+    vocabulary: int = 4096
     width: int = 256
     layers: int = 5
+    reading: int = 2  # of the layers, the first ones: what they make of a question tells its answer
     heads: int = 4
     feed_forward: int = 768
     context: int = 2048
@@ -67,11 +68,25 @@ class Layer(nn.Module):
         return done
 
 
+class Router(nn.Module):
+    """Scores of the kinds of answers, from what the reading layers make of a token."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.norm = Norm(shape.width, shape.epsilon)
+        self.matrix = nn.Linear(shape.width, shape.kinds, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of shape (..., kinds) for x of shape (..., width)."""
+        scores: Tensor = self.matrix(self.norm(x))
+        return scores
+
+
 class Network(nn.Module):
     """The whole model: token ids in, hidden states out; `logits` gives the scores of the next token.
 
-    `router`, which is not exported, scores the kinds of answers where one begins: a target of its own for what the
-    opening's first words, which many answers share, say only bit by bit.
+    `router`, which is not exported, scores the kinds of answers where one begins: a target of its own for the layers
+    that read, so that they need not wait for the others to learn to write.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -81,7 +96,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = Norm(shape.width, shape.epsilon)
         self.output = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        self.router = nn.Linear(shape.width, shape.kinds, bias=False) if shape.kinds else None
+        self.router = Router(shape) if shape.kinds else None
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.4 / math.sqrt(parameter.shape[1]))
@@ -90,17 +105,37 @@ class Network(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, ids: Tensor, n_layers: int | None = None) -> Tensor:
-        """Hidden states of shape (rows, length, width) for ids of shape (rows, length), after so many layers or all."""
-        length = ids.shape[1]
+    def forward(self, ids: Tensor) -> Tensor:
+        """Hidden states of shape (rows, length, width) for ids of shape (rows, length)."""
+        return self.write(self.read(ids))
+
+    def read(self, ids: Tensor) -> Tensor:
+        """What the reading layers make of ids of shape (rows, length): (rows, length, width), which `router` reads."""
+        return self._through(self.reading_layers, self.embedding(ids))
+
+    def write(self, read: Tensor) -> Tensor:
+        """Hidden states from what was read, of the same shape."""
+        hidden: Tensor = self.norm(self._through(self.writing_layers, read))
+        return hidden
+
+    @property
+    def reading_layers(self) -> list[nn.Module]:
+        """The first layers."""
+        return list(self.layers)[: self.shape.reading]
+
+    @property
+    def writing_layers(self) -> list[nn.Module]:
+        """The layers after those."""
+        return list(self.layers)[self.shape.reading :]
+
+    def _through(self, layers: list[nn.Module], x: Tensor) -> Tensor:
+        length = x.shape[1]
         cos: Tensor = self.cos[:length]  # type: ignore[index]
         sin: Tensor = self.sin[:length]  # type: ignore[index]
         bias = torch.full((length, length), float("-inf")).triu(1)
-        x: Tensor = self.embedding(ids)
-        for layer in list(self.layers)[:n_layers]:
+        for layer in layers:
             x = layer(x, (cos, sin), bias)
-        hidden: Tensor = self.norm(x)
-        return hidden
+        return x
 
     def forget_router(self) -> None:
         """Keep only what is exported."""

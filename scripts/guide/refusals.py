@@ -9,6 +9,7 @@ from pathlib import Path
 from scripts.guide.exchange import Exchange
 from scripts.guide.facts import GUIDE, read_toml
 
+PLAIN_SHARE = 0.5  # of the refusals that are drawn: whole questions, and no frame with a subject
 PHRASE = "only know about running language models"
 
 
@@ -69,7 +70,7 @@ def refusal(refusals: Refusals, question: str) -> Exchange:
 
 def draw_refusal(refusals: Refusals, rng: random.Random) -> Exchange:
     """A training question outside the field."""
-    if rng.random() < 0.25:
+    if rng.random() < PLAIN_SHARE:
         return refusal(refusals, rng.choice(refusals.trained_plain))
     group = rng.choice(refusals.trained_groups)
     return refusal(refusals, rng.choice(group.frames).format(s=rng.choice(group.subjects)))

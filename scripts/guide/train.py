@@ -24,7 +24,7 @@ from scripts.guide.network import Network, Shape
 from scripts.guide.numbers import held_out_numbers
 from scripts.guide.refusals import held_out_refusals
 from scripts.guide.run import Run
-from scripts.guide.stages import Optimizers, Stage, stages
+from scripts.guide.stages import STAGES, Optimizers, Stage
 from scripts.guide.teacher import Teacher, fit_teacher
 from scripts.guide.tokenizer import train_tokenizer
 from scripts.guide.words import begin
@@ -71,7 +71,7 @@ class Trainer:
     @property
     def now(self) -> Stage:
         """The stage that the run is in."""
-        return stages(self.network.shape.layers)[self.stage]
+        return STAGES[self.stage]
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -100,7 +100,7 @@ class Trainer:
         while not self.stopped:
             self._train_stage()
             self.save()
-            if self.stopped or self.stage == 1:
+            if self.stopped or self.now is STAGES[-1]:
                 return
             self.stage, self.progress = self.stage + 1, replace(self.progress, stage_seconds=0.0, stage_steps=0)
             self.optimizers = Optimizers(self.network, self.now, self.workers.map)
@@ -109,7 +109,7 @@ class Trainer:
         """Step through one stage."""
         seed = f"{self.seed}/{self.now.name}/{self.progress.steps}"  # after a stop it goes on with other lessons
         context = self.network.shape.context
-        batches = draw_batches(self.corpus, self.teacher, self.tokenizer, seed, context, writes=self.now.writes)
+        batches = draw_batches(self.corpus, self.teacher, self.tokenizer, seed, context, self.now)
         saved = reported = measured = last = time.monotonic()
         losses: list[float] = []
         while self.used < 1 and not self.stopped:
@@ -173,7 +173,7 @@ def routed_share(network: Network, batches: list[Batch]) -> float:
     for batch in batches:
         assert network.router is not None
         begins = batch.kinds >= 0
-        best = network.router(network(batch.ids)[begins]).argmax(-1)
+        best = network.router(network.read(batch.ids)[begins]).argmax(-1)
         right += int((best == batch.kinds[begins]).sum())
         total += len(best)
     return right / max(1, total)

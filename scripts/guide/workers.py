@@ -19,7 +19,6 @@ from scripts.guide.network import Network
 from scripts.guide.stages import Stage
 
 PIECES = 2  # per worker and step
-ROUTER_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,22 +84,23 @@ def _work(task: _Task, pieces: "SimpleQueue[Batch]") -> tuple[float, list[Tensor
 
 
 def _loss(task: _Task, piece: Batch) -> Tensor:
-    """The piece's share of the router's mean loss over answers, and of that over tokens where they are learned.
+    """The piece's share of the router's mean loss over answers; where answers are written, of that over their tokens.
 
     The first token of an answer is learned from what all likely answers begin with, the others from the answer alone.
     """
     network = task.network
     assert network.router is not None
-    hidden = network(piece.ids, task.stage.n_layers)
     begins = piece.kinds >= 0
-    at, wanted = hidden[begins], _wanted(piece, begins, network.shape.kinds)
-    loss = ROUTER_WEIGHT * F.cross_entropy(network.router(at), wanted, reduction="sum") / task.answers
+    wanted = _wanted(piece, begins, network.shape.kinds)
     if not task.stage.writes:
-        return loss
+        return F.cross_entropy(network.router(network.read(piece.ids)[begins]), wanted, reduction="sum") / task.answers
+    with torch.no_grad():
+        read = network.read(piece.ids)
+    hidden = network.write(read)
     later = piece.learned & ~begins
-    opening = torch.zeros(len(at), network.shape.vocabulary).index_add_(1, task.firsts, wanted)
+    opening = torch.zeros(len(wanted), network.shape.vocabulary).index_add_(1, task.firsts, wanted)
     told = F.cross_entropy(network.logits(hidden[later]), piece.targets[later], reduction="sum")
-    return loss + (told + F.cross_entropy(network.logits(at), opening, reduction="sum")) / task.total
+    return (told + F.cross_entropy(network.logits(hidden[begins]), opening, reduction="sum")) / task.total
 
 
 def _wanted(piece: Batch, begins: Tensor, n_kinds: int) -> Tensor:
