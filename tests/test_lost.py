@@ -320,9 +320,13 @@ def test_a_single_question_ends_with_the_command_that_fits(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(tmp_path)
     ) as running:
         assert running.stdout
+        assert running.stderr
         assert running.stdout.read(4) == "tick"
         lent.end()
-        _, told = running.communicate(timeout=30)
+        begun = time.monotonic()
+        assert any(lent.id in line for line in running.stderr)
+        assert time.monotonic() - begun < IN_TIME
+        _, told = running.communicate(timeout=60)
     assert running.returncode == 7
     assert f"error: {lent.id} is gone" in told
     assert f"`llmrun run {endless_model}`" in " ".join(told.split())

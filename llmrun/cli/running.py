@@ -173,6 +173,8 @@ class RunningModel:
         try:
             yield
         except LenderLostError as lost:
+            them = "them" if len(lost.lenders) > 1 else "it"
+            self._console.say(f"lost {' and '.join(lost.lenders)}: looking how {self.name} runs without {them}")
             lost.hint = self.without(lost.lenders).command(f"llmrun {command}", self.name)
             raise
 
