@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import heapq
 import itertools
 import os
@@ -40,6 +41,7 @@ def run_ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
+@functools.cache
 def why_not() -> str | None:
     """Return why this system cannot have other machines in it, None where it can."""
     if sys.platform != "linux" or os.geteuid() != 0:

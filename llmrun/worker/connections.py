@@ -37,6 +37,7 @@ _FOLDERS = ("/proc/self/fd", "/dev/fd")
 _INFO = struct.Struct("=8B13I")
 _STATE, _UNANSWERED, _UNACKNOWLEDGED, _DATA_HEARD, _ACK_HEARD = 0, 3, 8 + 4, 8 + 11, 8 + 12
 _RTO_MAX_MS = 44  # linux/tcp.h, TCP_RTO_MAX_MS: also between questions whether it reads again, where a peer does not
+_RXT_CONNDROPTIME, _RESENDING = 0x80, 3  # macOS, netinet/tcp.h: seconds that something is sent again, unanswered
 _CLOSE, _CLOSE_WAIT = 7, 8  # include/net/tcp_states.h: broken; closed by the other side
 
 
@@ -139,9 +140,10 @@ def _keep_awake(connection: socket.socket) -> None:
         "TCP_KEEPINTVL": 1,
         "TCP_KEEPCNT": _MANY_PROBES if _TELLS else _PROBES,
     }
-    if _TELLS:
+    own = {"linux": (_RTO_MAX_MS, 1000), "darwin": (_RXT_CONNDROPTIME, _RESENDING)}.get(sys.platform)
+    if own is not None:
         with contextlib.suppress(OSError):  # before Linux 6.15 the times between such questions double without end
-            connection.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, *own)
     for name, value in options.items():
         with contextlib.suppress(OSError):
             if hasattr(socket, name):
