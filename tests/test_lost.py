@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -12,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -333,21 +334,25 @@ def test_a_single_question_ends_with_the_command_that_fits(
 
 
 @linux_only
-def test_a_server_names_it_and_goes_on_with_what_fits(
+def test_a_server_names_it_to_all_who_wait_and_goes_on_with_what_fits(
     start_lender: Callable[[], Lent], endless_model: Path, tmp_path: Path
 ) -> None:
     lent = start_lender()
-    body = {"model": endless_model.stem, "messages": [{"role": "user", "content": "hello"}], "temperature": 0}
-    with serving(tmp_path, str(endless_model), "--device", lent.id, "--threads", "1") as server:
-        where = re.fullmatch(r"http://(.+):(\d+)", server.url)
-        assert where
-        with closing(http.client.HTTPConnection(where[1], int(where[2]), timeout=30)) as client:
-            head = {"Content-Type": "application/json"}
-            client.request("POST", "/v1/chat/completions", json.dumps(body | {"stream": True}), head)
-            answer = client.getresponse()
-            while b"tick" not in answer.readline():
+    path, body = "/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}], "temperature": 0}
+    options = ("--device", lent.id, "--threads", "1", "--parallel", "2")
+    with serving(tmp_path, str(endless_model), *options) as server, ThreadPoolExecutor(1) as client:
+        head = {"Content-Type": "application/json"}
+        wanted = urllib.request.Request(server.url + path, json.dumps(body | {"stream": True}).encode(), head)
+        with urllib.request.urlopen(wanted, timeout=60) as stream:
+            while b"tick" not in stream.readline():
                 pass
+            os.kill(lent.process.pid, signal.SIGSTOP)  # so that nobody has a whole answer
+            asked = client.submit(server.ask, path, body)
+            while not re.search(r"^llmrun_slots_busy{.*} 2", server.ask("/metrics")[1], re.MULTILINE):
+                assert not asked.done()
             lent.end()
-            assert f"{lent.id} is gone".encode() in answer.read()
-        status, again = server.ask("/v1/chat/completions", body | {"max_tokens": 3})
+            assert f"{lent.id} is gone".encode() in stream.read()
+        status, told = asked.result(timeout=30)
+        assert (status, f"{lent.id} is gone" in told["error"]["message"]) == (503, True)
+        status, again = server.ask(path, body | {"max_tokens": 3})
         assert (status, "tick" in again["choices"][0]["message"]["content"]) == (200, True)
