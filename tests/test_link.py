@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrun.embedded import embedded_file
@@ -101,6 +101,7 @@ def test_what_crosses_is_what_was_predicted(counted: tuple[Counted, Counted], wa
     assert more == together(wanted)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 3000), st.integers(1, 512), st.integers(0, N_LAYER + 1), st.sampled_from(["f16", "q8_0"]))
 def test_more_tokens_cross_as_more_bytes(n_past: int, n_tokens: int, n_gpu_layers: int, kv_type: str) -> None:
     settings = RunSettings(n_ctx=4096, n_gpu_layers=n_gpu_layers, type_k=kv_type, type_v=kv_type)
