@@ -1,9 +1,8 @@
 """A linear classifier over the letters of a question, which tells the network how near a question is to each answer.
 
-A linear support-vector machine over groups of two to five letters sends 91 % of dev's wordings to the right one of
-543 facts, over guide's own tokens 87 %, and is fitted in a minute; a network sees each of 28,000 wordings a dozen
-times in the time it has, which is not enough to find that by itself. It learns from the scores, on more questions
-than were written.
+A linear support-vector machine over groups of two to five letters, fitted to 40,000 wordings in two minutes, sends
+93.5 % of dev's to the right one of 543 facts and 92.0 % of test's; a network sees each wording a dozen times in the
+time it has, which is not enough to find that by itself. It learns from the scores, on more questions than were written.
 Distillation: G. Hinton and others, "Distilling the knowledge in a neural network", 2015, arXiv 1503.02531.
 """
 
