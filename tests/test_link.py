@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.embedded import embedded_file
@@ -80,11 +82,11 @@ def together(steps: Sequence[tuple[Traffic, ...]]) -> list[tuple[float, float]]:
     ],
     ids=["everything", "a part", "quantized cache"],
 )
-def test_what_crosses_is_what_was_predicted(counted: tuple[Counted, Counted], way: dict[str, object]) -> None:
+def test_what_crosses_is_what_was_predicted(counted: tuple[Counted, Counted], way: dict[str, Any]) -> None:
     """Every byte of an answer, either way: the first token of its prompt is new, the others are steps of one token."""
     names = tuple(link.id for link in counted)
     base = RunSettings(n_threads=1, n_threads_batch=1, n_ctx=512, devices=names, tensor_split=(1.0, 1.0))
-    settings = replace(base, **way)  # type: ignore[arg-type]
+    settings = replace(base, **way)
     lines = lines_of(names, settings)
     with Engine() as engine:
         engine.load(embedded_file("Q8_0"), settings)
@@ -101,7 +103,7 @@ def test_what_crosses_is_what_was_predicted(counted: tuple[Counted, Counted], wa
     assert more == together(wanted)
 
 
-@settings(max_examples=30)
+@hypothesis.settings(max_examples=30)
 @given(st.integers(0, 3000), st.integers(1, 512), st.integers(0, N_LAYER + 1), st.sampled_from(["f16", "q8_0"]))
 def test_more_tokens_cross_as_more_bytes(n_past: int, n_tokens: int, n_gpu_layers: int, kv_type: str) -> None:
     settings = RunSettings(n_ctx=4096, n_gpu_layers=n_gpu_layers, type_k=kv_type, type_v=kv_type)
