@@ -23,14 +23,17 @@ from llmrun import pipeline
 from llmrun.cli.lender_text import lender_lines, link_text, sending_lines
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.engine.protocol import Measure
 from llmrun.errors import EngineError, UnauthorizedError
 from llmrun.hardware.device import Device
 from llmrun.hardware.link import USUAL_LINK, Link
 from llmrun.lenders import KEY_FILE, address_of, ask_status, find_lenders, in_use, told
 from llmrun.links import Links, Road, measure_link, parse_link
 from llmrun.planning.lent import lent_parts
+from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
 from llmrun.reference import LocalRef
 from llmrun.settings import Constraints, RunSettings
+from llmrun.site import lent_devices
 from llmrun.started import Started
 from scripts.synthetic import Shape, write_model
 from tests.conftest import ask, figures
@@ -42,6 +45,7 @@ SHAPE = Shape(n_layer=6, n_embd=512, n_ff=2048, n_head=8, n_head_kv=8, n_vocab=2
 QUESTION = "how much memory does a 7B model need at 4 bits?"
 GUIDE = LocalRef(embedded_file("Q8_0"))
 KEY = b"a key that nobody guesses"
+NOBODY = pipeline.Listener()
 Lenders = tuple[LendingProgram, LendingProgram]
 
 
@@ -80,8 +84,8 @@ def wished(devices: Sequence[str], limits: Sequence[int | None] = (), n_ctx: int
 
 
 @contextmanager
-def running(path: Path, constraints: Constraints) -> Iterator[Started]:
-    started = pipeline.start(LocalRef(path), constraints)
+def running(path: Path, constraints: Constraints, listener: pipeline.Listener = NOBODY) -> Iterator[Started]:
+    started = pipeline.start(LocalRef(path), constraints, listener=listener)
     with started.engine:
         yield started
 
@@ -103,12 +107,15 @@ def test_a_model_too_large_for_either_lender_runs_on_both(lenders: Lenders, cach
     """Each gets what fits there, and holds what was planned; the text is that of one machine."""
     path = write_model(tmp_path / "large.gguf", SHAPE, writes=range(300, 2000))
     empty = [(one.status().devices[0].free, resident(one)) for one in lenders]
-    with running(path, wished(names(lenders))) as started:
+    seen: list[float] = []
+    with running(path, wished(names(lenders)), pipeline.Listener(progress=seen.append)) as started:
         text = ask(started.engine, QUESTION, max_tokens=24)
         full = [(one.status().devices[0].free, resident(one)) for one in lenders]
         pools = started.plan.forecast.pools[1:]
     assert [pool.id for pool in pools] == list(names(lenders))
     assert len(text) > 24
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1  # loading tells how far it is, over the network too
     assert text == alone(started, QUESTION)
     for pool, (free, size), (free_now, size_now) in zip(pools, empty, full, strict=True):
         assert pool.available == free  # as the lender said, not as ggml does
@@ -274,3 +281,18 @@ def test_a_link_in_words_fits_a_line() -> None:
     assert link_text(Link(0.0123, 1.25e9, 2.5e4)) == "link 12.3 ms, 10.0 Gbit/s there and 0.2 Mbit/s back"
     assert link_text(USUAL_LINK).startswith("link 0.30 ms, taken to have 1 Gbit/s")
     assert max(len(link_text(link)) for link in (USUAL_LINK, Link(1e-5, 99e9, 99e9))) <= 78
+
+
+def test_a_lenders_device_is_measured(start_rpc_server: Callable[..., str], cache: Path) -> None:
+    """Two probes at once are on one server, which has one client; what the link takes by prediction does not count."""
+    with Engine() as engine:
+        (device,) = lent_devices(engine, [start_rpc_server()])
+        assert device.lender is not None
+        settings = RunSettings(n_threads=1, n_threads_batch=1, n_ubatch=128, devices=(device.id,))
+        known = Rates(BaseCosts(*[Cost(1e-6)] * 3), attention={"f16": AttentionCost(*[Cost(1e-10)] * 3)})
+        needs = Needs(frozenset({"Q8_0"}))
+        found = engine.measure(Measure(needs, known, settings, size=2 * MIB, link=device.lender.link))
+        engine.load(embedded_file("Q8_0"), replace(settings, n_ctx=256))  # the server is free again
+    assert found is not None
+    assert set(found.matrices) == {"Q8_0"}
+    assert found.matrices["Q8_0"].read.seconds > 0

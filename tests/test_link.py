@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +27,7 @@ from llmrun.planning.link import Lines, Step, Traffic, batch, one_token, roughly
 from llmrun.planning.speed import predict
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.settings import RunSettings
+from scripts.synthetic import RECURRENT, SLIDING, Shape, write_model
 from tests.conftest import chunks, request
 from tests.counted import Counted
 from tests.lent import lender
@@ -33,9 +37,13 @@ N_LAYER = 5
 
 
 @cache
-def guide_work() -> ModelWork:
-    header = read_model_header(embedded_file("Q8_0"))
+def work_of(path: Path) -> ModelWork:
+    header = read_model_header(path)
     return replace(model_work(header), graph=compute_shape(header))
+
+
+def guide_work() -> ModelWork:
+    return work_of(embedded_file("Q8_0"))
 
 
 def lent(name: str, link: Link | None = None) -> Device:
@@ -44,8 +52,9 @@ def lent(name: str, link: Link | None = None) -> Device:
 
 
 def lines_of(names: Sequence[str], settings: RunSettings, work: ModelWork | None = None) -> Lines:
-    placement = place_layers(N_LAYER, settings.n_gpu_layers, settings.tensor_split or (1.0,) * len(names))
-    return Lines(work or guide_work(), settings, placement, [lent(name, USUAL_LINK) for name in names])
+    work = work or guide_work()
+    placement = place_layers(len(work.layers), settings.n_gpu_layers, settings.tensor_split or (1.0,) * len(names))
+    return Lines(work, settings, placement, [lent(name, USUAL_LINK) for name in names])
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +80,42 @@ def together(steps: Sequence[tuple[Traffic, ...]]) -> list[tuple[float, float]]:
     return [(sum(one.sent for one in each), sum(one.received for one in each)) for each in zip(*steps, strict=True)]
 
 
+def base_of(links: Sequence[Counted]) -> RunSettings:
+    names = tuple(link.id for link in links)
+    return RunSettings(n_threads=1, n_threads_batch=1, n_ctx=512, devices=names, tensor_split=(1.0, 1.0))
+
+
+def steps_of(usage: Usage) -> list[Step]:
+    """The steps of an answer whose prompt is read at once, by as many tokens as before: each graph is sent once."""
+    first = Step(usage.cached_tokens, usage.read_tokens, 1, fresh=1)
+    others = [Step(usage.prompt_tokens, 1, 1, fresh=0)] * (usage.completion_tokens - 1)
+    if others and usage.read_tokens > 1:
+        others[0] = replace(others[0], fresh=1)
+    return [first, *others]
+
+
 @pytest.mark.parametrize(
-    "way",
+    ("shape", "way"),
     [
-        {},
-        {"n_gpu_layers": 3, "tensor_split": (2.0, 1.0)},
-        {"type_k": "q8_0", "type_v": "q8_0", "tensor_split": (1.0, 4.0)},
+        (None, {}),
+        (None, {"n_gpu_layers": 3, "tensor_split": (2.0, 1.0)}),
+        (None, {"type_k": "q8_0", "type_v": "q8_0", "tensor_split": (1.0, 4.0)}),
+        (SLIDING, {}),
+        (RECURRENT, {"tensor_split": (1.0, 2.0)}),
     ],
-    ids=["everything", "a part", "quantized cache"],
+    ids=["everything", "a part", "quantized cache", "windows", "a state"],
 )
-def test_what_crosses_is_what_was_predicted(counted: tuple[Counted, Counted], way: dict[str, object]) -> None:
-    """Every byte of an answer, either way: the first token of its prompt is new, the others are steps of one token."""
-    names = tuple(link.id for link in counted)
-    base = RunSettings(n_threads=1, n_threads_batch=1, n_ctx=512, devices=names, tensor_split=(1.0, 1.0))
-    settings = replace(base, **way)  # type: ignore[arg-type]
-    lines = lines_of(names, settings)
+def test_what_crosses_is_what_was_predicted(
+    counted: tuple[Counted, Counted], shape: Shape | None, way: dict[str, Any], tmp_path: Path
+) -> None:
+    """Every byte of an answer, either way."""
+    path = embedded_file("Q8_0")
+    if shape is not None:  # one that does not end by itself
+        path = write_model(tmp_path / "model.gguf", replace(shape, tied=False), writes=range(300, 500))
+    settings = replace(base_of(counted), **way)
+    lines = lines_of(settings.devices or (), settings, work_of(path))
     with Engine() as engine:
-        engine.load(embedded_file("Q8_0"), settings)
+        engine.load(path, settings)
         read, first = count(engine, counted, QUESTION, 1)
         again, more = count(engine, counted, QUESTION, 12)
     assert read.completion_tokens == 1
@@ -95,12 +123,25 @@ def test_what_crosses_is_what_was_predicted(counted: tuple[Counted, Counted], wa
     for was, (sent, received) in zip(first, together([lines.traffic(step)]), strict=True):
         assert was[0] == pytest.approx(sent, rel=0.1)  # some results have sizes that the server was asked about before
         assert was[1] == pytest.approx(received, rel=0.05)
-    assert again.read_tokens == 1  # the prompt's last token, for its logits
-    new, other = (Step(again.prompt_tokens, 1, 1, fresh=part) for part in (1, 0))
-    wanted = [lines.traffic(new)] + [lines.traffic(other)] * (again.completion_tokens - 1)
-    assert more == together(wanted)
+    assert more == together([lines.traffic(step) for step in steps_of(again)])
 
 
+def test_a_prompt_of_several_steps_crosses_as_predicted(counted: tuple[Counted, Counted]) -> None:
+    """Where cells are not yet another CELL_STEP, the next step has the same graph, which is not sent again."""
+    settings = replace(base_of(counted), n_ubatch=64, n_batch=64)
+    lines = lines_of(settings.devices or (), settings)
+    with Engine() as engine:
+        engine.load(embedded_file("Q8_0"), settings)
+        usage, found = count(engine, counted, "what is a kv cache and " * 60, 1)
+    done, last = usage.cached_tokens, usage.prompt_tokens
+    assert last - done > 256
+    steps = [batch(at, min(64, last - at), int(at + 64 >= last)) for at in range(done, last, 64)]
+    for was, (sent, received) in zip(found, together([lines.traffic(step) for step in steps]), strict=True):
+        assert was[0] == pytest.approx(sent, rel=0.03)
+        assert was[1] == pytest.approx(received, rel=0.03)
+
+
+@hypothesis.settings(max_examples=30)
 @given(st.integers(0, 3000), st.integers(1, 512), st.integers(0, N_LAYER + 1), st.sampled_from(["f16", "q8_0"]))
 def test_more_tokens_cross_as_more_bytes(n_past: int, n_tokens: int, n_gpu_layers: int, kv_type: str) -> None:
     settings = RunSettings(n_ctx=4096, n_gpu_layers=n_gpu_layers, type_k=kv_type, type_v=kv_type)

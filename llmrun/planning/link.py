@@ -49,8 +49,9 @@ def one_token(n_past: int) -> Step:
 
 
 def batch(n_past: int, n_tokens: int, n_outputs: int) -> Step:
-    """Return a step of a prompt."""
-    return Step(n_past, n_tokens, n_outputs, 1.0)
+    """Return a step of a prompt, of which all but the last have as many tokens, and no output."""
+    begins = n_past < n_tokens or align(n_past + n_tokens, CELL_STEP) != align(n_past, CELL_STEP)
+    return Step(n_past, n_tokens, n_outputs, float(begins or n_outputs > 0))
 
 
 @dataclass(frozen=True, slots=True)
