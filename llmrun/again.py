@@ -79,9 +79,11 @@ class Again:
 def again(ref: ModelRef, constraints: Constraints, wish: PlanWish, threads: Threads) -> Again | None:
     """Return the wish to run a model by a plan that may be known; None where none is ever kept.
 
-    That is where other files than the model's are run with it, and where the model is not here, or another program's.
+    That is where other files than the model's are run with it, where devices are wished for that others lend, and where
+    the model is not here, or another program's.
     """
     others = constraints.loras or constraints.projector is not None or constraints.draft is not None
+    others = others or any(name.startswith("rpc:") for name in constraints.devices or ())
     if others or wish.source is not None:
         return None
     try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
-from llmrun.errors import LLMRunError, WorkerDiedError
+from llmrun.errors import LenderLostError, LLMRunError, WorkerDiedError
 
 # C0 without newline and tab, DEL, C1: without its ESC or CSI a sequence is harmless text
 _CONTROL = {code: None for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
@@ -194,10 +194,11 @@ class Console:
             self._status = ""
 
     def error(self, error: LLMRunError) -> None:
-        """Print an error with its hint, and the engine's last words if it died."""
+        """Print an error with its hint, and the engine's last words if it died, and nobody knows better why."""
         if self._midline:
             self.end_answer()
-        for line in error.log if isinstance(error, WorkerDiedError) else ():
+        log = error.log if isinstance(error, WorkerDiedError) else ()
+        for line in () if isinstance(error, LenderLostError) else log:
             self._line(f"engine: {line}")
         self._line(f"error: {one_line(error.message)}")
         if error.hint:

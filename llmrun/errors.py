@@ -15,6 +15,7 @@
     │   ├── ContextOverflowError   7   400   the prompt is longer than the context
     │   ├── QuestionTooLargeError  7   500   what settings would take cannot be asked of the engine
     │   ├── WorkerDiedError        7   500   the engine's process is gone
+    │   │   └── LenderLostError    7   503   with the machine that lent it a device
     │   ├── ServerGoneError        7   502   the server that was to answer is gone
     │   └── BusyError              7   503   the memory for it is in use just now
     │       └── QueueFullError     7   429   as many wait for the model as may
@@ -153,7 +154,8 @@ class WorkerDiedError(EngineError):
     """The engine's process ended.
 
     log: its last lines, oldest first. signal: the number of the signal that ended it, None where none did; 9 (SIGKILL)
-    is also how the system kills for want of memory. refusal: the allocation it died of, where it said so.
+    is also how the system kills for want of memory. refusal: the allocation it died of, where it said so. said,
+    thoughts: what had come of an answer by then, where who collects it says so.
     """
 
     def __init__(
@@ -168,6 +170,23 @@ class WorkerDiedError(EngineError):
         self.log = log
         self.signal = signal
         self.refusal = refusal
+        self.said = self.thoughts = ""
+
+
+class LenderLostError(WorkerDiedError):
+    """The engine's process ended because machines that lent it devices are lost to it; the model may do without them.
+
+    lenders: those machines, each as "rpc:HOST:PORT"; none where a server tells of its own.
+    """
+
+    http_status = 503
+    retry_after = 5.0
+
+    def __init__(
+        self, message: str, hint: str | None = None, lenders: tuple[str, ...] = (), log: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint, log)
+        self.lenders = lenders
 
 
 class ServerGoneError(EngineError):

@@ -26,6 +26,13 @@ def speed_folder() -> Path:
     return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "speed"
 
 
+def links_folder() -> Path:
+    """Return where is kept how far lenders are; losing it costs some seconds of measuring."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("llmrun", appauthor=False)) / "links"
+
+
 def headers_folder() -> Path:
     """Return where the headers of files on the Hub are kept; losing it costs two requests and some MiB for each."""
     import platformdirs

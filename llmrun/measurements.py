@@ -18,6 +18,7 @@ from llmrun.engine.protocol import Measure, Measured
 from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError
 from llmrun.hardware.fingerprint import Fingerprint
+from llmrun.hardware.link import Link
 from llmrun.planning.calibration import Run
 from llmrun.planning.rates import Needs, Rates
 from llmrun.settings import RunSettings
@@ -40,15 +41,17 @@ class Measurements:
         self._folder = folder
         self._known: dict[str, Rates] = {}
 
-    def rates(self, needs: Needs, settings: RunSettings, *, remeasure: bool = False) -> Rates | None:
+    def rates(
+        self, needs: Needs, settings: RunSettings, *, remeasure: bool = False, link: Link | None = None
+    ) -> Rates | None:
         """Return the costs, measuring what is needed and not known; None where that was given up.
 
-        remeasure: forget what is known first. Raises what measuring raises.
+        remeasure: forget what is known first. link: to the lender whose device it is. Raises what measuring raises.
         """
         key = self._key(settings)
         known = Rates() if remeasure else self.known(settings)
         if needs.beyond(known):
-            found = self._measure(Measure(needs, known, settings))
+            found = self._measure(Measure(needs, known, settings, link=link))
             if found is None:
                 return None
             known = known.merged(found)

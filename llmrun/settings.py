@@ -5,7 +5,8 @@ Values only: what is chosen and why is the planner's business, what llama.cpp ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 # llama.cpp's names of the cache types it accepts for K and V (ggml.h, enum ggml_type)
@@ -120,3 +121,15 @@ class Constraints:
     projector: str | None = None
     n_draft_max: int | None = None
     draft: str | None = None
+
+    def without(self, lenders: Collection[str]) -> Constraints:
+        """Return the same without the devices of lenders, each as "rpc:HOST:PORT"; with none left, none was named."""
+        if self.devices is None:
+            return self
+        limits = (*self.device_limits, *(None,) * (len(self.devices) - len(self.device_limits)))
+        pairs = zip(self.devices, limits, strict=True)
+        left = [(name, limit) for name, limit in pairs if name.partition("/")[0] not in lenders]
+        if len(left) == len(self.devices):
+            return self
+        names, limits = tuple(name for name, _ in left), tuple(limit for _, limit in left)
+        return replace(self, devices=names or None, device_limits=limits)

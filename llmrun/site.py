@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError, UsageError
+from llmrun.folders import links_folder
 from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
@@ -16,6 +17,8 @@ from llmrun.hardware.host_memory import HostMemory, read_host_memory
 from llmrun.hardware.reported import devices_of
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import Threads
+from llmrun.lenders import Found, find_lenders, in_use, told
+from llmrun.links import Links
 from llmrun.margins import HOST, pool_name, read_margins
 from llmrun.planning.margins import Margin, adjusted
 from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
     from llmrun.gguf.header import GGUFHeader
     from llmrun.hardware.hardware import Hardware
     from llmrun.memory.estimate import Machine
+
+
+class Lists(Protocol):
+    """An engine that can be asked for its devices."""
+
+    def devices(self, endpoints: Iterable[str] = ()) -> tuple[DeviceInfo, ...]:
+        """Return them, and those at endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,10 @@ class Site:
         if device is not None:
             return Reserve(host, device)
         learnt = {
-            one.id: adjusted(DEVICE_RESERVE, self.seen.get(pool_name(one), ()), shrinks=True) for one in self.devices
+            one.id: 0  # a lender keeps for itself what it needs, and takes it off what it says is free
+            if one.lender is not None and one.lender.host is not None
+            else adjusted(DEVICE_RESERVE, self.seen.get(pool_name(one), ()), shrinks=True)
+            for one in self.devices
         }
         return Reserve(host, DEVICE_RESERVE, learnt)
 
@@ -93,23 +106,40 @@ def _within_limits(site: Site, constraints: Constraints) -> Site:
 def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, threads: Threads) -> Site:
     """Return this machine with the devices that are wished for, or the ones llama.cpp would take by itself.
 
-    Without an engine there are none. Raises UsageError for a device that is not there or named twice, EngineError for
-    one that cannot be reached.
+    Without an engine there are none. Lenders are asked before the engine may touch them. Raises UsageError for a device
+    that is not there or named twice, EngineError for one that cannot be reached, UnauthorizedError for another key.
     """
     bare = _bare(threads, taken_by(standby))
     wished = constraints.devices
+    lenders = find_lenders(wished or (), Links(links_folder()))
     try:
-        found = list_devices(standby, wished or ())
+        found = _listed(standby, wished or (), lenders)
         if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
             from llmrun.footprints import Footprints
 
             with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
                 wished = Footprints(header, bare.machine, standby).default_devices()
-        return _within_limits(bare.with_devices(devices_of(found, wished)), constraints)
+        devices = [told(device, lenders) for device in devices_of(found, wished)]
+        return _within_limits(bare.with_devices(devices), constraints)
     except EngineError:
         if wished:  # they were named: without them this is another question
             raise
         return bare
+
+
+def lent_devices(engine: Lists, names: Sequence[str], *, remeasure: bool = False) -> tuple[Device, ...]:
+    """Return devices that other machines lend, by name, as `find_site` does; remeasure: the ways to them, anew."""
+    if not names:
+        return ()
+    lenders = find_lenders(names, Links(links_folder(), remeasure=remeasure))
+    return tuple(told(device, lenders) for device in devices_of(_listed(engine, names, lenders), names))
+
+
+def _listed(engine: Lists, wished: Sequence[str], lenders: Mapping[str, Found]) -> tuple[DeviceInfo, ...]:
+    try:
+        return list_devices(engine, wished)
+    except EngineError as error:
+        raise in_use(error, lenders) from error
 
 
 def same_site(found: Sequence[DeviceInfo], constraints: Constraints, threads: Threads, ours: int) -> Site:
@@ -126,9 +156,9 @@ def taken_by(standby: Standby) -> int:
     return sum(one.anonymous for one in seen if one is not None)
 
 
-def list_devices(standby: Standby, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
+def list_devices(engine: Lists, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
     """Return the engine's devices, those at the endpoints among the names too; raises EngineError."""
-    return standby.devices(name for name in names if name.startswith("rpc:"))
+    return engine.devices(name for name in names if name.startswith("rpc:"))
 
 
 def _bare(threads: Threads, ours: int) -> Site:

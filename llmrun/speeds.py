@@ -18,6 +18,7 @@ from llmrun.memory.placement import Placement
 from llmrun.planning.calibration import Calibration, Run, calibrate
 from llmrun.planning.device_speeds import default_device_rates, device_rates
 from llmrun.planning.host_speeds import completed, default_host_rates
+from llmrun.planning.link import Lines
 from llmrun.planning.rates import Needs, Rates
 from llmrun.planning.speed import Speed, needs, predict
 from llmrun.planning.tuning import Tuning
@@ -31,6 +32,7 @@ _WILD = 1.0
 # Tokens of an answer, and of a prompt, below which the first step's own costs and the clock tell more than the model:
 # the last token of an answer is drawn and not read, and a prompt is read in steps that begin small.
 _FEWEST_WRITTEN, _FEWEST_READ = 32, 128
+_LENT_THREADS = 4  # of a processor that is lent, which tells nobody how many it has; the band around it is wide
 _MOST_GUESSED = 0.02  # of an answer's tokens: where more were guessed right, it tells nothing of a token's own time
 
 
@@ -81,8 +83,7 @@ class Speeds:
         wanted = settings or self._usual
         way = _way(wanted, (device.id,))
         if way not in self._rates:
-            usual = device_rates(device.name) or default_device_rates(device.backend)
-            self._rates[way] = completed(self._known(wanted, (device.id,)), usual)
+            self._rates[way] = completed(self._known(wanted, (device.id,)), _usual(device))
         return self._rates[way]
 
     def tunings(self, work: ModelWork, devices: Sequence[Device]) -> tuple[Tuning, ...]:
@@ -122,9 +123,20 @@ class Speeds:
         self._calibrations.clear()
         return found is not None
 
-    def throughput(self, settings: RunSettings) -> Throughput | None:
-        """Return how fast the host was measured to be; None where it was not."""
-        known = self._known(settings, ()).matrices
+    def measure_device(self, device: Device, wanted: Needs, settings: RunSettings, *, remeasure: bool = False) -> bool:
+        """Measure as `measure` does, what is named of a device; the way to one of another machine does not count."""
+        if self._measurements is None:
+            return False
+        link = None if device.lender is None else device.lender.link
+        way = replace(settings, devices=(device.id,))
+        found = self._measurements.rates(wanted, way, remeasure=remeasure, link=link)
+        self._rates.clear()
+        self._calibrations.clear()
+        return found is not None
+
+    def throughput(self, settings: RunSettings, device: Device | None = None) -> Throughput | None:
+        """Return how fast the host was measured to be, or a device; None where it was not."""
+        known = self._known(settings, () if device is None else (device.id,)).matrices
         if not known:
             return None
         alone = min(known, key=lambda name: known[name].read.seconds)
@@ -177,7 +189,9 @@ class Speeds:
         n_prompt: int = 512,
     ) -> Speed | None:
         rates = [self.device_rates(device, settings) for device in devices]
-        return predict(work, settings, placement, self.host_rates(settings), rates, n_past=n_past, n_prompt=n_prompt)
+        lines = Lines(work, settings, placement, devices)
+        host = self.host_rates(settings)
+        return predict(work, settings, placement, host, rates, n_past=n_past, n_prompt=n_prompt, lines=lines)
 
     def _calibration(
         self, work: ModelWork, settings: RunSettings, placement: Placement, devices: Sequence[Device]
@@ -214,6 +228,14 @@ def open_speeds(n_threads: int, measure: Measurer = lambda _: None, folder: Path
     """
     machine, folder = read_fingerprint(), folder or speed_folder()
     return Speeds(Measurements(measure, machine, folder), n_threads, Tunings(machine, folder))
+
+
+def _usual(device: Device) -> Rates:
+    """Return what a device of this name costs, or one of its backend; a processor that is lent is as hosts are."""
+    backend = device.backend if device.lender is None else device.lender.backend or device.backend
+    if device.lender is not None and backend == "CPU":
+        return default_host_rates(_LENT_THREADS, _LENT_THREADS, repack=False)
+    return device_rates(device.name) or default_device_rates(backend)
 
 
 def _way(settings: RunSettings, devices: tuple[str, ...]) -> _Way:

@@ -5,6 +5,7 @@ Knows nothing of what is chosen among them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def stocked(
     summary, guesser = summarize(header), beside.guesser
     own = None if guesser is None else guesser.footprints
     footprints = Footprints(header, site.machine, standby, answers, beside.adapters, beside.sight, own)
-    work, sizes = _work(header), _sizes(header, footprints)
+    work, sizes = _work(header, footprints, site), _sizes(header, footprints)
     offer = Offer(
         quant=variant.quant,
         # where the file's name tells no label, the file itself does
@@ -103,11 +104,15 @@ def stocked(
     return Stocked(variant, header, summary, footprints, work, offer, None if guesser is None else guesser.draft)
 
 
-def _work(header: GGUFHeader) -> ModelWork | None:
+def _work(header: GGUFHeader, footprints: Footprints, site: Site) -> ModelWork | None:
     try:
-        return model_work(header)
+        work = model_work(header)
     except UnknownArchitectureError:
         return None
+    with contextlib.suppress(UnknownArchitectureError):
+        if any(device.lender is not None for device in site.devices):
+            return replace(work, graph=footprints.estimator.graph)
+    return work
 
 
 def _sizes(header: GGUFHeader, footprints: Footprints) -> LayerSizes:
@@ -141,7 +146,8 @@ def _decode(work: ModelWork | None, n_layer: int, site: Site, speeds: Speeds) ->
         threads = _with_threads(settings, site)
         if settings.repack not in paces:
             devices = {device.id: speeds.device_rates(device) for device in site.devices}
-            paces[settings.repack] = Pace(work, n_layer, speeds.host_rates(threads), devices)
+            lenders = {device.id: device.lender for device in site.devices if device.lender is not None}
+            paces[settings.repack] = Pace(work, n_layer, speeds.host_rates(threads), devices, lenders)
         return paces[settings.repack].decode(settings)
 
     return decode

@@ -47,7 +47,7 @@ def say(keeper: Keeper, conversation: Conversation, question: str) -> None:
     keeper.answered(conversation, Answered(f"answer to {question}", "stop", USAGE))
 
 
-STEPS = st.lists(st.sampled_from(["ask", "undo", "again", "drop", "system", "new"]), max_size=12)
+STEPS = st.lists(st.sampled_from(["ask", "undo", "again", "drop", "system", "new", "break"]), max_size=12)
 
 
 @given(STEPS)
@@ -58,6 +58,10 @@ def test_what_is_kept_is_what_was_said(steps: list[str]) -> None:
             match step:
                 case "ask":
                     say(keeper, conversation, f"q{number}")
+                case "break":
+                    conversation.ask(f"q{number}")
+                    conversation.reply(f"half of an answer to q{number}")
+                    keeper.broke_off(conversation)
                 case "undo":
                     conversation.undo()
                     keeper.rewritten(conversation)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from llmrun.engine.client import Engine
-from llmrun.errors import InsufficientMemoryError, WorkerDiedError
+from llmrun.errors import InsufficientMemoryError, LenderLostError
 from llmrun.pipeline import Listener, Started, start
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import LocalRef
@@ -160,8 +160,7 @@ def test_a_worker_killed_in_a_load_is_followed_by_one_that_takes_less(large_mode
 def test_a_server_that_is_gone_is_told_of_and_not_asked_again(server: Lent, large_model: Path) -> None:
     before = {worker.pid for worker in workers()}
     heard = Heard(at=lambda _: server.end())
-    with pytest.raises(WorkerDiedError) as caught:
+    with pytest.raises(LenderLostError) as caught:
         load(large_model, heard, devices=(server.id,))
-    assert heard.steps == []
-    assert caught.value.hint == "a device of another process or machine is gone: is its server still running?"
+    assert (heard.steps, caught.value.lenders) == ([], (server.id,))
     assert {worker.pid for worker in workers()} <= before

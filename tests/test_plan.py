@@ -238,36 +238,41 @@ def test_engine_and_arithmetic_give_the_same_plan(llmrun: Run, eight_b: Path) ->
 SAME = ("weights", "kv_cache", "overhead", "mapped")
 
 
+KEYS = {
+    "model",
+    "quant",
+    "loss",
+    "loss_class",
+    "prefer",
+    "why",
+    "where",
+    "speed",
+    "settings",
+    "reasons",
+    "n_ctx",
+    "n_ctx_allocated",
+    "n_layer",
+    "n_offloaded",
+    "source",
+    "engine_trouble",
+    "total",
+    "arithmetic_total",
+    "fits",
+    "from_disk",
+    "pools",
+    "lent",
+    "better",
+    "runners_up",
+    "contexts",
+    "draft",
+}
+KEYS_OF_POOL = {"id", "name", "total", "available", "reserve", "used", "shared", "lender", "headroom"}
+
+
 def test_the_json_has_these_keys(llmrun: Run) -> None:
     found = json.loads(llmrun("plan", "guide", "--json").stdout)
-    assert set(found) == {
-        "model",
-        "quant",
-        "loss",
-        "loss_class",
-        "prefer",
-        "why",
-        "where",
-        "speed",
-        "settings",
-        "reasons",
-        "n_ctx",
-        "n_ctx_allocated",
-        "n_layer",
-        "n_offloaded",
-        "source",
-        "engine_trouble",
-        "total",
-        "arithmetic_total",
-        "fits",
-        "from_disk",
-        "pools",
-        "better",
-        "runners_up",
-        "contexts",
-        "draft",
-    }
-    assert set(found["pools"][0]) == {"id", "name", "total", "available", "reserve", "used", "shared", "headroom"}
+    assert set(found) == KEYS
+    assert set(found["pools"][0]) == KEYS_OF_POOL
     assert set(found["pools"][0]["used"]) == {"weights", "kv_cache", "compute", "overhead", "mapped", "total"}
     assert set(found["contexts"][0]) == {"n_ctx", "f16", "q8_0", "q4_0"}
     assert found["contexts"][0]["f16"].keys() == {"total", "fits", "source", "needed"}
@@ -275,7 +280,7 @@ def test_the_json_has_these_keys(llmrun: Run) -> None:
 
 def test_a_device_gets_a_bar_of_its_own(llmrun: Run, eight_b: Path, rpc_server: str) -> None:
     done = llmrun("plan", str(eight_b), "--device", rpc_server, "-ngl", "20", "--ctx", "4096")
-    assert f"20 of 33 layers on the GPU ({rpc_server})" in done.stdout
+    assert f"20 of 33 layers on other machines ({rpc_server})" in done.stdout
     assert [line[2] for line in done.stdout.splitlines() if line.startswith("  █") and "weights" not in line] == [
         "█"
     ] * 2

@@ -13,7 +13,7 @@ import pytest
 from llmrun.engine.client import Engine
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
 from llmrun.engine.wire import error_of, failure_of
-from llmrun.errors import GGUFError, InsufficientMemoryError, Refusal, WorkerDiedError
+from llmrun.errors import GGUFError, InsufficientMemoryError, LenderLostError, Refusal, WorkerDiedError
 from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.source import read_model_header
 from llmrun.memory.engine_memory import EngineMemory
@@ -299,9 +299,9 @@ def test_a_server_that_dies_in_a_load_is_told_of(
     server = start_server()
     settings = replace(ONE_THREAD, devices=(server.id,), load_mode="none")
     error = Strike(lambda _: server.end(), line).death(large_model, settings)
-    assert (error.signal, error.refusal) == (signal.SIGABRT, None)
-    assert error.message == "the engine's process crashed (SIGABRT) while it loaded the model"
-    assert error.hint == "a device of another process or machine is gone: is its server still running?"
+    assert isinstance(error, LenderLostError)
+    assert (error.lenders, error.refusal) == ((server.id,), None)
+    assert error.message == f"{server.id} is gone: the engine lost what was lent while it loaded the model"
     assert has_lost_a_server(error.log)
 
 
@@ -311,9 +311,9 @@ def test_a_server_that_dies_in_an_answer_is_told_of(start_server: Callable[[], L
     with Engine() as engine:
         engine.load(tiny_model, replace(ONE_THREAD, devices=(server.id,)))
         server.end()
-        with pytest.raises(WorkerDiedError) as caught:
+        with pytest.raises(LenderLostError) as caught:
             ask(engine, "hi", max_tokens=3)
-    assert (caught.value.signal, has_lost_a_server(caught.value.log)) == (signal.SIGABRT, True)
+    assert (caught.value.lenders, has_lost_a_server(caught.value.log)) == ((server.id,), True)
 
 
 @linux_only

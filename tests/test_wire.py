@@ -86,6 +86,7 @@ def test_a_frame_that_is_none_is_an_engine_error(frame: bytes) -> None:
         errors.ContextOverflowError("long"),
         errors.InsufficientMemoryError("small", None),
         errors.WorkerDiedError("gone"),
+        errors.LenderLostError("lost", "hint"),
     ],
 )
 def test_an_error_crosses_the_wall_as_itself(error: errors.LLMRunError) -> None:

@@ -34,6 +34,7 @@ def test_every_error_has_its_exit_code_and_status() -> None:
         "ContextOverflowError": (7, 400),
         "QuestionTooLargeError": (7, 500),
         "WorkerDiedError": (7, 500),
+        "LenderLostError": (7, 503),
         "BusyError": (7, 503),
         "QueueFullError": (7, 429),
         "IncompleteAnswerError": (9, 500),

@@ -13,7 +13,7 @@ from llmrun.chat.view.view import View, make_view
 from llmrun.console import Console
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Chunk, FinishReason, Generate, PrefillProgress, Usage
-from llmrun.errors import EngineError, LLMRunError
+from llmrun.errors import EngineError, LLMRunError, WorkerDiedError
 from llmrun.units import format_seconds
 
 # A wait shorter than this needs no explanation, seconds
@@ -33,7 +33,7 @@ class Answered:
 def stream_answer(engine: AnsweringEngine, request: Generate, console: Console, *, show: bool = True) -> Answered:
     """Ask the engine, show the answer as it comes (if `show`), and return it; Ctrl-C ends it early.
 
-    Raises ContextOverflowError and EngineError.
+    Raises ContextOverflowError and EngineError; a WorkerDiedError has what was said until then.
     """
     answer = engine.answer(request)
     with _interrupt_calls(answer.cancel), _shown(console if show else None) as view:
@@ -56,16 +56,20 @@ def _collect(events: Iterable[PrefillProgress | Chunk], console: Console, view: 
     text: list[str] = []
     thoughts: list[str] = []
     ending: tuple[FinishReason, Usage] | None = None
-    for event in events:
-        if isinstance(event, PrefillProgress):
-            _show_progress(event, console)
-            continue
-        is_thought = event.thought
-        (thoughts if is_thought else text).append(event.text)
-        if view is not None:
-            (view.thought if is_thought else view.answer)(event.text)
-        if event.finish_reason is not None and event.usage is not None:
-            ending = event.finish_reason, event.usage  # no return: the engine has one more word to say
+    try:
+        for event in events:
+            if isinstance(event, PrefillProgress):
+                _show_progress(event, console)
+                continue
+            is_thought = event.thought
+            (thoughts if is_thought else text).append(event.text)
+            if view is not None:
+                (view.thought if is_thought else view.answer)(event.text)
+            if event.finish_reason is not None and event.usage is not None:
+                ending = event.finish_reason, event.usage  # no return: the engine has one more word to say
+    except WorkerDiedError as error:
+        error.said, error.thoughts = "".join(text), "".join(thoughts)
+        raise
     if ending is None:
         raise EngineError("the engine ended an answer without saying why")
     return Answered("".join(text), *ending, "".join(thoughts))

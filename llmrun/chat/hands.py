@@ -38,7 +38,9 @@ class Hands:
     another model by its name in the place of the one that an engine holds, and returns the engine that holds it; raises
     UsageError or NotFoundError for a name that means none, with the old engine as it was. see: loads the model of an
     engine again so that it can see images, if there is what it needs, and returns the engine that holds it. listing:
-    kept conversations as lines to read. speed: tokens a second that the model is predicted to write.
+    kept conversations as lines to read. speed: tokens a second that the model is predicted to write. without: plans
+    the model without lenders that cannot be reached, so that the next start does without them where that can be, and
+    returns what is said of it, given those that the engine lost; nothing where there is nothing to say.
     """
 
     choose: Callable[[str, Mapping[str, str]], str] | None = None
@@ -49,3 +51,4 @@ class Hands:
     see: Callable[[AnsweringEngine], AnsweringEngine] | None = None
     speed: Callable[[], float | None] = _unknown
     listing: Callable[[Sequence[Summary]], str] = _first_words
+    without: Callable[[Sequence[str]], str] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -11,13 +11,14 @@ from llmrun.chat.conversation import Conversation
 from llmrun.chat.kept_model import KeptModel as KeptModel
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.errors import HistoryError, NotFoundError
-from llmrun.history.record import Role, Saved, Setting, Summary, Turn
+from llmrun.history.record import Figure, Role, Saved, Setting, Summary, Turn
 from llmrun.history.store import Store
 from llmrun.message import Message
 from llmrun.report import usage_figures
 from llmrun.settings import KV_TYPES, MAX_N_CTX
 from llmrun.states import Vault
 
+BROKEN_OFF = "broken off"  # the finish reason of an answer whose engine was lost
 # Among the settings of a kept conversation
 _N_DROPPED, _SUMMARY = "n_dropped", "summary"
 _N_CTX, _TYPE_KV = "n_ctx", "type_kv"
@@ -42,8 +43,17 @@ class Keeper:
 
     def answered(self, conversation: Conversation, answered: Answered) -> None:
         """Keep the last question and its answer; what was said before, if that has changed since."""
+        reason, usage = answered.finish_reason, usage_figures(answered.usage)
+        self._add(conversation, reason, usage)
+
+    def broke_off(self, conversation: Conversation) -> None:
+        """Keep the last question and as much of its answer as there is."""
+        self._add(conversation, BROKEN_OFF, {})
+
+    def _add(self, conversation: Conversation, finish_reason: str, usage: Mapping[str, Figure]) -> None:
         *before, question, answer = conversation.turns
-        said = (_turn(question), self._answer_turn(answer, answered))
+        told = replace(_turn(answer), model=self.model().name, finish_reason=finish_reason, usage=usage)
+        said = (_turn(question), told)
         self._begin(conversation)
         assert self.id is not None
         if len(self._turns) > len(before):  # asked again
@@ -145,14 +155,6 @@ class Keeper:
         if model.name != self._model:
             self._model = model.name
             self.store.set_model(self.id, model.name, model.resolved)
-
-    def _answer_turn(self, message: Message, answered: Answered) -> Turn:
-        return replace(
-            _turn(message),
-            model=self.model().name,
-            finish_reason=answered.finish_reason,
-            usage=usage_figures(answered.usage),
-        )
 
 
 def memory_of(saved: Saved) -> tuple[int | None, str | None]:

@@ -19,8 +19,9 @@ from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
-from llmrun.errors import ContextOverflowError, LLMRunError, UsageError
+from llmrun.errors import ContextOverflowError, LenderLostError, LLMRunError, UsageError
 from llmrun.history.record import Saved
+from llmrun.message import Message
 from llmrun.reference import GUIDE
 from llmrun.report import ending_note, usage_figures, usage_lines
 
@@ -52,6 +53,8 @@ class Talk:
     _rooms: RoomMaker = field(init=False)
     _told_full: bool = False
     _told_exact: set[str] = field(default_factory=set)
+    _gone: AnsweringEngine | None = None  # the engine, where it has ended and is started again when it is needed
+    _unanswered: Message | None = None  # what stands in the place of an answer that broke off before its first word
 
     def __post_init__(self) -> None:
         """Remember how the chat began."""
@@ -80,7 +83,13 @@ class Talk:
                 self._survive(error)
 
     def ask(self, text: str) -> None:
-        """Answer a question; where that fails the question is taken back, and the error raised."""
+        """Answer a question; where that fails the question is taken back, and the error raised.
+
+        Where a lender is lost to the engine meanwhile, what was said until then stays.
+        """
+        self._wake()
+        if self.conversation.turns and self.conversation.turns[-1] is self._unanswered:
+            self.conversation.undo()  # nothing had come of it, and something else is asked
         try:
             self._ask(self.beside.question(text), self.beside.images)
         except LLMRunError:
@@ -94,6 +103,9 @@ class Talk:
         self.conversation.ask(text, images)
         try:
             self.last = self._answer_what_fits()
+        except LenderLostError as lost:
+            self._break_off(lost)
+            raise
         except BaseException:
             self.conversation.take_back()
             raise
@@ -103,6 +115,7 @@ class Talk:
 
     def ask_again(self, text: str | None = None) -> None:
         """Answer the last question anew, or another one in its place; where that fails, all is as it was."""
+        self._wake()
         before, settings = self.conversation.copy(), self.settings
         asked = self.conversation.undo()
         # the same seed would draw the same answer again
@@ -252,11 +265,40 @@ class Talk:
         )
 
     def _survive(self, error: LLMRunError) -> None:
+        if isinstance(error, LenderLostError) and self.engine.has_ended and self.hands.without is not None:
+            error.hint = None  # what can be done is said below
         self.console.error(error)
-        if self.engine.has_ended:
-            self.console.notice("(starting the engine again; the conversation is kept, ask again)")
-            self.engine.close()
+        if not self.engine.has_ended:
+            return
+        self.engine.close()
+        if self._gone is self.engine or isinstance(error, LenderLostError):
+            self._gone = self.engine
+            self._offer(error.lenders if isinstance(error, LenderLostError) else ())
+            return
+        self.console.notice("(starting the engine again; the conversation is kept, ask again)")
+        self.engine = self.restart()
+
+    def _offer(self, lenders: Sequence[str]) -> None:
+        """Say how the model would run without lenders that are gone; the next question, or /retry, starts it so."""
+        if self.hands.without is not None and (offer := self.hands.without(lenders)):
+            self.console.notice(f"({offer})")
+
+    def _wake(self) -> None:
+        """Start the engine, where it has ended and was left so."""
+        if self._gone is self.engine:
             self.engine = self.restart()
+        self._gone = None
+
+    def _break_off(self, lost: LenderLostError) -> None:
+        """Keep what was said of an answer, and its question, so that it can be asked for again."""
+        self.conversation.reply(lost.said, lost.thoughts)
+        self.last, self._unanswered = None, None if lost.said else self.conversation.turns[-1]
+        if not lost.said:
+            return
+        if not self.as_json:
+            self.console.notice("(the answer breaks off here)")
+        if self.keeper is not None:
+            self.keeper.broke_off(self.conversation)
 
 
 def _as_data(answered: Answered) -> dict[str, object]:

@@ -65,7 +65,8 @@ class _Kept:
 def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
     model = RunningModel(wish, console, whole_story=typed)
     keeper = Keeper(kept.store, Vault() if kept.is_kept else None, model.kept, is_kept=kept.is_kept)
-    engine = model.start_as(*kept.as_before)
+    with model.told_without("chat"):
+        engine = model.start_as(*kept.as_before)
     settings = settled(wish, model, engine, console)
     talk = Talk(
         engine,
@@ -88,7 +89,8 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
             if talk.first_system is not None:  # what is said now holds
                 talk.conversation.system = talk.first_system
                 talk.was_rewritten()
-        talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
+        with model.told_without("chat"):
+            talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
         if talk.last is not None:
             tell_times(talk.engine, talk.last.usage, console)
     finally:
@@ -131,6 +133,7 @@ def _hands(model: RunningModel, console: Console) -> Hands:
         switch=switch,
         see=see,
         speed=model.speed,
+        without=lambda lenders: model.without(lenders).offer(),
         listing=lambda found: list_text(found, datetime.now(UTC)),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
+from llmrun.cli.lender_text import link_text
+from llmrun.cli.machine_options import MachineOptions
 from llmrun.console import Console
 from llmrun.doctor.gpu_checks import match_devices
 from llmrun.doctor.report import plain
@@ -19,6 +21,7 @@ from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.threads import Threads, usual_threads
 from llmrun.planning.rates import Needs
 from llmrun.settings import RunSettings
+from llmrun.site import lent_devices
 from llmrun.speeds import Speeds, Throughput, open_speeds
 from llmrun.units import format_bytes
 
@@ -33,29 +36,41 @@ _REPACKED = frozenset({"Q4_K", "Q4_0"})
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The machine, and what the engine told; trouble is why it told nothing. throughput: None if not measured."""
+    """The machine, and what the engine told; trouble is why it told nothing. throughput: None if not measured.
+
+    lent: what was measured of devices of other machines, by name.
+    """
 
     hardware: Hardware
     engine: DeviceList
     trouble: str | None
     throughput: Throughput | None = None
+    lent: tuple[tuple[str, Throughput], ...] = ()
 
 
-def run_hardware(*, measure: bool, remeasure: bool, as_json: bool, quiet: bool) -> None:
-    """Show the machine; an engine that does not start is told of, and an error only where it was to be measured."""
+def run_hardware(wish: MachineOptions, *, as_json: bool, quiet: bool) -> None:
+    """Show the machine; an engine that does not start is told of, and an error only where it was to be measured.
+
+    Raises what asking lenders raises, where any are named.
+    """
     console = Console(quiet=quiet)
     with Engine() as engine:
         speeds = _open_speeds(engine, console)  # while the worker starts
         survey = look_at_machine(engine)
         now, usual = map(_settings, (survey.hardware.host.threads, usual_threads()))
-        throughput = None if remeasure else speeds.throughput(usual) or speeds.throughput(now)
-        if remeasure or (measure and throughput is None):
+        lent = lent_devices(engine, wish.device or (), remeasure=wish.remeasure)
+        throughput = None if wish.remeasure and not lent else speeds.throughput(usual) or speeds.throughput(now)
+        for device in lent:
+            _measure_lent(speeds, device, usual, wish)
+        if not lent and (wish.remeasure or (wish.measure and throughput is None)):
             if now != usual:
                 console.say("note: other work keeps processors busy: `--remeasure` when it is over")
-            _measure(speeds, now, remeasure=remeasure)
-            console.clear_status()
+            _measure(speeds, now, remeasure=wish.remeasure)
             throughput = speeds.throughput(now)
-    survey = replace(survey, throughput=throughput)
+        console.clear_status()
+    known = tuple((device.id, found) for device in lent if (found := speeds.throughput(usual, device)) is not None)
+    hardware = replace(survey.hardware, devices=(*survey.hardware.devices, *lent))
+    survey = replace(survey, hardware=hardware, throughput=throughput, lent=known)
     if as_json:
         console.data(hardware_figures(survey))
         return
@@ -99,6 +114,11 @@ def _measure(speeds: Speeds, settings: RunSettings, *, remeasure: bool) -> None:
         speeds.measure_needs(Needs(both), replace(settings, repack=True), remeasure=remeasure)
 
 
+def _measure_lent(speeds: Speeds, device: Device, settings: RunSettings, wish: MachineOptions) -> None:
+    if wish.remeasure or (wish.measure and speeds.throughput(settings, device) is None):
+        speeds.measure_device(device, _MEASURED, settings, remeasure=wish.remeasure)
+
+
 def _settings(threads: Threads) -> RunSettings:
     return RunSettings(n_threads=threads.decode, n_threads_batch=threads.batch)
 
@@ -116,6 +136,7 @@ def hardware_figures(survey: Survey) -> dict[str, object]:
         "bandwidth": survey.throughput and survey.throughput.bandwidth,  # bytes a second
         "bandwidth_spread": survey.throughput and survey.throughput.bandwidth_spread,
         "multiply_adds": survey.throughput and survey.throughput.multiply_adds,  # a second
+        "lent": {name: asdict(throughput) for name, throughput in survey.lent},
         "notes": list(found.notes),
     }
 
@@ -197,7 +218,25 @@ def _count(n_threads: int) -> str:
 def _device_lines(survey: Survey) -> list[str]:
     if survey.trouble is not None:
         return [f"unknown: {survey.trouble}"]
-    return [_device_line(device) for device in survey.hardware.devices] or ["none: models run on the CPU"]
+    own = [_device_line(device) for device in survey.hardware.devices if device.lender is None]
+    known = dict(survey.lent)
+    lent = (
+        line
+        for device in survey.hardware.devices
+        if device.lender is not None
+        for line in (_device_line(device), link_text(device.lender.link), *_lent_lines(known.get(device.id)))
+    )
+    return [*(own or ["none: models run on the CPU"]), *lent]
+
+
+def _lent_lines(throughput: Throughput | None) -> list[str]:
+    if throughput is None:
+        return ["how fast it computes was not measured: `--measure` does it"]
+    size = format_bytes(int(throughput.bandwidth))
+    return [
+        f"{size} of weights a second with {throughput.bandwidth_type}, "
+        f"{throughput.multiply_adds / 1e9:.1f} billion multiply-adds with {throughput.multiply_type}"
+    ]
 
 
 def _device_line(device: Device) -> str:

@@ -25,6 +25,7 @@ from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
 from llmrun.cli.keeping import Keeping
 from llmrun.cli.lend_options import LendOptions
+from llmrun.cli.machine_options import MachineOptions
 from llmrun.cli.misuse import Commands
 from llmrun.cli.prompt import prompt_app
 from llmrun.cli.prompting import Prompting
@@ -287,13 +288,12 @@ def estimate(
 
 
 @app.command()
-def hardware(
-    measure: o.MeasureNow = False, remeasure: o.Remeasure = False, json: o.PlainJson = False, quiet: o.Quiet = False
-) -> None:
-    """Show this machine as llmrun sees it: memory, processor, devices."""
+@flat
+def hardware(options: MachineOptions, json: o.PlainJson = False, quiet: o.Quiet = False) -> None:
+    """Show this machine as llmrun sees it: memory, processor, devices, and those that others lend."""
     from llmrun.cli.hardware import run_hardware
 
-    run_hardware(measure=measure, remeasure=remeasure, as_json=json, quiet=quiet)
+    run_hardware(options, as_json=json, quiet=quiet)
 
 
 @app.command()

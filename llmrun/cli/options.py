@@ -370,13 +370,6 @@ Method = Annotated[
     ),
 ]
 
-MeasureNow = Annotated[
-    bool, typer.Option("--measure", help="Measure how fast it computes, if that is unknown.", rich_help_panel=_OUTPUT)
-]
-Remeasure = Annotated[
-    bool, typer.Option("--remeasure", help="Measure it again, and forget what runs taught.", rich_help_panel=_OUTPUT)
-]
-
 KeptOrNone = Annotated[
     str | None,
     typer.Argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmrun.cli.lender_text import lender_lines
 from llmrun.console import one_line
 from llmrun.gguf.summary import ModelSummary
 from llmrun.memory.footprint import MemoryBreakdown
@@ -50,7 +51,7 @@ def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
     lines = [*head_lines(model, summary, plan)]
     of_draft = (None,) * len(plan.forecast.pools) if plan.draft is None else plan.draft.used
     for pool, used in zip(plan.forecast.pools, of_draft, strict=True):
-        lines += ["", *_pool_lines(pool), *_draft_lines(used)]
+        lines += ["", *_pool_lines(pool), *_draft_lines(used), *lender_lines(plan.forecast, pool.id)]
     lines += ["", verdict(plan), "", "why", *_why(plan)]
     if plan.better:
         lines += ["", "what would be better, and why it is not taken", *map(_better_line, plan.better)]
@@ -82,7 +83,9 @@ def placement(plan: Plan) -> str:
     some = "all" if forecast.n_offloaded == n_all else f"{forecast.n_offloaded} of {n_all}"
     names = ", ".join(settings.devices or ())
     experts = f", the experts of {settings.cpu_experts} of them in RAM" if settings.cpu_experts else ""
-    return f"{some} layers on the GPU ({names}){experts}"
+    lent = [pool.lender is not None for pool in forecast.pools[1:]]
+    where = "the GPU" if not any(lent) else "other machines" if all(lent) else "GPUs, others' too"
+    return f"{some} layers on {where} ({names}){experts}"
 
 
 def speed_line(plan: Plan) -> str:
@@ -123,7 +126,12 @@ def _pool_lines(pool: Pool) -> list[str]:
         )
     rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
     head = f"{name}: needs {format_bytes(pool.needed)}; {available}"
-    return [head, f"  {bar(pool)}", f"  {'  '.join(parts[:3])}", f"  {'  '.join(parts[3:] + rest)}"]
+    return [
+        *(_wrapped(head, 2) if pool.lender is not None else [head]),
+        f"  {bar(pool)}",
+        f"  {'  '.join(parts[:3])}",
+        f"  {'  '.join(parts[3:] + rest)}",
+    ]
 
 
 def _draft_lines(used: MemoryBreakdown | None) -> list[str]:

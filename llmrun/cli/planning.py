@@ -17,6 +17,7 @@ from llmrun.errors import LLMRunError, UsageError
 from llmrun.gguf.summary import ModelSummary
 from llmrun.hardware.hardware import Hardware
 from llmrun.planning.forecast import Forecast, Source
+from llmrun.planning.lent import lent_parts
 from llmrun.planning.llama_server import llama_server_command
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import format_plan
@@ -168,6 +169,7 @@ def plan_figures(summary: ModelSummary, plan: Plan) -> dict[str, object]:
             {**asdict(pool), "used": {**asdict(pool.used), "total": pool.used.total}, "headroom": pool.headroom}
             for pool in forecast.pools
         ],
+        "lent": [asdict(part) for part in lent_parts(forecast)],
         "better": [asdict(better) for better in plan.better],
         "runners_up": [asdict(runner) for runner in plan.runners_up],
         "contexts": [

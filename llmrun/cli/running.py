@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from llmrun.cli.wishes import check_gpu_wishes, check_replay, grammar_wish, save
 from llmrun.console import AnswerStyle, Console
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Grammar, ModelInfo, Usage
-from llmrun.errors import InsufficientMemoryError, UsageError
+from llmrun.errors import InsufficientMemoryError, LenderLostError, UsageError
 from llmrun.hub.settings import hub_address
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.plan_file import SavedPlan
@@ -30,6 +30,7 @@ from llmrun.thinking import choose_thinking
 from llmrun.units import format_seconds
 
 if TYPE_CHECKING:
+    from llmrun.cli.lost import WithoutThem
     from llmrun.cli.story import Story
     from llmrun.gguf.summary import ModelSummary
     from llmrun.pipeline import Started
@@ -152,6 +153,30 @@ class RunningModel:
         draft = self._given.draft if reference == self._first else None  # it guesses for the model it was given with
         self._wish = replace(self._wish, replay=None, constraints=replace(self._given, draft=draft))
         self._story = None
+
+    def without(self, lenders: Sequence[str]) -> WithoutThem:
+        """Do without lenders that cannot be reached from the next start on, if it can; returns how it would run then.
+
+        lenders: those that the engine lost; they may be back.
+        """
+        from llmrun.cli.lost import without_them  # here: most have none to lose
+
+        found = without_them(self._reference, self._wish.constraints, self._wish.plan, lenders)
+        if found.plan is not None:
+            self._wish = replace(self._wish, constraints=found.constraints, replay=None)
+            self._given = self._given.without(found.gone)
+        return found
+
+    @contextlib.contextmanager
+    def told_without(self, command: str) -> Iterator[None]:
+        """Let the error of a lender that is lost meanwhile say how the command does without it."""
+        try:
+            yield
+        except LenderLostError as lost:
+            them = "them" if len(lost.lenders) > 1 else "it"
+            self._console.say(f"lost {' and '.join(lost.lenders)}: looking how {self.name} runs without {them}")
+            lost.hint = self.without(lost.lenders).command(f"llmrun {command}", self.name)
+            raise
 
     def way_back(self) -> Callable[[], None]:
         """Return what makes it mean again what it means now, a plan that was given included."""

@@ -81,6 +81,17 @@ class Starting:
         """Return what the user fixed about how a model runs."""
         return self.constraints if meant.key == self.drafted else replace(self.constraints, draft=None)
 
+    def _reachable(self, meant: Meant) -> Constraints:
+        """Return what the user fixed without lenders that are gone: a server goes on with what still fits."""
+        from llmrun.engine.lost import are_there, lenders_of  # here: who serves its first model asks nobody
+
+        fixed = self.fixed(meant)
+        lenders = lenders_of(fixed.devices or ())
+        gone = [lender for lender, there in zip(lenders, are_there(lenders), strict=True) if not there]
+        if gone:
+            self.console.say(f"{meant.name}: loading it without {' and '.join(gone)}, which cannot be reached")
+        return fixed.without(gone)
+
     def first(self, meant: Meant) -> Started:
         """Fetch what is lacking of a model, load it, and tell of it as `chat` does; raises as pipeline.start."""
         from llmrun import pipeline
@@ -127,7 +138,7 @@ class Starting:
             step=lambda line: console.say(f"{meant.name}: {line}"),
         )
         console.log(f"loading {meant.name}")
-        fixed = self.fixed(meant)
+        fixed = self._reachable(meant)
         started = pipeline.start(meant.reference, fixed, self.plan, listener, offline=True, beside=beside)
         _tell_notice(console, started, f"{meant.name}: ")
         return started

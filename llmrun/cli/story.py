@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 
 from llmrun.cli.idle import tell_idle_gpu
+from llmrun.cli.lender_text import sending_lines
 from llmrun.cli.machine_text import machine_line
 from llmrun.cli.plan_text import placement, speed_line
 from llmrun.cli.planning import loss_notes
@@ -110,6 +111,8 @@ class Story:
                 console.say(line)
         for note in plan_notes(plan, self._constraints):
             console.say(f"note: {note}")
+        for line in sending_lines(plan.forecast) if not console.quiet else ():
+            console.say(line)
         if self._looks and not console.quiet:
             tell_idle_gpu(planned.site, self._constraints, console)
         self._looks = False

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
+from llmrun.engine.lost import find_lost, lenders_in
 from llmrun.engine.protocol import Cancel, Command, Event, Failed, Phase, Ready, Work
 from llmrun.engine.refusal import has_lost_a_server, parse_refusal
 from llmrun.engine.sharing import Said, Shared
 from llmrun.engine.spawn import spawn
 from llmrun.engine.wire import FrameDecoder, encode
-from llmrun.errors import EngineError, GGUFError, LLMRunError, WorkerDiedError
+from llmrun.errors import EngineError, GGUFError, LenderLostError, LLMRunError, WorkerDiedError
 
 LOG_LINES = 400  # kept of the engine's log
 _TOLD_LINES = 6  # of them, told when it dies
@@ -55,6 +56,7 @@ class WorkerProcess:
         self._events: queue.SimpleQueue[Event | LLMRunError | None] = queue.SimpleQueue()
         self._sink: Sink | None = None
         self._phase = "start"
+        self._lenders: tuple[str, ...] = ()  # that it has to do with
         self._ended: LLMRunError | None = None
         begun = spawn()
         self._process, self.started = begun.process, begun.at
@@ -74,6 +76,8 @@ class WorkerProcess:
 
     def send(self, command: Command) -> None:
         """Send a command; a worker that is gone is noticed by `receive`, not here. Raises UsageError (see encode)."""
+        if isinstance(command, Work):
+            self._lenders = lenders_in(command) or self._lenders
         self.send_frame(encode(command))
 
     def send_frame(self, frame: bytes) -> None:
@@ -196,13 +200,23 @@ class WorkerProcess:
                 "the model's chat template was stopped: it took more than 2 seconds or too much memory",
                 "the file is faulty or hostile; `llmrun chat guide` always works",
             )
-        how, hint = _how_it_ended(self._process.returncode)
         if has_lost_a_server(log):
-            hint = "a device of another process or machine is gone: is its server still running?"
+            return _lost(find_lost(log, self._lenders), _DOING[self._phase], log)
+        how, hint = _how_it_ended(self._process.returncode)
         number = _signal_of(self._process.returncode)
         # who is killed has no last words: what stands in the log is of an earlier load
         refusal = None if number == signal.SIGKILL else parse_refusal(log)
         return WorkerDiedError(f"the engine's process {how} {_DOING[self._phase]}", hint, log, number, refusal)
+
+
+def _lost(lenders: tuple[str, ...], when: str, log: tuple[str, ...]) -> LenderLostError:
+    names, verb = " and ".join(lenders) or "a lender", "are" if len(lenders) > 1 else "is"
+    return LenderLostError(
+        f"{names} {verb} gone: the engine lost what was lent {when}",
+        "see that `llmrun lend` runs there, or leave that device out",
+        lenders,
+        log,
+    )
 
 
 def _pipe(pipe: object) -> BinaryIO:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from llmrun import errors
 from llmrun.engine.states import PromptTokens, RestoreState, SaveState, StateRestored, StateSaved
+from llmrun.hardware.link import Link
 from llmrun.memory.engine_memory import EngineMemory, ProjectorMemory
 from llmrun.message import Message, RawPrompt, Tool, ToolCall, ToolChoice
 from llmrun.planning.rates import Needs, Rates
@@ -129,13 +130,15 @@ class ListDevices:
 class Measure:
     """Measure what computing costs with the threads, batch size and devices of these settings; can be cancelled.
 
-    needs: what is wanted; known: what need not be measured again. size: bytes of the largest models made for it.
+    needs: what is wanted; known: what need not be measured again. size: bytes of the largest models made for it. link:
+    to the lender of the devices, whose time does not count; None where they are this machine's.
     """
 
     needs: Needs
     known: Rates
     settings: RunSettings
     size: int | None = None
+    link: Link | None = None
 
 
 Work = (

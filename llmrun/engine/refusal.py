@@ -40,6 +40,8 @@ _SOMETHING = re.compile(
 
 # ggml-rpc.cpp, RPC_STATUS_ASSERT and rpc_dispatcher::start
 _LOST = re.compile(r"ggml-rpc\.cpp:[0-9]+: (Remote RPC server crashed|Failed to connect|RPC handshake failed)")
+_LOST_LINE = re.compile(r"llmrun: lost (rpc:\S+)")
+LENDER_LOST = 69  # exit code of a worker that lost a lender (sysexits.h, EX_UNAVAILABLE)
 
 _PARTS: tuple[tuple[_Part, re.Pattern[str]], ...] = (
     ("weights", re.compile(r"error loading model|unable to allocate \S+ buffer")),
@@ -104,5 +106,15 @@ def _device_of(buffer: str, names: Mapping[str, str]) -> str | None:
 
 
 def has_lost_a_server(log: Iterable[str]) -> bool:
-    """Tell whether the process ended because a device's server did: what aborts there names its place."""
-    return any(_LOST.search(line) for line in log)
+    """Tell whether the process ended because a lender was lost to it."""
+    return any(_LOST.search(line) or _LOST_LINE.fullmatch(line) for line in log)
+
+
+def lost_line(lender: str) -> str:
+    """Return the worker's last words where it lost a lender, by its name in settings: `lost_servers` reads them."""
+    return f"llmrun: lost {lender}"
+
+
+def lost_servers(log: Iterable[str]) -> tuple[str, ...]:
+    """Return the lenders that the worker says it has lost; none where it does not know which."""
+    return tuple(dict.fromkeys(match[1] for line in log if (match := _LOST_LINE.fullmatch(line))))

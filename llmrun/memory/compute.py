@@ -19,8 +19,9 @@ from llmrun.memory.footprint import Band
 from llmrun.memory.graph.builder import Builder
 from llmrun.memory.graph.hybrids import ARCHITECTURES
 from llmrun.memory.graph.plan import Question, buffer_sizes, collapse
-from llmrun.memory.graph.scheduler import PIPELINE_COPIES
+from llmrun.memory.graph.scheduler import PIPELINE_COPIES, Split, split
 from llmrun.memory.graph.shape import Batch, ComputeShape, LayerKind, PlacedLayer, Weight
+from llmrun.memory.graph.tensor import Tensor
 from llmrun.memory.graph.tensor import shape as four_dimensions
 from llmrun.memory.placement import Placement
 from llmrun.settings import RunSettings
@@ -230,6 +231,34 @@ def estimate_compute(
     if any(backend not in _SIMULATED for backend in backends):
         margin = _OTHER_MARGIN
     return tuple(_band(size, margin) for size in (sizes[-1], *sizes[:-1]))
+
+
+def step_graph(
+    shape: ComputeShape, settings: RunSettings, placement: Placement, n_devices: int, n_tokens: int, n_outputs: int
+) -> tuple[Sequence[Split], Tensor]:
+    """Return the graph of a step of one sequence in the parts that it is computed in, and what they end in.
+
+    Numbers of cells are formal ones, see llmrun.memory.graph.shape.
+    """
+    everything = None not in placement.layers and placement.output is not None
+    fused = flash_attention(shape, settings)
+    step = Batch(
+        n_tokens=n_tokens,
+        n_seqs=1,
+        n_outputs=n_outputs,
+        n_stream=1,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+        flash_attn=fused,
+        v_transposed=not fused,
+        offload_kqv=settings.offload_kqv,
+        pin_norms=everything or n_tokens < _PINNED_BELOW,
+        pin_attention=not fused and not settings.offload_kqv,
+    )
+    output = n_devices if placement.output is None else placement.output
+    builder = Builder(shape, step, _placed(shape, settings, placement, n_devices), output, n_devices)
+    ARCHITECTURES[shape.architecture](builder)
+    return split(builder.graph, n_devices), builder.graph.nodes[-1]
 
 
 def _band(size: int, margin: int) -> Band:

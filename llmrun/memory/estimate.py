@@ -98,7 +98,7 @@ class Estimator:
         """Raises UnknownArchitectureError for a header that the arithmetic cannot make sense of; the engine may."""
         with _making_sense():
             self.shape: ModelShape = model_shape(header)
-            self._compute: ComputeShape = compute_shape(header, adapters)
+            self.graph: ComputeShape = compute_shape(header, adapters)
             self._drafting = model_shape(header, drafts=True)
         self._adapters = tuple(adapters)
         self._vocabulary = vocabulary_counts(header)
@@ -151,12 +151,12 @@ class Estimator:
             n_devices,
             type_k=settings.type_k,
             type_v=settings.type_v,
-            flash_attn=flash_attention(self._compute, settings),
+            flash_attn=flash_attention(self.graph, settings),
             offload=settings.offload_kqv,
         )
         backends = tuple(device.backend for device in machine.devices)
-        compute = estimate_compute(self._compute, context, settings, placement, n_devices, backends)
-        output = output_bytes(self._compute, context, settings)
+        compute = estimate_compute(self.graph, context, settings, placement, n_devices, backends)
+        output = output_bytes(self.graph, context, settings)
         host = self._host(weights, memory[0], compute[0].high + output, settings, context.n_ctx)
         adapters = place_adapters(self._adapters, placement, backends, settings.cpu_experts)
         host = replace(host, weights=host.weights + adapters[0])

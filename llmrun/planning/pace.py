@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate, groupby
+from types import MappingProxyType
 
+from llmrun.hardware.device import Lender
 from llmrun.memory.placement import place_layers
+from llmrun.planning.link import one_token, roughly
 from llmrun.planning.rates import Rates
 from llmrun.planning.speed import add_up, decode_terms, layer_decode_terms
 from llmrun.planning.work import LayerWork, ModelWork
@@ -20,13 +23,22 @@ class Pace:
     """A model's tokens a second by settings.
 
     n_layer: layers that can be placed, those for drafting included. host, devices by id: what computing costs there.
+    lenders by the device's id: whose devices of other machines are, what crosses to them being taken roughly.
     """
 
-    def __init__(self, work: ModelWork, n_layer: int, host: Rates, devices: Mapping[str, Rates]) -> None:
+    def __init__(
+        self,
+        work: ModelWork,
+        n_layer: int,
+        host: Rates,
+        devices: Mapping[str, Rates],
+        lenders: Mapping[str, Lender] = MappingProxyType({}),
+    ) -> None:
         self._work = work
         self._n_layer = n_layer
         self._host = host
         self._devices = devices
+        self._lenders = lenders
         self._layers: dict[tuple[int, str | None, bool, str], float] = {}
         self._sums: dict[tuple[str | None, str, int], tuple[float, ...]] = {}
         self._rest: dict[tuple[str | None, str], float] = {}
@@ -40,6 +52,9 @@ class Pace:
         for place, start, end in runs:
             sums = self._up_to(None if place is None else names[place], settings)
             seconds += sums[min(end, len(sums) - 1)] - sums[min(start, len(sums) - 1)]
+        if self._lenders:
+            used = {place for place, _, _ in runs} | {output}
+            seconds += sum(self._on_link(names[place], ends=place == output) for place in used if place is not None)
         return 1 / seconds if 0 < seconds < _UNKNOWN else None
 
     def _up_to(self, name: str | None, settings: RunSettings) -> tuple[float, ...]:
@@ -60,6 +75,12 @@ class Pace:
             terms = layer_decode_terms(layer, settings, rates, self._host if stays else rates, N_PAST)
             self._layers[key] = _seconds(add_up(terms))
         return self._layers[key]
+
+    def _on_link(self, name: str, *, ends: bool) -> float:
+        if name not in self._lenders:
+            return 0.0
+        traffic = roughly(self._work, one_token(N_PAST), ends=ends)
+        return self._lenders[name].link.seconds(traffic.sent, traffic.received, traffic.trips)
 
     def _without_layers(self, output: str | None, settings: RunSettings) -> float:
         key = (output, settings.type_k)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llmrun.hardware.device import Device
+from llmrun.hardware.device import Device, Lender
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 
 _MIB = 1 << 20
@@ -46,7 +46,8 @@ class Pool:
     """The host or a device, and what a model takes there.
 
     id: "host", or the device's as settings name it. available: bytes that can be had now; None where nobody knows.
-    shared: bytes that devices without memory of their own take of this pool besides.
+    shared: bytes that devices without memory of their own take of this pool besides. lender: the other machine that the
+    device is of.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Pool:
     reserve: int
     used: MemoryBreakdown
     shared: int = 0
+    lender: Lender | None = None
 
     @property
     def needed(self) -> int:
@@ -88,7 +90,10 @@ def make_pools(
     shared = sum(used.total for device, used in zip(devices, footprint.devices, strict=True) if device.unified)
     host = Pool("host", "RAM", host_total, host_available, kept.host, footprint.host, shared)
     others = (
-        Pool(device.id, device.name, device.total, device.free, kept.of_device(device.id, device.unified), used)
+        Pool(
+            *(device.id, device.name, device.total, device.free, kept.of_device(device.id, device.unified), used),
+            lender=device.lender,
+        )
         for device, used in zip(devices, footprint.devices, strict=True)
     )
     return (host, *others)

@@ -13,11 +13,11 @@ from itertools import chain
 
 from llmrun.gguf.header import align
 from llmrun.memory.placement import Placement
+from llmrun.planning.link import CELL_STEP, Lines, batch, one_token
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
 from llmrun.planning.work import Heads, LayerWork, ModelWork, Product
 from llmrun.settings import RunSettings
 
-CELL_STEP = 256  # llama-kv-cache.cpp, get_n_kv: cells are looked at in steps of so many
 # Relative error that remains where all was measured a moment ago: `scripts/bench speed`, without calibration.
 _MODEL_ERROR = 0.15
 
@@ -60,14 +60,17 @@ def predict(
     *,
     n_past: int = 512,
     n_prompt: int = 512,
+    lines: Lines | None = None,
 ) -> Speed | None:
     """Return the speed; None where something it depends on was not measured, or a device is not known at all.
 
-    n_past: tokens the context holds while it writes. n_prompt: tokens of the prompt that is read.
+    n_past: tokens the context holds while it writes. n_prompt: tokens of the prompt that is read. lines: the ways to
+    devices of other machines.
     """
     pools = _Pools(placement, (host, *devices))
-    decode = add_up(decode_terms(work, settings, pools.rates_of, n_past))
-    prefill = add_up(_prompt_terms(work, settings, pools.rates_of, n_prompt))
+    on_lines = () if lines is None else lines.terms(one_token(n_past))
+    decode = add_up(chain(decode_terms(work, settings, pools.rates_of, n_past), on_lines))
+    prefill = add_up(_prompt_terms(work, settings, pools.rates_of, n_prompt, lines))
     if decode is None or prefill is None:
         return None
     return Speed(
@@ -79,12 +82,15 @@ def predict(
     )
 
 
-def _prompt_terms(work: ModelWork, settings: RunSettings, rates_of: RatesOf, n_prompt: int) -> Iterable[Term | None]:
+def _prompt_terms(
+    work: ModelWork, settings: RunSettings, rates_of: RatesOf, n_prompt: int, lines: Lines | None
+) -> Iterable[Term | None]:
     """Yield the costs of a prompt, step by step; of a long one Simpson's rule stands for the steps between its ends."""
 
     def step(done: int) -> Term | None:
         n_tokens = min(settings.n_ubatch, n_prompt - done)
-        return add_up(batch_terms(work, settings, rates_of, done, n_tokens, n_prompt))
+        on_lines = () if lines is None else lines.terms(batch(done, n_tokens, int(done + n_tokens == n_prompt)))
+        return add_up(chain(batch_terms(work, settings, rates_of, done, n_tokens, n_prompt), on_lines))
 
     starts = range(0, n_prompt, settings.n_ubatch)
     if len(starts) <= _FEW_STEPS:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmrun.gguf.header import GGUFHeader, TensorInfo
 from llmrun.memory.attention import LayerMemory, n_layer_of, per_layer, remembering, window_of
 from llmrun.memory.cache import row_size
+from llmrun.memory.graph.shape import ComputeShape
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS = re.compile(r"^ffn_(up|down|gate|gate_up)_(ch|)exps\.")
@@ -86,13 +87,15 @@ class LayerWork:
 class ModelWork:
     """All layers' work, and that of the output, which is done once for every token that is drawn.
 
-    Layers that are alike are one object, so that what was found out about one need not be found out again.
+    Layers that are alike are one object, so that what was found out about one need not be found out again. graph: what
+    tells what crosses to other machines; None where that is not asked, or not known.
     """
 
     architecture: str
     n_vocab: int
     layers: tuple[LayerWork, ...]
     output: tuple[Product, ...]
+    graph: ComputeShape | None = field(default=None, repr=False, compare=False)
 
     def main_type(self) -> str:
         """Return the type most bytes are in."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from llmrun.errors import BusyError, LLMRunError, NotFoundError, QueueFullError
+from llmrun.errors import BusyError, LenderLostError, LLMRunError, NotFoundError, QueueFullError
 from llmrun.pipeline import Started
 from llmrun.server.admission import Admission, Place, default_queue
 from llmrun.server.grammars import Grammars
@@ -365,7 +365,8 @@ class Fleet:
     async def _bury(self, model: LoadedModel, *, again: str) -> None:
         """Clear away a model whose worker died, and tell why; again: when it is loaded again."""
         is_known = model.closing
-        if not self._fell_soon(model):  # else it may be memory that it dies of, and another plan is needed
+        # else it may be memory that it dies of, or a device that is not there any more: another plan is needed
+        if not (self._fell_soon(model) or isinstance(model.engine.death, LenderLostError)):
             self._fallen.note(model.meant.key, model.started)
         await self._end(model)
         if not is_known:

@@ -18,9 +18,11 @@ from typing import Any
 from llama_cpp import llama_cpp as lib
 
 from llmrun.engine.protocol import DeviceInfo, EngineInfo
+from llmrun.engine.refusal import LENDER_LOST, lost_line
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, UsageError
 from llmrun.worker.bindings import read_version
+from llmrun.worker.connections import Connections
 
 KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type
 
@@ -62,6 +64,7 @@ class Devices:
     def __init__(self) -> None:
         self._attached: dict[str, tuple[int, ...]] = {}
         self._in_use: frozenset[str] = frozenset()
+        self._watched: Watched | None = None
 
     def list(self, endpoints: Sequence[str] = ()) -> tuple[DeviceInfo, ...]:
         """Describe this machine's devices, then those at endpoints; raises EngineError where no server answers."""
@@ -87,6 +90,8 @@ class Devices:
     def keep(self, names: Sequence[str]) -> None:
         """Say that a model holds these devices: a server has one client at a time, and answers no other handshake."""
         self._in_use = frozenset(match[1] + ":" + match[2] for name in names if (match := _ENDPOINT.fullmatch(name)))
+        if self._watched is not None:
+            self._watched.look()
 
     def known(self) -> tuple[int, ...]:
         """Return every device, attached ones included."""
@@ -112,8 +117,11 @@ class Devices:
         return pointers[number]
 
     def _attach(self, endpoint: str) -> tuple[int, ...]:
+        self._watched = self._watched or Watched()
         if endpoint not in self._in_use:
-            _greet(endpoint)
+            with self._watched.connections.unwatched():
+                _greet(endpoint)
+        self._watched.know(endpoint)
         if endpoint not in self._attached:
             # not registered with ggml: settings that name no devices mean those of this machine
             registry = _rpc_function("ggml_backend_rpc_add_server", _Pointer, _Text)(endpoint.encode())
@@ -123,6 +131,41 @@ class Devices:
             get = bind("ggml_backend_reg_dev_get", _Pointer, _Pointer, _Size)
             self._attached[endpoint] = tuple(get(registry, index) for index in range(n))
         return self._attached[endpoint]
+
+
+class Watched:
+    """The lenders of this process: it ends where one is lost, which no model survives, and its log says which.
+
+    There is one for the process, as ggml calls one function before it aborts.
+    """
+
+    def __init__(self) -> None:
+        self.connections = Connections(self._end)
+        # ggml.h, ggml_abort_callback_t; ours to keep alive
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(self._abort)
+        bind("ggml_set_abort_callback", _Pointer, _Pointer)(ctypes.cast(self._callback, _Pointer))
+
+    def know(self, endpoint: str) -> None:
+        """Look after the connections to HOST:PORT from here on."""
+        host, _, port = endpoint.rpartition(":")
+        self.connections.know(host, int(port), f"rpc:{endpoint}")
+
+    def look(self) -> None:
+        """Look at the connections now: those to servers that a model was just given to are new."""
+        for lender in self.connections.lost():
+            self._end(lender)
+
+    def _abort(self, message: bytes) -> None:
+        """Say what ggml would; where a connection was the reason, whose it was. It aborts when this returns."""
+        os.write(2, message + b"\n")
+        if b"ggml-rpc.cpp" in message:
+            self._end(*self.connections.lost())
+
+    @staticmethod
+    def _end(*lenders: str) -> None:
+        """End at once: to abort may mean to write all memory to a file first."""
+        os.write(2, "".join(f"{lost_line(lender)}\n" for lender in lenders).encode())
+        os._exit(LENDER_LOST)
 
 
 _devices = Devices()

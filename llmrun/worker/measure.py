@@ -14,14 +14,19 @@ from functools import partial
 
 from llmrun.errors import EngineError
 from llmrun.gguf.encode import encode_header
-from llmrun.gguf.header import align
+from llmrun.gguf.header import GGUFHeader, align
+from llmrun.hardware.device import Device, Lender
+from llmrun.hardware.link import Link
+from llmrun.memory.compute import compute_shape
+from llmrun.memory.placement import place_layers
 from llmrun.planning.fitting import Probed, cost, fit_batch, fit_experts, fit_one_token, mostly, slope, spread, typical
+from llmrun.planning.link import CELL_STEP, Lines, Step
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
-from llmrun.planning.speed import CELL_STEP
 from llmrun.planning.work import ModelWork, model_work
 from llmrun.sampling import Sampling
 from llmrun.settings import RunSettings
 from llmrun.worker.cancel import CancelFlag
+from llmrun.worker.devices import devices
 from llmrun.worker.dry_run import ghost
 from llmrun.worker.llama import Context, load_model
 from llmrun.worker.log import engine_log
@@ -49,6 +54,7 @@ _BUDGET, _FEWEST, _MOST = 0.5, 4, 40
 _AT_ONCE = 4
 _PATIENCE, _CALM = 2.0, 0.1  # seconds, while the middle half of the times reaches further than this part of them
 _LONGEST = 8.0  # seconds, after which two times are enough: threads collapse where cores are busy
+_LEAST = 0.5  # of a step's time is the device's at least, whatever a link that varies is thought to take
 _CANCELLED = 2  # llama_decode's status
 
 
@@ -63,14 +69,18 @@ def measure(
     cancel: CancelFlag,
     on_progress: Callable[[float], None] = lambda _: None,
     size: int = DEFAULT_SIZE,
+    *,
+    link: Link | None = None,
 ) -> Rates | None:
     """Return the costs that are needed and not known, None where that was cancelled.
 
     settings: the threads, batch size, devices and repacking that count. on_progress gets 0 to 1. size: bytes of the
-    largest probes. Raises what loading them raises.
+    largest probes. link: to whose device it is, None is this machine's: what it takes by prediction is not counted, as
+    it is added again to what is predicted from these costs. Raises what loading them raises.
     """
     done = n_steps = 0
     meter = _Meter(settings, cancel, size, known, lambda: on_progress(done / n_steps))
+    meter.link = link
     steps = meter.steps(needs)
     n_steps = len(steps)
     try:
@@ -103,6 +113,9 @@ class _Meter:
         self._size = size
         self._on_step = on_step
         self._known = known
+        self._lines: dict[Context, Lines] = {}
+        self._n_open = 0  # probes
+        self.link: Link | None = None
         self.found = Rates()
 
     def steps(self, needs: Needs) -> list[Callable[[], None]]:
@@ -228,15 +241,24 @@ class _Meter:
                     file.write(numbers)
             with engine_log().recording(quiet=True):
                 model = load_model(path, settings, lambda _: not self._cancel.is_set())
+        self._n_open += 1
+        devices().keep(settings.devices or ())  # a second probe beside this one is on the same server
         try:
             with engine_log().recording(quiet=True):
                 context = Context(model, settings, self._cancel)
+            work = model_work(header)
+            if self.link is not None:
+                self._lines[context] = _lines(header, work, settings, self.link)
             try:
-                yield context, model_work(header)
+                yield context, work
             finally:
+                self._lines.pop(context, None)
                 context.close()
         finally:
             model.close()
+            self._n_open -= 1
+            if not self._n_open:
+                devices().keep(())
 
     def _times(self, context: Context, n_tokens: int, n_past: int = 0) -> Sequence[float]:
         """Time steps of n_tokens, each after the same n_past; the first is not counted: it warms up."""
@@ -256,9 +278,21 @@ class _Meter:
         if status == _CANCELLED or self._cancel.is_set():
             raise _CancelledError
         self._on_step()
+        if context in self._lines:  # a step of one token is timed again and again, by the same graph
+            step = Step(n_past, n_tokens, 1, fresh=float(n_tokens > 1))
+            on_link = sum(spent for spent, _ in self._lines[context].terms(step))
+            seconds = max(seconds - on_link, _LEAST * seconds)
         if status != 0:
             raise EngineError(f"llama.cpp could not be measured: a step of {n_tokens} tokens ended with {status}")
         return seconds
+
+
+def _lines(header: GGUFHeader, work: ModelWork, settings: RunSettings, link: Link) -> Lines:
+    """Return a probe's way to the devices of a lender, that it is on with all its layers."""
+    names = settings.devices or ()
+    lent = [Device(name, "RPC", name, None, None, lender=Lender(name, link)) for name in names]
+    placement = place_layers(len(work.layers), settings.n_gpu_layers, settings.tensor_split or (1.0,) * len(names))
+    return Lines(replace(work, graph=compute_shape(header)), settings, placement, lent)
 
 
 def _seconds(work: Callable[[], object]) -> float:

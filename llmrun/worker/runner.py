@@ -146,7 +146,8 @@ class Runner:
 
         tell = self._throttled(MeasureProgress)
         size = DEFAULT_SIZE if command.size is None else command.size
-        self._emit(Measured(measure(command.needs, command.known, command.settings, self.cancel, tell, size)))
+        wanted = command.needs, command.known, command.settings
+        self._emit(Measured(measure(*wanted, self.cancel, tell, size, link=command.link)))
 
     def _load(self, command: Load) -> None:
         if self._session is not None:

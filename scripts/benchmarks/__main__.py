@@ -19,6 +19,7 @@ from scripts.benchmarks.dry_run import measure_dry_run
 from scripts.benchmarks.engine import measure_cancel, measure_decode, measure_guide, measure_prefill
 from scripts.benchmarks.fetch import measure_fetch
 from scripts.benchmarks.header import measure_header
+from scripts.benchmarks.lend import measure_lend
 from scripts.benchmarks.pressure import measure_pressure
 from scripts.benchmarks.render import measure_render
 from scripts.benchmarks.resume import measure_resume
@@ -54,6 +55,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "resume": measure_resume,
     "serve": measure_serve,
     "soak": measure_soak,
+    "lend": measure_lend,
 }
 
 

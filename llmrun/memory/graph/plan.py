@@ -79,13 +79,13 @@ def _fuses(model: ComputeShape, build: Build, question: Question) -> bool:
 def _read(found: Lifetimes) -> _Plan:
     return _Plan(
         pools=tuple(slot.pool for slot in found.slots),
-        sizes=tuple(_factors(slot.size) for slot in found.slots),
+        sizes=tuple(factors(slot.size) for slot in found.slots),
         events=found.events,
     )
 
 
-def _factors(size: int) -> tuple[int, int, int]:
-    """Return what of a size does not depend on the numbers of cells, and how it grows with each."""
+def factors(size: int) -> tuple[int, int, int]:
+    """Return what of a size does not depend on the numbers of cells, and how it grows with each (shape.CELL_BITS)."""
     rest, fixed = _last_factor(size)
     per_window, per_cell = _last_factor(rest)
     return fixed, per_cell, per_window

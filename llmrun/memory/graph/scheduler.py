@@ -7,8 +7,9 @@ in order, the host last. Knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
+from typing import NamedTuple
 
 from llmrun.memory.graph.allocator import Lifetimes, lifetimes
 from llmrun.memory.graph.tensor import Graph, Op, Tensor
@@ -17,6 +18,20 @@ Placed = list[tuple[Tensor, int]]
 
 PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES
 _SHIPPED_FROM = 32  # rows of a result (ggml-cuda.cu and ggml-vulkan.cpp, GGML_OP_OFFLOAD_MIN_BATCH)
+
+
+class Split(NamedTuple):
+    """Nodes that one backend computes in a go, and what is copied to it before, each with its copy."""
+
+    backend: int
+    inputs: Sequence[tuple[Tensor, Tensor]]
+    nodes: Sequence[Tensor]
+
+
+def split(graph: Graph, host: int, *, ships: bool = False) -> Sequence[Split]:
+    """Return a graph in the parts that it is computed in; `host` is the number of devices, ships as of `schedule`."""
+    assign(graph, host, ships=ships)
+    return _Splits(graph.nodes).splits
 
 
 def schedule(graph: Graph, host: int, n_copies: int = 1, *, ships: bool = False) -> Lifetimes:
@@ -103,6 +118,7 @@ class _Splits:
 
     def __init__(self, nodes: list[Tensor]) -> None:
         self.placed: Placed = []
+        self.splits: list[Split] = []
         self._copies: dict[tuple[int, int], Tensor] = {}
         self._split: Placed = []
         self._wanted: list[tuple[Tensor, Tensor]] = []
@@ -141,12 +157,13 @@ class _Splits:
         return self._copies[key]
 
     def _close(self) -> None:
-        """Put a split's inputs before it; what is copied is kept until then by a node that shows it."""
+        """End a split, its inputs before it; what is copied is kept until then by a node that shows it."""
         for source, copy in self._wanted:
             root = source if source.view_of is None else source.view_of
             shown = Tensor(Op.LEAF, source.kind, source.ne, (source,), root, source.size)
             self.placed += [(shown, _backend(source)), (copy, self._current)]
         self.placed += self._split
+        self.splits.append(Split(self._current, tuple(self._wanted), tuple(node for node, _ in self._split)))
         self._split, self._wanted = [], []
 
 
