@@ -78,6 +78,7 @@ FLOORS = (
         "hub",
         "lending.key",
         "private",
+        "secret_file",
         "state_files",
         "servers",
         "shelf",

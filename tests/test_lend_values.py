@@ -89,7 +89,12 @@ def test_a_port_that_is_taken_is_told_with_who_has_it() -> None:
         port = other.getsockname()[1]
         assert f"127.0.0.1:{port}: " in refused(port=port).message
         assert f"(pid {os.getpid()}) does" in refused(port=port).message
-        assert f"127.0.0.1:{port}: " in refused(port=port - 1).message
+
+
+def test_the_port_of_the_status_may_be_taken_too() -> None:
+    port, status = listen("127.0.0.1", 0)
+    with status:
+        assert f"127.0.0.1:{port + 1}: " in refused(port=port).message
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_a_port_that_is_taken_is_told_with_who_has_it() -> None:
         ({"memory": "6 parsecs"}, "parsecs"),
         ({"memory": "900TiB"}, "900.0 TiB of CPU cannot be lent: it has "),
         ({"device": ["CUDA7"]}, "this machine has no device 'CUDA7'"),
-        ({"key_file": Path("/nowhere/at/all")}, "the key in /nowhere/at/all cannot be read"),
+        ({"key_file": Path("/nowhere/at/all")}, "/nowhere/at/all, which should hold a key, cannot be read"),
     ],
 )
 @pytest.mark.usefixtures("own_folders")

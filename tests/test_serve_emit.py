@@ -260,7 +260,7 @@ def test_paths_are_those_of_the_folder_it_was_typed_in(llmrun: Run, tiny_model: 
         (("--emit", "docker"), "--emit knows systemd, containerfile, compose"),
         (("--emit", "systemd", "--api-key", "new"), "an API key does not belong into a file"),
         (("--emit", "systemd", "--host", "0.0.0.0"), "0.0.0.0 can be reached from other machines"),
-        (("--emit", "systemd", "--api-key-file", "/nowhere/keys"), "the API keys in /nowhere/keys cannot be read"),
+        (("--emit", "systemd", "--api-key-file", "/nowhere/keys"), "/nowhere/keys, which should hold API keys, cannot"),
         (("--emit", "systemd", "--keep-alive", "soon"), "'soon' is no time"),
         (("--emit", "compose", "--port", "0"), "--port 0 is any port"),
         (("--emit", "compose", "--host", "box.example"), "opened at an address, and box.example is a name"),

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmrun.errors import UsageError
+from llmrun.secret_file import read_secret
 
-_MAX_FILE = 1 << 20  # bytes; a key has a few dozen
 _MAX_KEY = 512  # characters
 SHORT = 16  # characters: a key of fewer could be guessed
 _DEFAULT_NAME = "key"
@@ -96,29 +93,11 @@ def parse_keys(text: str) -> tuple[Key, ...]:
 
 def read_keys(path: Path) -> tuple[Key, ...]:
     """Return the keys of a file that only its owner can read; raises UsageError for any other."""
-    try:
-        with path.open("rb") as file:
-            _check_private(os.fstat(file.fileno()), path)
-            data = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        raise UsageError(f"the API keys in {path} cannot be read: {error.strerror}", _HOW) from error
-    if len(data) > _MAX_FILE:
-        raise UsageError(f"{path} is too large for a file of API keys", _HOW)
+    data = read_secret(path, "API keys", _HOW)
     try:
         return parse_keys(data.decode())
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no file of API keys: it is not text in UTF-8", _HOW) from error
-
-
-def _check_private(status: os.stat_result, path: Path) -> None:
-    """Refuse a file that others may read or write; on Windows modes say nothing of that."""
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{path} is no file of API keys: it is not a regular file", _HOW)
-    if sys.platform != "win32" and status.st_mode & 0o077:
-        raise UsageError(
-            f"{path} holds API keys, and others can get at it (mode {status.st_mode & 0o777:o})",
-            f"chmod 600 {path}",
-        )
 
 
 def _digest(text: str) -> bytes:
