@@ -26,9 +26,10 @@ from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Measure
 from llmrun.errors import EngineError, UnauthorizedError
-from llmrun.hardware.device import Device
+from llmrun.hardware.device import Device, Lender
 from llmrun.hardware.link import USUAL_LINK, Link
-from llmrun.lenders import KEY_FILE, address_of, ask_status, find_lenders, in_use, told
+from llmrun.lenders import KEY_FILE, Found, address_of, ask_status, find_lenders, in_use, told
+from llmrun.lending.status import LentDevice, Status
 from llmrun.links import Links, Road, measure_link, parse_link
 from llmrun.planning.lent import lent_parts
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
@@ -302,3 +303,17 @@ def test_a_lenders_device_is_measured(start_rpc_server: Callable[..., str], cach
     assert found is not None
     assert set(found.matrices) == {"Q8_0"}
     assert found.matrices["Q8_0"].read.seconds > 0
+
+
+def test_what_a_lender_says_moves_no_cursor() -> None:
+    lent = LentDevice("CUDA0", "a \x1b[2Jcard\n", "CUDA\r", "GPU", 8 * MIB, 6 * MIB)
+    status = Status("0.1.0", "0.3.36", "7.0", "box", (lent,), True, "1.2.3.4\x1b[1A")
+    found = {"box:50052": Found(status, Lender("box:50052", USUAL_LINK, "box", True))}
+    device = told(Device("rpc:box:50052", "RPC", "RPC0", 100 * MIB, 100 * MIB), found)
+    assert (device.name, device.total, device.free) == ("a ?[2Jcard?", 8 * MIB, 6 * MIB)
+    assert device.backend == "RPC"  # as this engine sees it, whatever is behind
+    assert device.lender is not None
+    assert device.lender.backend == "CUDA?"
+    assert in_use(EngineError("box:50052 did not answer"), found).message.endswith("lent to 1.2.3.4?[1A just now")
+    other = Device("rpc:box:50052/1", "RPC", "RPC1", 100 * MIB, 100 * MIB)  # one that the status does not know
+    assert told(other, found) == replace(other, lender=found["box:50052"].lender)
