@@ -16,7 +16,8 @@ from llmrun.engine.client import Engine
 from llmrun.settings import RunSettings
 from scripts.synthetic import Shape, write_model
 from tests.conftest import ask
-from tests.lent import LendingProgram, lending
+from tests.lent import lending
+from tests.test_lend import alloc, connect
 
 # three tensors of 12 MiB: ggml keeps those of more than 10
 LARGE = Shape(n_layer=1, n_embd=1024, n_ff=6144, n_head=8, n_head_kv=2, head_dim=128)
@@ -60,16 +61,13 @@ def forward(source: socket.socket, target: socket.socket, counted: Relay | None)
         target.shutdown(socket.SHUT_WR)
 
 
-def answer(model: Path, port: int, lender: LendingProgram) -> str:
-    """What a model says that lies on the device behind a port; the lender has seen it come and go afterwards."""
+def answer(model: Path, port: int) -> str:
+    """What a model says that lies on the device behind a port."""
     device = f"rpc:127.0.0.1:{port}"
     settings = RunSettings(n_ctx=512, n_threads=1, n_threads_batch=1, devices=(device,), n_gpu_layers=99)
     with Engine() as engine:
         engine.load(model, settings)
-        text = ask(engine, "hello", max_tokens=4)
-        lender.hear("has borrowed")
-    lender.hear("has gone")
-    return text
+        return ask(engine, "hello", max_tokens=4)
 
 
 def test_weights_cross_the_network_once(tmp_path: Path) -> None:
@@ -78,15 +76,18 @@ def test_weights_cross_the_network_once(tmp_path: Path) -> None:
     with lending(tmp_path) as lender:
         assert lender.told["devices"][0]["total"] > 64 << 20
         with relay(lender.told["host"], lender.told["port"]) as passed:
-            first = answer(model, passed.port, lender)
+            first = answer(model, passed.port)
             assert passed.sent > SENT
             assert len([file for file in tensors.iterdir() if len(file.name) == 16]) == 3
             passed.sent = 0
-            assert answer(model, passed.port, lender) == first
+            assert answer(model, passed.port) == first
             assert passed.sent < SENT / 4
-        before = {file.name for file in tensors.iterdir()}
-        cut = next(file for file in tensors.iterdir() if len(file.name) == 16)
-        cut.write_bytes(cut.read_bytes()[:-1])
-        os.kill(lender.server_pid(), signal.SIGKILL)  # as one that dies while it writes
-        lender.hear("started again")
+        with connect(lender) as borrower:
+            assert alloc(borrower, 1 << 20)
+            lender.hear("has borrowed 1.0 MiB")  # from here on what is whole is not looked at until it goes
+            before = {file.name for file in tensors.iterdir()}
+            cut = next(file for file in tensors.iterdir() if len(file.name) == 16)
+            cut.write_bytes(cut.read_bytes()[:-1])
+            os.kill(lender.server_pid(), signal.SIGKILL)  # as one that dies while it writes
+            assert "; 127.0.0.1 has to load its model again" in lender.hear("started again")
         assert before - {file.name for file in tensors.iterdir()} == {cut.name}

@@ -177,11 +177,14 @@ def engine_info() -> EngineInfo:
 def serve(endpoint: str, n_threads: int, offered: Sequence[int], cache: str | None = None) -> None:
     """Lend devices at HOST:PORT, HOST in numbers, to one client at a time; returns only where that fails.
 
-    cache: a folder in which tensors of 10 MiB and more that came once are kept, by a hash of what is in them.
+    cache: a folder in which tensors of more than 10 MiB that came once are kept, by a hash of what is in them. Raises
+    EngineError where the engine has no such server.
     """
-    start = _rpc_function(
-        "ggml_backend_rpc_start_server", None, _Text, _Text, _Size, _Size, ctypes.POINTER(ctypes.c_void_p)
-    )
+    arguments = (_Text, _Text, _Size, _Size, ctypes.POINTER(ctypes.c_void_p))
+    try:
+        start = _rpc_function("ggml_backend_rpc_start_server", None, *arguments)
+    except EngineError as error:
+        raise EngineError("the installed engine cannot lend devices: it was built without RPC", error.hint) from error
     folder = None if cache is None else os.fsencode(cache)
     start(endpoint.encode(), folder, n_threads, len(offered), (_Pointer * len(offered))(*offered))
 
