@@ -49,7 +49,8 @@ def test_few_logits_are_not_searched() -> None:
     """Where nearly all would be candidates, and where most are no numbers, the caller looks at all."""
     assert foremost(a_row(0, 1.0)[:2048], 40) is None
     found = foremost(np.full(N_VOCAB, np.nan, np.float32), 40)
-    assert found is not None and not len(found)
+    assert found is not None
+    assert not len(found)
 
 
 @pytest.mark.parametrize(
