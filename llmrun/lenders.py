@@ -29,6 +29,7 @@ PATIENCE = 3.0  # seconds that a lender may take to answer
 _NAME = re.compile(r"rpc:([\w.-]+:(\d{1,5}))(?:/(\d{1,3}))?", re.ASCII)
 _LAST_PORT = 65535
 _LONGEST = 1 << 20  # bytes of a status
+_LONGEST_WORD = 200  # letters of what is shown
 _NOTHING_THERE = (404, 405, 501)  # what other services at that port say to a path they do not know
 
 
@@ -61,7 +62,7 @@ def _found(address: str, status: Status | None, links: Links, key: bytes | None)
     link = links.link(road) or USUAL_LINK
     if status is None:
         return Found(None, Lender(address, link))
-    return Found(status, Lender(address, link, status.host, status.cache))
+    return Found(status, Lender(address, link, _printable(status.host), status.cache))
 
 
 def address_of(name: str) -> str | None:
@@ -80,8 +81,8 @@ def told(device: Device, found: Mapping[str, Found]) -> Device:
     if server.status is None or number >= len(server.status.devices):
         return replace(device, lender=server.lender)
     lent = server.status.devices[number]
-    lender = replace(server.lender, backend=lent.backend)
-    return replace(device, name=lent.name, total=lent.total, free=lent.free, lender=lender)
+    lender = replace(server.lender, backend=_printable(lent.backend))
+    return replace(device, name=_printable(lent.name), total=lent.total, free=lent.free, lender=lender)
 
 
 def in_use(error: EngineError, found: Mapping[str, Found]) -> EngineError:
@@ -89,7 +90,7 @@ def in_use(error: EngineError, found: Mapping[str, Found]) -> EngineError:
     for address, server in found.items():
         if address in error.message and server.status is not None and server.status.client is not None:
             return EngineError(
-                f"the devices of {address} are lent to {server.status.client} just now",
+                f"the devices of {address} are lent to {_printable(server.status.client)} just now",
                 "a lender has one borrower at a time: wait for that one to end, or leave this --device out",
             )
     return error
@@ -128,6 +129,11 @@ def ask_status(address: str, key: bytes | None) -> Status | None:
         raise EngineError(f"{address}: {error.message}", error.hint) from error
 
 
+def _printable(text: str) -> str:
+    """Return what another machine says of itself so that it can be shown: nothing in it moves a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST_WORD])
+
+
 def _knock(address: str) -> None:
     """Raise EngineError where no server listens either: llama.cpp would abort, or wait for very long."""
     host, _, port = address.rpartition(":")
@@ -158,7 +164,7 @@ def _refused(address: str, response: HTTPResponse, body: bytes, *, has_key: bool
     message, hint = f"it answers with status {response.status}", None
     try:
         told = json.loads(body)["error"]
-        message, hint = str(told["message"])[:200], told["hint"] and str(told["hint"])[:200]
+        message, hint = _printable(str(told["message"])), told["hint"] and _printable(str(told["hint"]))
     except (ValueError, LookupError, TypeError):
         pass
     if response.status == 401:

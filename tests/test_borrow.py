@@ -21,13 +21,15 @@ from hypothesis import strategies as st
 from llmrun import lenders as asking
 from llmrun import pipeline
 from llmrun.cli.lender_text import lender_lines, link_text, sending_lines
+from llmrun.cli.planning import plan_figures
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Measure
 from llmrun.errors import EngineError, UnauthorizedError
-from llmrun.hardware.device import Device
+from llmrun.hardware.device import Device, Lender
 from llmrun.hardware.link import USUAL_LINK, Link
-from llmrun.lenders import KEY_FILE, address_of, ask_status, find_lenders, in_use, told
+from llmrun.lenders import KEY_FILE, Found, address_of, ask_status, find_lenders, in_use, told
+from llmrun.lending.status import LentDevice, Status
 from llmrun.links import Links, Road, measure_link, parse_link
 from llmrun.planning.lent import lent_parts
 from llmrun.planning.rates import AttentionCost, BaseCosts, Cost, Needs, Rates
@@ -36,7 +38,7 @@ from llmrun.settings import Constraints, RunSettings
 from llmrun.site import lent_devices
 from llmrun.started import Started
 from scripts.synthetic import Shape, write_model
-from tests.conftest import ask, figures
+from tests.conftest import ask
 from tests.environments import clean_environment
 from tests.lent import LendingProgram, lending, linux_only
 
@@ -138,22 +140,26 @@ def test_guide_says_the_same_on_two_lenders(lenders: Lenders, cache: Path) -> No
     assert text == alone(started, QUESTION)
 
 
-def test_the_plan_names_each_lender_and_fits_the_terminal(lenders: Lenders, tmp_path: Path) -> None:
+def test_the_plan_names_each_lender_and_fits_the_terminal(lenders: Lenders, cache: Path, tmp_path: Path) -> None:
     devices = [f"--device={name}=12MiB" for name in names(lenders)]
-
-    def plan(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "-m", "llmrun.cli.main", "plan", "guide", "--threads", "1", *devices, *options]
-        environment = clean_environment(tmp_path) | {KEY_FILE: os.environ[KEY_FILE]}
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
-
-    done = plan()
+    command = [sys.executable, "-P", "-m", "llmrun.cli.main", "plan", "guide", "--threads", "1", *devices]
+    environment = clean_environment(tmp_path) | {KEY_FILE: os.environ[KEY_FILE]}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     for one in lenders:
         assert f"lent by {socket.gethostname()} ({one.endpoint})" in " ".join(done.stdout.split())
-    found = figures(plan("--json"))
+
+
+def test_the_figures_of_a_plan_name_each_lender(lenders: Lenders, cache: Path) -> None:
+    planned = pipeline.plan(GUIDE, wished(names(lenders), [12 * MIB] * 2, n_ctx=2048))
+    found = json.loads(json.dumps(plan_figures(planned.summary, planned.plan)))
     assert [part["device"] for part in found["lent"]] == list(names(lenders))
     assert {part["lender"]["link"]["measured"] for part in found["lent"]} == {True}
+    assert [pool["lender"] and pool["lender"]["address"] for pool in found["pools"]] == [
+        None,
+        *(one.endpoint for one in lenders),
+    ]
     assert sum(part["weights"] for part in found["lent"]) > 4 * MIB
 
 
@@ -163,9 +169,10 @@ def test_a_lender_that_cannot_be_had_is_named(lenders: Lenders, cache: Path, mon
         gone = f"127.0.0.1:{nobody.getsockname()[1]}"
     with pytest.raises(EngineError, match=f"no lender can be reached at {gone}: Connection refused"):
         pipeline.plan(GUIDE, wished([f"rpc:{gone}"]))
-    monkeypatch.setattr(asking, "PATIENCE", 0.2)
-    with silent() as dumb, pytest.raises(EngineError, match=rf"{dumb} did not answer in 0.2 seconds") as slow:
-        ask_status(dumb, None)
+    with monkeypatch.context() as hasty, silent() as dumb:
+        hasty.setattr(asking, "PATIENCE", 0.2)
+        with pytest.raises(EngineError, match=rf"{dumb} did not answer in 0.2 seconds") as slow:
+            ask_status(dumb, None)
     assert slow.value.hint
     assert dumb.rpartition(":")[2] in slow.value.hint
     with pytest.raises(UnauthorizedError, match=f"the lender at {more} refuses: this lender asks") as none:
@@ -296,3 +303,17 @@ def test_a_lenders_device_is_measured(start_rpc_server: Callable[..., str], cach
     assert found is not None
     assert set(found.matrices) == {"Q8_0"}
     assert found.matrices["Q8_0"].read.seconds > 0
+
+
+def test_what_a_lender_says_moves_no_cursor() -> None:
+    lent = LentDevice("CUDA0", "a \x1b[2Jcard\n", "CUDA\r", "GPU", 8 * MIB, 6 * MIB)
+    status = Status("0.1.0", "0.3.36", "7.0", "box", (lent,), True, "1.2.3.4\x1b[1A")
+    found = {"box:50052": Found(status, Lender("box:50052", USUAL_LINK, "box", True))}
+    device = told(Device("rpc:box:50052", "RPC", "RPC0", 100 * MIB, 100 * MIB), found)
+    assert (device.name, device.total, device.free) == ("a ?[2Jcard?", 8 * MIB, 6 * MIB)
+    assert device.backend == "RPC"  # as this engine sees it, whatever is behind
+    assert device.lender is not None
+    assert device.lender.backend == "CUDA?"
+    assert in_use(EngineError("box:50052 did not answer"), found).message.endswith("lent to 1.2.3.4?[1A just now")
+    other = Device("rpc:box:50052/1", "RPC", "RPC1", 100 * MIB, 100 * MIB)  # one that the status does not know
+    assert told(other, found) == replace(other, lender=found["box:50052"].lender)

@@ -61,10 +61,8 @@ def _layers(part: LentPart) -> str:
 def _sending(part: LentPart) -> str:
     host = part.lender.address.rpartition(":")[0]
     link = part.lender.link
-    return (
-        f"sending {format_decimal_bytes(part.weights)} to {host}: about {format_seconds(part.seconds)} "
-        f"at {_rate(link.upload)}"
-    )
+    duration = f"about {format_seconds(part.seconds)}" if part.seconds >= _WORTH_TELLING else "less than a second"
+    return f"sending {format_decimal_bytes(part.weights)} to {host}: {duration} at {_rate(link.upload)}"
 
 
 def _keeping(lender: Lender) -> str:
