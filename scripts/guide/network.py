@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Shape:
     """The sizes of the network; matrix rows are multiples of 256, as K-quants need."""
 
-    vocabulary: int = 4096
+    vocabulary: int = 4608
     width: int = 256
     layers: int = 5
     reading: int = 2  # of the layers, the first ones: what they make of a question tells its answer
@@ -136,6 +136,18 @@ class Network(nn.Module):
         for layer in layers:
             x = layer(x, (cos, sin), bias)
         return x
+
+    @torch.no_grad()
+    def begin_answers(self, firsts: Tensor) -> None:
+        """Let what `router` scores be what is written first; firsts: the first token of each kind of answer.
+
+        True as long as the layers that write add nothing, which is how they begin.
+        """
+        assert self.router is not None
+        kinds = self.router.matrix.weight * self.router.norm.weight
+        begun = torch.zeros_like(self.output.weight).index_add_(0, firsts, kinds)
+        count = torch.zeros(self.shape.vocabulary).index_add_(0, firsts, torch.ones(len(firsts)))
+        self.output.weight[count > 0] = begun[count > 0] / count[count > 0, None]
 
     def forget_router(self) -> None:
         """Keep only what is exported."""

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from scripts.guide.conversations import Conversation
 from scripts.guide.exchange import Exchange
 
-VOCABULARY = 4096
+VOCABULARY = 4608
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END_OF_TEXT, START, END = range(3)
 # llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_QWEN2: every digit is its own word.
