@@ -30,7 +30,7 @@ class Rows:
 def a_row(seed: int, spread: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Logits like a model's: many small ones, a few large."""
     drawn = np.random.default_rng(seed)
-    return (spread * drawn.standard_exponential(N_VOCAB) * drawn.choice((-1, 1), N_VOCAB)).astype(np.float32)
+    return np.asarray(spread * drawn.standard_exponential(N_VOCAB) * drawn.choice((-1, 1), N_VOCAB), np.float32)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70), st.sampled_from((0.0, 0.01, 1.0, 1e6)))
