@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llmrun.cli.lend_options import LendOptions
 from llmrun.cli.lending import LendWish, run_lend
 from llmrun.errors import EngineError, UnauthorizedError, UsageError
+from llmrun.hardware.connections import read_clients
 from llmrun.hardware.resident import parse_rss_anon
 from llmrun.lending.address import Reach, check_reach, listen, reach_of
 from llmrun.lending.borrower import Borrowing, Look, follow
@@ -229,6 +230,59 @@ def test_tensors_that_may_not_be_whole_go(tmp_path: Path) -> None:
     assert TensorCache(cache.path).open() == f"another lender of this machine uses {cache.path}"
     cache.close()
     assert TensorCache(cache.path).open() is None
+
+
+def test_what_is_written_while_it_is_looked_at_is_not_noted(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path / "tensors")
+    cache.open()
+    half, other = tensor(cache.path, 1, 50), tensor(cache.path, 2, 50)
+    cache.settle(lambda: half.write_bytes(bytes(60)) == 60)
+    cache.open()
+    assert (half.exists(), other.exists()) == (False, True)
+    unknown = tensor(cache.path, 3, 50)
+    cache.settle(lambda: False)
+    cache.open()
+    assert (unknown.exists(), other.exists()) == (False, True)
+
+
+def test_what_came_while_the_disk_was_full_goes_though_it_was_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = TensorCache(tmp_path / "tensors")
+    cache.open()
+    whole = tensor(cache.path, 1, 100)
+    cache.settle()
+    cut = tensor(cache.path, 2, 50)
+    with monkeypatch.context() as full:
+        full.setattr("llmrun.lending.cache._NEARLY_FULL", 1 << 62)
+        cache.bound()
+    cache.settle()
+    assert (whole.exists(), cut.exists()) == (True, False)
+    later = tensor(cache.path, 3, 70)
+    cache.settle()
+    cache.open()
+    assert later.exists()
+
+
+def test_who_hung_up_counts_until_the_connection_is_closed_here_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        known, (accepted, _) = client.getsockname(), listener.accept()
+        client.close()
+        assert accepted.recv(1) == b""
+        assert read_clients(os.getpid(), port) == (known,)
+        accepted.close()
+        assert read_clients(os.getpid(), port) == ()
+
+
+def test_what_is_too_much_goes_while_somebody_borrows(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path / "tensors", most=250)
+    cache.open()
+    for number in range(4):
+        tensor(cache.path, number, 100, age=300 - number)
+        cache.bound()
+    assert sorted(file.name[-1] for file in cache.path.iterdir() if len(file.name) == 16) == ["2", "3"]
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:

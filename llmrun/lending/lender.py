@@ -50,7 +50,8 @@ class Lender:
     def status(self) -> Status:
         """Return what is lent and free now; raises EngineError where the device server does not answer."""
         server = self._server
-        memory, client = server.memory(), self._client(server)
+        client, memory = self._client(server), server.memory()
+        client = client or self._leaving(sum(memory.held))
         return Status(
             llmrun=__version__,
             engine=self.listening.engine,
@@ -68,12 +69,21 @@ class Lender:
         """End the device server; who borrows loses what it has."""
         self._ending.set()
         self._watcher.join()
+        if self._cache is not None:
+            self._cache.settle(self._is_idle)  # first: a server that ends may leave a tensor that it was writing
         self._server.close()
-        if self._cache is not None and self._borrowing is None:
-            self._cache.settle()
 
     def _client(self, server: DeviceServer) -> tuple[str, int] | None:
         return next(iter(read_clients(server.pid, self._lending.port)), None)
+
+    def _leaving(self, held: int) -> tuple[str, int] | None:
+        """Return who borrowed last where the server has not freed all of it yet: it may still be writing a tensor."""
+        return self._borrowing.client if held and self._borrowing is not None else None
+
+    def _is_idle(self) -> bool:
+        with contextlib.suppress(EngineError):
+            return self._client(self._server) is None and self._server.held() == 0
+        return False
 
     def _watch(self) -> None:
         while not self._ending.wait(_POLL_SECONDS):
@@ -85,14 +95,16 @@ class Lender:
                     return
                 continue
             with contextlib.suppress(EngineError):  # it died just now, or is busy: the next look tells
-                look = Look(self._client(self._server), self._server.held())
-                self._follow(look)
+                client, held = self._client(self._server), self._server.held()
+                self._follow(Look(client or self._leaving(held), held))
 
     def _follow(self, look: Look) -> None:
         before = self._borrowing
         self._borrowing, lines = follow(before, look, time.monotonic())
-        if self._borrowing is None and before is not None and self._cache is not None:
-            self._cache.settle()
+        if self._cache is not None and self._borrowing is not None:
+            self._cache.bound()
+        elif self._cache is not None and before is not None:
+            self._cache.settle(self._is_idle)
         for line in lines:
             self._tell(line)
 
