@@ -19,7 +19,9 @@ from llmrun.hardware.resident import parse_rss_anon
 from llmrun.lending.address import Reach, check_reach, listen, reach_of
 from llmrun.lending.borrower import Borrowing, Look, follow
 from llmrun.lending.cache import TensorCache
+from llmrun.lending.device_server import DeviceServer, Lending
 from llmrun.lending.key import read_key
+from llmrun.lending.lender import pause_after
 from llmrun.lending.status import (
     SECONDS_VALID,
     LentDevice,
@@ -318,6 +320,17 @@ def test_what_is_told_fits_a_terminal_and_says_what_to_type(place: Place, words:
     assert words in "\n".join(lines)
     assert lines[0] == "lending 6.0 GiB of CPU, 5.0 GiB free now, 8 threads (AMD EPYC)"
     assert "not encrypted and asks for no password" in " ".join(lines)
+
+
+def test_a_server_that_dies_again_and_again_is_started_later_each_time() -> None:
+    assert [pause_after(deaths) for deaths in range(1, 10)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert pause_after(1 << 20) == 60
+
+
+def test_a_server_that_is_not_wanted_any_more_is_not_waited_for() -> None:
+    port, listener = listen("127.0.0.1", 0)
+    with listener, pytest.raises(EngineError, match="not wanted any more"):
+        DeviceServer(Lending("127.0.0.1", port, ("CPU",), None, 1, None), lambda _: None, lambda: False)
 
 
 def test_anonymous_memory_is_read_from_the_status_of_a_process() -> None:

@@ -14,11 +14,7 @@ def read_clients(pid: int, port: int) -> tuple[tuple[str, int], ...]:
 
     with contextlib.suppress(psutil.Error, OSError):
         found = psutil.Process(pid).net_connections("tcp")
-        return tuple(
-            (str(one.raddr.ip), int(one.raddr.port))
-            for one in found
-            if one.raddr and one.laddr.port == port
-        )
+        return tuple((str(one.raddr.ip), int(one.raddr.port)) for one in found if one.raddr and one.laddr.port == port)
     return ()
 
 
