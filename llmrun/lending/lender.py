@@ -73,6 +73,8 @@ class Lender:
         if self._cache is not None:
             self._cache.settle(self._is_idle)  # first: a server that ends may leave a tensor that it was writing
         self._server.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _client(self, server: DeviceServer) -> tuple[str, int] | None:
         return next(iter(read_clients(server.pid, self._lending.port)), None)
