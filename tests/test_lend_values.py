@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.cli.lend_options import LendOptions
-from llmrun.cli.lending import LendWish, run_lend
+from llmrun.cli.lending import LendWish, keeps_tensors, run_lend
 from llmrun.errors import EngineError, UnauthorizedError, UsageError
 from llmrun.hardware.connections import read_clients
 from llmrun.hardware.resident import parse_rss_anon
@@ -23,6 +23,7 @@ from llmrun.lending.device_server import DeviceServer, Lending
 from llmrun.lending.key import read_key
 from llmrun.lending.lender import pause_after
 from llmrun.lending.status import (
+    MEASURING_BYTES,
     SECONDS_VALID,
     LentDevice,
     Status,
@@ -201,6 +202,9 @@ def test_who_only_asks_is_not_told_of_and_the_next_one_is_another() -> None:
     first, second = ("10.0.0.5", 1), ("10.0.0.6", 1)
     known, lines = follow(None, Look(first, 0), 0.0)
     assert lines == ()
+    for second_of_measuring in (0.4, 0.8):
+        known, lines = follow(known, Look(first, MEASURING_BYTES), second_of_measuring)
+        assert lines == ()
     known, lines = follow(known, Look(second, 5 << 20), 1.0)
     assert (lines, known) == ((), Borrowing(second, 1.0, 5 << 20, 5 << 20))
     known, lines = follow(known, Look(second, 5 << 20), 2.0)
@@ -307,7 +311,8 @@ def test_a_folder_that_others_made_is_not_used(tmp_path: Path) -> None:
     [
         (
             Place("127.0.0.1", 50052, Reach.LOOPBACK),
-            "ssh -N -L 50052:127.0.0.1:50052 -L 50053:127.0.0.1:50053 USER@HOST",
+            "  ssh -N -o ServerAliveInterval=1 -o ServerAliveCountMax=2 \\\n    -o ExitOnForwardFailure=yes \\\n"
+            "    -L 50052:127.0.0.1:50052 -L 50053:127.0.0.1:50053 USER@HOST\n",
         ),
         (Place("192.168.1.7", 50052, Reach.PRIVATE), "llmrun chat MODEL --device rpc:192.168.1.7:50052"),
         (Place("0.0.0.0", 65534, Reach.PUBLIC, ("203.0.113.9",)), "--device rpc:203.0.113.9:65534"),
@@ -331,6 +336,20 @@ def test_a_server_that_is_not_wanted_any_more_is_not_waited_for() -> None:
     port, listener = listen("127.0.0.1", 0)
     with listener, pytest.raises(EngineError, match="not wanted any more"):
         DeviceServer(Lending("127.0.0.1", port, ("CPU",), None, 1, None), lambda _: None, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("wish", "reach", "keeps"),
+    [
+        (None, Reach.LOOPBACK, True),
+        (None, Reach.PRIVATE, True),
+        (None, Reach.PUBLIC, False),
+        (True, Reach.PUBLIC, True),
+        (False, Reach.LOOPBACK, False),
+    ],
+)
+def test_what_anybody_may_have_left_is_kept_only_on_demand(wish: bool | None, reach: Reach, keeps: bool) -> None:
+    assert keeps_tensors(wish, reach) is keeps
 
 
 def test_anonymous_memory_is_read_from_the_status_of_a_process() -> None:
