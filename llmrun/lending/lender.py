@@ -44,6 +44,7 @@ class Lender:
         self.listening = self._server.listening
         self._deaths, self._died = 0, -math.inf  # in a row; when the last one was
         self._borrowing: Borrowing | None = None
+        self._seen: tuple[str, int] | None = None  # the last client, whether it is still here or not
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -77,11 +78,13 @@ class Lender:
             self._cache.close()
 
     def _client(self, server: DeviceServer) -> tuple[str, int] | None:
-        return next(iter(read_clients(server.pid, self._lending.port)), None)
+        found = next(iter(read_clients(server.pid, self._lending.port)), None)
+        self._seen = found or self._seen
+        return found
 
     def _leaving(self, held: int) -> tuple[str, int] | None:
-        """Return who borrowed last where the server has not freed all of it yet: it may still be writing a tensor."""
-        return self._borrowing.client if held and self._borrowing is not None else None
+        """Return who was here last where the server has not freed all of it yet: it may still be writing a tensor."""
+        return self._seen if held else None
 
     def _is_idle(self) -> bool:
         with contextlib.suppress(EngineError):
