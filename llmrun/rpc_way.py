@@ -13,11 +13,12 @@ import time
 from statistics import median
 
 from llmrun.errors import EngineError
+from llmrun.lending.status import MEASURING_BYTES
 
 _VERSION = 7  # ggml-rpc.h, RPC_PROTO_MAJOR_VERSION: in another one messages may be others
 _ALLOC, _BASE, _SET, _GET, _HELLO, _COUNT = 0, 3, 6, 8, 14, 15  # enum rpc_cmd
 _HELLO_BYTES, _HELLO_REPLY = 24, 28
-_BLOCK = 4 << 20  # bytes that are lent for it; below what a server would keep on disk (HASH_THRESHOLD)
+_BLOCK = MEASURING_BYTES  # below what a server would keep on disk (HASH_THRESHOLD)
 _I8 = 24  # ggml.h, GGML_TYPE_I8
 _ROUNDS = 15
 _TENSOR = struct.Struct("<QIQ4I4II64xi80xQQQ64xi")  # rpc_tensor

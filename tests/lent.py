@@ -105,6 +105,14 @@ class LendingProgram:
             time.sleep(0.05)
         return status
 
+    def wait_for_server(self) -> int:
+        """The process that serves the devices, once one answers again."""
+        deadline = time.monotonic() + 60
+        while self.ask(STATUS)[0] == 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return self.server_pid()
+
     def hear(self, words: str) -> str:
         """The next line with these words in it."""
         while words not in (line := self.lines.get(timeout=60)):

@@ -7,16 +7,21 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from llmrun.engine.client import Engine
 from llmrun.errors import InsufficientMemoryError
+from llmrun.lending.address import listen
+from llmrun.lending.device_server import Lending
 from llmrun.lending.status import BYTES, MOST_BYTES, STATUS, sign
+from llmrun.lending.words import ASK_HELD
 from llmrun.settings import RunSettings
 from tests.conftest import ask
 from tests.lent import LendingProgram, lending, linux_only
@@ -71,6 +76,19 @@ def alloc(client: socket.socket, size: int) -> bool:
     return any(receive(client, 24)[8:16])
 
 
+def test_a_device_server_whose_lender_does_not_hear_it_ends() -> None:
+    port, listener = listen("127.0.0.1", 0)
+    command = Lending("127.0.0.1", port, ("CPU",), None, 1, None).command()
+    with listener, subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stdout.readline()
+        server.stdout.close()
+        server.stdin.write(ASK_HELD)
+        server.stdin.flush()
+        assert server.wait(30) == 1
+
+
 def test_it_says_as_json_where_it_is_and_what_it_lends(lender: LendingProgram) -> None:
     told = lender.told
     assert told == {
@@ -103,7 +121,8 @@ def test_more_than_is_lent_is_refused_and_nothing_is_lost(lender: LendingProgram
         granted = [alloc(client, size) for size in (60 << 20, 41 << 20, 40 << 20)]
         assert granted == [True, False, True]
         assert lender.status().devices[0].free == 0
-    lender.wait_for(lambda status: status.devices[0].free == LENT)
+    freed = lender.wait_for(lambda status: status.client is None)  # who has hung up counts until all is freed
+    assert freed.devices[0].free == LENT
 
 
 def test_a_borrower_is_told_as_a_refusal_of_memory(lender: LendingProgram, guide_file: Path) -> None:
@@ -137,6 +156,18 @@ def test_whether_a_borrower_is_still_there_is_asked(lender: LendingProgram) -> N
 def test_a_device_server_that_dies_is_started_again(lender: LendingProgram) -> None:
     os.kill(lender.server_pid(), signal.SIGKILL)
     assert lender.hear("started again") == "the device server was killed (SIGKILL): it was started again\n"
+    with connect(lender) as client:
+        assert alloc(client, 1 << 20)
+
+
+def test_a_length_that_ends_the_device_server_does_not_end_the_lender(lender: LendingProgram) -> None:
+    server = lender.server_pid()
+    with connect(lender) as client:
+        client.sendall(bytes([SET_TENSOR]) + (1 << 63).to_bytes(8, "little") + bytes(1000))
+        with contextlib.suppress(ConnectionError):
+            assert client.recv(1) == b""
+    lender.hear("started again")
+    assert lender.wait_for_server() != server
     with connect(lender) as client:
         assert alloc(client, 1 << 20)
 

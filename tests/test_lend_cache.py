@@ -83,8 +83,8 @@ def test_weights_cross_the_network_once(tmp_path: Path) -> None:
             assert answer(model, passed.port) == first
             assert passed.sent < SENT / 4
         with connect(lender) as borrower:
-            assert alloc(borrower, 1 << 20)
-            lender.hear("has borrowed 1.0 MiB")  # from here on what is whole is not looked at until it goes
+            assert alloc(borrower, 5 << 20)
+            lender.hear("has borrowed 5.0 MiB")  # from here on what is whole is not looked at until it goes
             before = {file.name for file in tensors.iterdir()}
             cut = next(file for file in tensors.iterdir() if len(file.name) == 16)
             cut.write_bytes(cut.read_bytes()[:-1])

@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmrun.cli.lend_options import LendOptions
-from llmrun.cli.lending import LendWish, run_lend
+from llmrun.cli.lending import LendWish, keeps_tensors, run_lend
 from llmrun.errors import EngineError, UnauthorizedError, UsageError
+from llmrun.hardware.connections import read_clients
 from llmrun.hardware.resident import parse_rss_anon
 from llmrun.lending.address import Reach, check_reach, listen, reach_of
 from llmrun.lending.borrower import Borrowing, Look, follow
 from llmrun.lending.cache import TensorCache
+from llmrun.lending.device_server import DeviceServer, Lending
 from llmrun.lending.key import read_key
+from llmrun.lending.lender import pause_after
 from llmrun.lending.status import (
+    MEASURING_BYTES,
     SECONDS_VALID,
     LentDevice,
     Status,
@@ -198,6 +202,9 @@ def test_who_only_asks_is_not_told_of_and_the_next_one_is_another() -> None:
     first, second = ("10.0.0.5", 1), ("10.0.0.6", 1)
     known, lines = follow(None, Look(first, 0), 0.0)
     assert lines == ()
+    for second_of_measuring in (0.4, 0.8):
+        known, lines = follow(known, Look(first, MEASURING_BYTES), second_of_measuring)
+        assert lines == ()
     known, lines = follow(known, Look(second, 5 << 20), 1.0)
     assert (lines, known) == ((), Borrowing(second, 1.0, 5 << 20, 5 << 20))
     known, lines = follow(known, Look(second, 5 << 20), 2.0)
@@ -231,6 +238,59 @@ def test_tensors_that_may_not_be_whole_go(tmp_path: Path) -> None:
     assert TensorCache(cache.path).open() is None
 
 
+def test_what_is_written_while_it_is_looked_at_is_not_noted(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path / "tensors")
+    cache.open()
+    half, other = tensor(cache.path, 1, 50), tensor(cache.path, 2, 50)
+    cache.settle(lambda: half.write_bytes(bytes(60)) == 60)
+    cache.open()
+    assert (half.exists(), other.exists()) == (False, True)
+    unknown = tensor(cache.path, 3, 50)
+    cache.settle(lambda: False)
+    cache.open()
+    assert (unknown.exists(), other.exists()) == (False, True)
+
+
+def test_what_came_while_the_disk_was_full_goes_though_it_was_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = TensorCache(tmp_path / "tensors")
+    cache.open()
+    whole = tensor(cache.path, 1, 100)
+    cache.settle()
+    cut = tensor(cache.path, 2, 50)
+    with monkeypatch.context() as full:
+        full.setattr("llmrun.lending.cache._NEARLY_FULL", 1 << 62)
+        cache.bound()
+    cache.settle()
+    assert (whole.exists(), cut.exists()) == (True, False)
+    later = tensor(cache.path, 3, 70)
+    cache.settle()
+    cache.open()
+    assert later.exists()
+
+
+def test_who_hung_up_counts_until_the_connection_is_closed_here_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        known, (accepted, _) = client.getsockname(), listener.accept()
+        client.close()
+        assert accepted.recv(1) == b""
+        assert read_clients(os.getpid(), port) == (known,)
+        accepted.close()
+        assert read_clients(os.getpid(), port) == ()
+
+
+def test_what_is_too_much_goes_while_somebody_borrows(tmp_path: Path) -> None:
+    cache = TensorCache(tmp_path / "tensors", most=250)
+    cache.open()
+    for number in range(4):
+        tensor(cache.path, number, 100, age=300 - number)
+        cache.bound()
+    assert sorted(file.name[-1] for file in cache.path.iterdir() if len(file.name) == 16) == ["2", "3"]
+
+
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     cache = TensorCache(tmp_path / "tensors", most=250)
     cache.open()
@@ -251,7 +311,8 @@ def test_a_folder_that_others_made_is_not_used(tmp_path: Path) -> None:
     [
         (
             Place("127.0.0.1", 50052, Reach.LOOPBACK),
-            "ssh -N -L 50052:127.0.0.1:50052 -L 50053:127.0.0.1:50053 USER@HOST",
+            "  ssh -N -o ServerAliveInterval=1 -o ServerAliveCountMax=2 \\\n    -o ExitOnForwardFailure=yes \\\n"
+            "    -L 50052:127.0.0.1:50052 -L 50053:127.0.0.1:50053 USER@HOST\n",
         ),
         (Place("192.168.1.7", 50052, Reach.PRIVATE), "llmrun chat MODEL --device rpc:192.168.1.7:50052"),
         (Place("0.0.0.0", 65534, Reach.PUBLIC, ("203.0.113.9",)), "--device rpc:203.0.113.9:65534"),
@@ -264,6 +325,31 @@ def test_what_is_told_fits_a_terminal_and_says_what_to_type(place: Place, words:
     assert words in "\n".join(lines)
     assert lines[0] == "lending 6.0 GiB of CPU, 5.0 GiB free now, 8 threads (AMD EPYC)"
     assert "not encrypted and asks for no password" in " ".join(lines)
+
+
+def test_a_server_that_dies_again_and_again_is_started_later_each_time() -> None:
+    assert [pause_after(deaths) for deaths in range(1, 10)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert pause_after(1 << 20) == 60
+
+
+def test_a_server_that_is_not_wanted_any_more_is_not_waited_for() -> None:
+    port, listener = listen("127.0.0.1", 0)
+    with listener, pytest.raises(EngineError, match="not wanted any more"):
+        DeviceServer(Lending("127.0.0.1", port, ("CPU",), None, 1, None), lambda _: None, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("wish", "reach", "keeps"),
+    [
+        (None, Reach.LOOPBACK, True),
+        (None, Reach.PRIVATE, True),
+        (None, Reach.PUBLIC, False),
+        (True, Reach.PUBLIC, True),
+        (False, Reach.LOOPBACK, False),
+    ],
+)
+def test_what_anybody_may_have_left_is_kept_only_on_demand(wish: bool | None, reach: Reach, keeps: bool) -> None:
+    assert keeps_tensors(wish, reach) is keeps
 
 
 def test_anonymous_memory_is_read_from_the_status_of_a_process() -> None:

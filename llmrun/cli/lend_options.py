@@ -67,8 +67,14 @@ Threads = Annotated[
     ),
 ]
 Cache = Annotated[
-    bool,
-    typer.Option(help="Keep tensors that came, so that they need not come again.", rich_help_panel=_WHAT),
+    Optional[bool],  # noqa: UP045 - typer
+    typer.Option(
+        "--cache/--no-cache",
+        help="Keep tensors that came, so that they need not come again; whoever can borrow may leave wrong ones. "
+        "(default: yes, unless at a public address)",
+        show_default=False,
+        rich_help_panel=_WHAT,
+    ),
 ]
 
 
@@ -79,7 +85,7 @@ class LendOptions:
     memory: Memory = None
     device: Devices = None
     threads: Threads = None
-    cache: Cache = True
+    cache: Cache = None
     host: Host = "127.0.0.1"
     port: Port = 50052
     key_file: KeyFile = None

@@ -14,7 +14,7 @@ from llmrun.errors import EngineError, UsageError
 from llmrun.folders import tensors_folder
 from llmrun.hardware.device_wish import MIN_LIMIT
 from llmrun.hardware.threads import count_threads
-from llmrun.lending.address import check_reach, listen, resolve
+from llmrun.lending.address import Reach, check_reach, listen, resolve
 from llmrun.lending.cache import TensorCache
 from llmrun.lending.device_server import Lending
 from llmrun.lending.endpoint import Desk, make_endpoint
@@ -64,7 +64,7 @@ def run_lend(wish: LendWish) -> None:
         place = Place(address, port, reach, read_own_addresses(address))
         threads = options.threads or count_threads()
         devices = None if options.device is None else tuple(options.device)
-        cache = _open_cache(console) if options.cache else None
+        cache = _open_cache(console) if keeps_tensors(options.cache, reach) else None
         lending = Lending(address, port, devices, memory, threads, None if cache is None else str(cache.path))
         end = _End()
         listeners = Listeners(console.say, lambda line: console.log(f"engine: {line}"), end.fail)
@@ -120,6 +120,11 @@ def _begin(front: _Front) -> None:
         front.console.say(line)
     for line in warning_lines(place):
         front.console.notice(line)
+
+
+def keeps_tensors(wish: bool | None, reach: Reach) -> bool:
+    """Tell whether what comes is kept: without a wish only where not just anybody can leave something. Pure."""
+    return reach is not Reach.PUBLIC if wish is None else wish
 
 
 def _limit(text: str | None) -> int | None:

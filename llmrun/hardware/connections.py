@@ -6,16 +6,15 @@ import contextlib
 
 
 def read_clients(pid: int, port: int) -> tuple[tuple[str, int], ...]:
-    """Return the addresses and ports of those whose connections to a port a process has accepted."""
+    """Return the addresses and ports of those whose connections to a port a process has accepted and not closed.
+
+    That of one who has hung up is among them: the process may still be at work on what came by it.
+    """
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
         found = psutil.Process(pid).net_connections("tcp")
-        return tuple(
-            (str(one.raddr.ip), int(one.raddr.port))
-            for one in found
-            if one.raddr and one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
-        )
+        return tuple((str(one.raddr.ip), int(one.raddr.port)) for one in found if one.raddr and one.laddr.port == port)
     return ()
 
 

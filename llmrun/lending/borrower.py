@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from llmrun.lending.status import MEASURING_BYTES
 from llmrun.units import format_bytes, format_seconds
 
 
@@ -32,8 +33,8 @@ class Borrowing:
 def follow(before: Borrowing | None, look: Look, now: float) -> tuple[Borrowing | None, tuple[str, ...]]:
     """Return who borrows after a look, and lines to tell; now: of the same clock as Borrowing.since.
 
-    Who only asks what there is takes nothing, and is not told of. What is taken is told once it stays the same from
-    one look to the next.
+    Who only asks what there is, or measures the way here, is not told of. What is taken is told once it stays the same
+    from one look to the next.
     """
     lines: list[str] = []
     if before is not None and before.client != look.client:
@@ -43,7 +44,7 @@ def follow(before: Borrowing | None, look: Look, now: float) -> tuple[Borrowing 
     if look.client is None:
         return None, tuple(lines)
     known = before or Borrowing(look.client, now)
-    settled = 0 < look.held == known.held
+    settled = MEASURING_BYTES < look.held == known.held
     if settled and not known.told:
         lines.append(f"{known.client[0]} has borrowed {format_bytes(look.held)}")
         known = replace(known, told=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,6 +34,7 @@ class TensorCache:
     def __init__(self, path: Path, most: int = MOST_BYTES) -> None:
         self.path, self._most = path, most
         self._lock = FileLock(path / _LOCK, timeout=0, thread_local=False)  # a lender opens it in two threads
+        self._was_tight = False  # since the list was made: what has come since then may have been cut off
 
     def open(self) -> str | None:
         """Make the folder, take it, and remove what may not be whole and what is too much; returns why that cannot be.
@@ -57,19 +59,34 @@ class TensorCache:
         """Leave the folder to others."""
         self._lock.release()
 
-    def settle(self) -> None:
-        """Remove what is too much, and note what is whole; call while nobody borrows, of a server that lives."""
+    def bound(self) -> None:
+        """Remove what is too much, and see whether the disk is nearly full; may be called while somebody borrows."""
         with contextlib.suppress(OSError):
-            free = shutil.disk_usage(self.path).free
-            whole, found = self._read_list(), self._sizes()
-            if free < _NEARLY_FULL:
-                for name in found.keys() - whole.keys():
-                    self._remove(name)
-            found = self._sizes()
+            free, found = shutil.disk_usage(self.path).free, self._sizes()
+            self._was_tight |= free < _NEARLY_FULL
             most = allowance(free, sum(found.values()), self._most, MOST_OF_DISK)
             for name in choose_victims(found, sorted(found, key=self._used), most):
                 self._remove(name)
-            write_private(self.path / _LIST, json.dumps(self._sizes()).encode())
+
+    def settle(self, is_idle: Callable[[], bool] = lambda: True) -> None:
+        """Remove what is too much, and note what is whole, where nobody borrows of a server that lives.
+
+        is_idle tells whether that is so. It is asked once the files were looked at: what is begun later is not noted.
+        """
+        self.bound()
+        found = self._sizes()
+        if not is_idle():
+            return
+        if self._was_tight:
+            whole = self._read_list()
+            for name in [name for name, size in found.items() if whole.get(name) != size]:
+                self._remove(name)
+                del found[name]
+        try:
+            write_private(self.path / _LIST, json.dumps(found).encode())
+            self._was_tight = False
+        except OSError:  # no room even for that, or a quota
+            self._was_tight = True
 
     @property
     def size(self) -> int:

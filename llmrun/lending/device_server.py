@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from llmrun.lending.words import ASK_HELD, ASK_MEMORY, Listening, Memory, NoServ
 
 _SECONDS_TO_START = 120.0  # a driver and its cards take their time
 _SECONDS_TO_ANSWER = 3.0
+_SECONDS_TO_ASK = 0.2  # whether it is still wanted
 _SECONDS_TO_END = 2.0
 _LOG_LINES = 100
 _SIGKILL = 9  # has no name on Windows
@@ -52,9 +54,14 @@ class Lending:
 class DeviceServer:
     """A running server. listening: what it offers. on_log gets every line of its log, from another thread."""
 
-    def __init__(self, lending: Lending, on_log: Callable[[str], None]) -> None:
-        """Start it, and wait until it answers; raises UsageError or EngineError that says why it does not."""
-        self._on_log = on_log
+    def __init__(
+        self, lending: Lending, on_log: Callable[[str], None], is_wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Start it, and wait until it answers; raises UsageError or EngineError that says why it does not.
+
+        is_wanted is asked now and then while it starts: where it is not wanted any more, that is an EngineError too.
+        """
+        self._on_log, self._is_wanted = on_log, is_wanted
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._words: queue.SimpleQueue[Word | LLMRunError | None] = queue.SimpleQueue()
         self._asking = threading.Lock()
@@ -97,6 +104,8 @@ class DeviceServer:
 
     def _ask(self, question: bytes) -> Memory:
         with self._asking:
+            if self.has_ended:
+                raise EngineError("the device server has ended")
             while not self._words.empty():  # an answer that came too late for who had asked
                 self._words.get()
             with contextlib.suppress(OSError, ValueError):  # it is gone: there will be no answer
@@ -132,7 +141,12 @@ class DeviceServer:
             _pipe(pipe).close()
 
     def _begin(self) -> Listening:
-        word = self._next(_SECONDS_TO_START)
+        give_up = time.monotonic() + _SECONDS_TO_START
+        while (word := self._next(_SECONDS_TO_ASK)) is None and time.monotonic() < give_up and not self.has_ended:
+            if not self._is_wanted():
+                raise EngineError("the device server is not wanted any more")
+        if word is None and self.has_ended:  # its last word may have come since
+            word = self._next(_SECONDS_TO_END)
         if isinstance(word, Listening):
             return word
         if isinstance(word, NoServer):

@@ -17,6 +17,7 @@ import msgspec
 from llmrun.errors import EngineError, UnauthorizedError, UsageError
 
 STATUS, BYTES = "/status", "/bytes"
+MEASURING_BYTES = 4 << 20  # that llmrun borrows for a moment to measure the way to a device
 MOST_BYTES = 64 << 20  # of one measurement of the link, in each direction
 SECONDS_VALID = 60
 SHORTEST_KEY = 16  # bytes: one of fewer could be guessed

@@ -83,7 +83,10 @@ def _ways(place: Place, many: bool) -> list[str]:
         return [*lines, "if the way there cannot be trusted, lend at 127.0.0.1 and go through SSH"]
     return [
         "on another machine, through SSH:",
-        f"  ssh -N -L {place.port}:127.0.0.1:{place.port} -L {second}:127.0.0.1:{second} USER@HOST",
+        # the borrower's connection ends at its own ssh, which has to notice that this machine is gone
+        "  ssh -N -o ServerAliveInterval=1 -o ServerAliveCountMax=2 \\",
+        "    -o ExitOnForwardFailure=yes \\",
+        f"    -L {place.port}:127.0.0.1:{place.port} -L {second}:127.0.0.1:{second} USER@HOST",
         f"  llmrun chat MODEL --device rpc:127.0.0.1:{place.port}{every}",
     ]
 

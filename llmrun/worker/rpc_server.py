@@ -167,11 +167,16 @@ def _keep_alive(port: int) -> None:
 
 
 def _answer(grants: Sequence[Grant], say: Callable[[bytes], None]) -> None:
-    """Answer the lender's questions; end with it."""
-    for question in sys.stdin.buffer:
-        free = tuple(grant.free for grant in grants) if question == ASK_MEMORY else ()
-        say(encode_word(Memory(tuple(grant.held for grant in grants), free)))
-    os._exit(0)
+    """Answer the lender's questions; end with it, and where it hears no answer or there is none."""
+    try:
+        for question in sys.stdin.buffer:
+            free = tuple(grant.free for grant in grants) if question == ASK_MEMORY else ()
+            say(encode_word(Memory(tuple(grant.held for grant in grants), free)))
+    finally:  # a server that tells nothing of itself is of no use
+        error = sys.exception()
+        if error is not None:
+            sys.stderr.write(f"no answer for the lender: {error!r}\n")
+        os._exit(0 if error is None else 1)
 
 
 def _watch_parent() -> None:
