@@ -11,7 +11,6 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -50,6 +49,8 @@ def find_lenders(names: Iterable[str], links: Links) -> Mapping[str, Found]:
     addresses = list(dict.fromkeys(address for name in names if (address := address_of(name)) is not None))
     if not addresses:
         return {}
+    from concurrent.futures import ThreadPoolExecutor  # here: who names none starts without it
+
     key = read_lend_key()
     with ThreadPoolExecutor(len(addresses)) as threads:
         statuses = list(threads.map(lambda address: ask_status(address, key), addresses))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as lib
 
@@ -22,7 +22,9 @@ from llmrun.engine.refusal import LENDER_LOST, lost_line
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, UsageError
 from llmrun.worker.bindings import read_version
-from llmrun.worker.connections import Connections
+
+if TYPE_CHECKING:
+    from llmrun.worker.connections import Connections
 
 KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type
 
@@ -139,7 +141,11 @@ class Watched:
     There is one for the process, as ggml calls one function before it aborts.
     """
 
+    connections: Connections
+
     def __init__(self) -> None:
+        from llmrun.worker.connections import Connections  # here, because most workers never need it, nor sockets
+
         self.connections = Connections(self._end)
         # ggml.h, ggml_abort_callback_t; ours to keep alive
         self._callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(self._abort)
