@@ -49,10 +49,10 @@ class Measurements:
         remeasure: forget what is known first. device: whose costs they are, in place of the settings' devices. Raises
         what measuring raises.
         """
-        wanted, link = settings, None
+        wanted, link = settings, None  # with the name that the engine knows
         if device is not None:
             wanted, settings = (replace(settings, devices=(name,)) for name in (device.id, device.known_as))
-            link = device.lender and device.lender.link
+            link = None if device.lender is None else device.lender.link
         key = self._key(settings)
         known = Rates() if remeasure else self.known(settings)
         if needs.beyond(known):
