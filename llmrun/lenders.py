@@ -11,22 +11,25 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
+from llmrun.deadline import within
 from llmrun.errors import EngineError, LLMRunError, UnauthorizedError
 from llmrun.hardware.device import Device, Lender
 from llmrun.hardware.link import USUAL_LINK
 from llmrun.lending.key import read_key
 from llmrun.lending.status import STATUS, Status, parse_status, sign, status_port
-from llmrun.links import Links, Road
+from llmrun.links import Links, Road, own_address
 
 KEY_FILE = "LLMRUN_LEND_KEY_FILE"
-PATIENCE = 3.0  # seconds that a lender may take to answer
+PATIENCE = 3.0  # seconds that a lender may take to answer, all of it
+FREEING = 3.0  # seconds that a lender may take to free what this machine had there before
+_LOOK = 0.1  # seconds
 _NAME = re.compile(r"rpc:([\w.-]+:(\d{1,5}))(?:/(\d{1,3}))?", re.ASCII)
+_RPC_NAME = re.compile(r"[\w.-]+:\d+", re.ASCII)  # HOST:PORT in a message
 _LAST_PORT = 65535
 _LONGEST = 1 << 20  # bytes of a status
 _LONGEST_WORD = 200  # letters of what is shown
@@ -50,15 +53,19 @@ def find_lenders(names: Iterable[str], links: Links) -> Mapping[str, Found]:
     addresses = list(dict.fromkeys(address for name in names if (address := address_of(name)) is not None))
     if not addresses:
         return {}
+    from concurrent.futures import ThreadPoolExecutor  # here: who names none starts without it
+
     key = read_lend_key()
     with ThreadPoolExecutor(len(addresses)) as threads:
-        statuses = list(threads.map(lambda address: ask_status(address, key), addresses))
+        statuses = list(threads.map(lambda address: _settled_status(address, key), addresses))
     # one after the other: they share this machine's end of the way
     return {address: _found(address, status, links, key) for address, status in zip(addresses, statuses, strict=True)}
 
 
 def _found(address: str, status: Status | None, links: Links, key: bytes | None) -> Found:
-    road = Road(address, key, has_status=status is not None, is_idle=status is None or status.client is None)
+    is_idle = status is None or status.client is None
+    who = "" if status is None else " ".join([status.host, *(f"{one.backend} {one.name}" for one in status.devices)])
+    road = Road(address, key, has_status=status is not None, is_idle=is_idle, who=who)
     link = links.link(road) or USUAL_LINK
     if status is None:
         return Found(None, Lender(address, link))
@@ -87,8 +94,9 @@ def told(device: Device, found: Mapping[str, Found]) -> Device:
 
 def in_use(error: EngineError, found: Mapping[str, Found]) -> EngineError:
     """Return an error as it is better told where a lender that does not answer is known to have a borrower."""
+    named = _RPC_NAME.findall(error.message)
     for address, server in found.items():
-        if address in error.message and server.status is not None and server.status.client is not None:
+        if address in named and server.status is not None and server.status.client is not None:
             return EngineError(
                 f"the devices of {address} are lent to {_printable(server.status.client)} just now",
                 "a lender has one borrower at a time: wait for that one to end, or leave this --device out",
@@ -111,10 +119,12 @@ def ask_status(address: str, key: bytes | None) -> Status | None:
     headers = {} if key is None else {"Authorization": sign(key, "GET", STATUS, int(time.time()))}
     try:
         with closing(HTTPConnection(host, status_port(int(port)), timeout=PATIENCE)) as connection:
-            connection.request("GET", STATUS, headers=headers)
-            response = connection.getresponse()
-            body = response.read(_LONGEST)
-    except (ConnectionRefusedError, ConnectionResetError, HTTPException):
+            connection.connect()
+            with within(connection.sock, PATIENCE):
+                connection.request("GET", STATUS, headers=headers)
+                response = connection.getresponse()
+                body = response.read(_LONGEST)
+    except (ConnectionRefusedError, ConnectionResetError, TimeoutError, HTTPException):  # or a firewall says nothing
         _knock(address)
         return None
     except OSError as error:
@@ -127,6 +137,18 @@ def ask_status(address: str, key: bytes | None) -> Status | None:
         return parse_status(body)
     except EngineError as error:
         raise EngineError(f"{address}: {error.message}", error.hint) from error
+
+
+def _settled_status(address: str, key: bytes | None) -> Status | None:
+    """Return a status as `ask_status` does, after a wait where the lender still frees what this machine had."""
+    until = time.monotonic() + FREEING
+    status = ask_status(address, key)
+    while status is not None and status.client is not None and time.monotonic() < until:
+        if status.client != own_address(address):
+            break
+        time.sleep(_LOOK)
+        status = ask_status(address, key)
+    return status
 
 
 def _printable(text: str) -> str:

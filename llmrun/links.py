@@ -14,12 +14,13 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
 
+from llmrun.deadline import within
 from llmrun.errors import EngineError
 from llmrun.hardware.link import USUAL_LINK, Link
 from llmrun.lending.status import BYTES, MOST_BYTES, sign, status_port
@@ -28,7 +29,8 @@ from llmrun.rpc_way import RpcWay
 _PATIENCE = 3.0  # seconds for an answer
 _REMEMBERED = 24 * 3600  # seconds
 _BUDGET, _LONG_ENOUGH = 2.0, 0.25  # seconds to measure one direction in; of one transfer that tells enough
-_FIRST = 1 << 18  # bytes
+_TRY, _FIRST = 1 << 14, 1 << 18  # bytes: to see whether the link crawls; to begin with on one that does not
+_IN_ALL = 12.0  # seconds that a way may take to be measured, whatever the server does
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,14 @@ class Road:
     """A way to be measured. address: HOST:PORT of the server. key: to sign requests with, None is none.
 
     has_status: whether there is a status endpoint beside it. is_idle: whether the server has no client, and answers.
+    who: what tells the server from another at this address, as through SSH; empty where nobody told.
     """
 
     address: str
     key: bytes | None
     has_status: bool
     is_idle: bool
+    who: str = ""
 
 
 class Links:
@@ -66,7 +70,7 @@ class Links:
         """Name a link's file: from another of this machine's own addresses it is another, as with a cable and Wi-Fi."""
         if self._folder is None:
             return None
-        name = f"{road.address} {_own_address(road.address)}"
+        name = f"{road.address} {own_address(road.address)} {road.who}"
         return self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.link"
 
 
@@ -74,14 +78,14 @@ def measure_link(road: Road) -> Link | None:
     """Return what a link does now, in some 4 seconds at most; None where the server did not answer."""
     if road.is_idle:
         try:
-            with closing(RpcWay(road.address, _PATIENCE)) as way:
+            with closing(RpcWay(road.address, _PATIENCE)) as way, within(way.connection, _IN_ALL):
                 return _by_commands(road, way)
         except OSError:
             pass
     if not road.has_status:
         return None
     try:
-        with closing(_Transfers(road)) as transfers:
+        with closing(_Transfers(road)) as transfers, transfers.limited():
             latency = transfers.latency()
             return Link(latency, _rate(transfers.upload, latency), _rate(transfers.download, latency))
     except (OSError, HTTPException, ValueError):
@@ -97,7 +101,7 @@ def _by_commands(road: Road, way: RpcWay) -> Link:
     except EngineError:
         if not road.has_status:
             return Link(latency, USUAL_LINK.upload, USUAL_LINK.download, measured=False)
-    with closing(_Transfers(road)) as transfers:
+    with closing(_Transfers(road)) as transfers, transfers.limited():
         return Link(latency, _rate(transfers.upload, latency), _rate(transfers.download, latency))
 
 
@@ -108,11 +112,16 @@ class _Transfers:
         host, _, port = road.address.rpartition(":")
         self._key = road.key
         self._connection = HTTPConnection(host, status_port(int(port)), timeout=2 * _BUDGET)
+        self._connection.connect()
         self._noise = os.urandom(_FIRST)  # compresses no better where it is repeated: links look back less than that
 
     def close(self) -> None:
         """Hang up."""
         self._connection.close()
+
+    def limited(self) -> AbstractContextManager[None]:
+        """Let all that is done meanwhile take no longer than a measurement may."""
+        return within(self._connection.sock, _IN_ALL)
 
     def latency(self) -> float:
         """Return the seconds of a small request, which a lender takes some of itself."""
@@ -148,19 +157,19 @@ class _Transfers:
 
 def _rate(transfer: Callable[[int], None], latency: float) -> float:
     """Return the bytes a second of ever larger transfers, until one is long enough to tell."""
-    n, begun = _FIRST, time.perf_counter()
+    n, begun = _TRY, time.perf_counter()
     while True:
         started = time.perf_counter()
         transfer(n)
         seconds = max(time.perf_counter() - started - latency, 1e-6)
         left = _BUDGET - (time.perf_counter() - begun)
-        larger = min(MOST_BYTES, int(n * min(8.0, 2 * _LONG_ENOUGH / seconds)))
-        if seconds >= _LONG_ENOUGH or n == MOST_BYTES or left < seconds * larger / n:
+        larger = _FIRST if n == _TRY else min(MOST_BYTES, int(n * min(8.0, 2 * _LONG_ENOUGH / seconds)))
+        if (n > _TRY and seconds >= _LONG_ENOUGH) or n == MOST_BYTES or left < seconds * larger / n:
             return n / seconds
         n = larger
 
 
-def _own_address(address: str) -> str:
+def own_address(address: str) -> str:
     """Return this machine's address on the way to another; nothing is sent."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError):

@@ -11,14 +11,14 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from llmrun.engine.protocol import Measure, Measured
 from llmrun.engine.wire import FrameDecoder, encode
 from llmrun.errors import EngineError
+from llmrun.hardware.device import Device
 from llmrun.hardware.fingerprint import Fingerprint
-from llmrun.hardware.link import Link
 from llmrun.planning.calibration import Run
 from llmrun.planning.rates import Needs, Rates
 from llmrun.settings import RunSettings
@@ -42,16 +42,21 @@ class Measurements:
         self._known: dict[str, Rates] = {}
 
     def rates(
-        self, needs: Needs, settings: RunSettings, *, remeasure: bool = False, link: Link | None = None
+        self, needs: Needs, settings: RunSettings, *, remeasure: bool = False, device: Device | None = None
     ) -> Rates | None:
         """Return the costs, measuring what is needed and not known; None where that was given up.
 
-        remeasure: forget what is known first. link: to the lender whose device it is. Raises what measuring raises.
+        remeasure: forget what is known first. device: whose costs they are, in place of the settings' devices. Raises
+        what measuring raises.
         """
+        wanted, link = settings, None  # with the name that the engine knows
+        if device is not None:
+            wanted, settings = (replace(settings, devices=(name,)) for name in (device.id, device.known_as))
+            link = None if device.lender is None else device.lender.link
         key = self._key(settings)
         known = Rates() if remeasure else self.known(settings)
         if needs.beyond(known):
-            found = self._measure(Measure(needs, known, settings, link=link))
+            found = self._measure(Measure(needs, known, wanted, link=link))
             if found is None:
                 return None
             known = known.merged(found)

@@ -12,12 +12,11 @@ import struct
 import time
 from statistics import median
 
+from llmrun.engine.rpc_hello import RPC_MAJOR, say_hello
 from llmrun.errors import EngineError
 from llmrun.lending.status import MEASURING_BYTES
 
-_VERSION = 7  # ggml-rpc.h, RPC_PROTO_MAJOR_VERSION: in another one messages may be others
-_ALLOC, _BASE, _SET, _GET, _HELLO, _COUNT = 0, 3, 6, 8, 14, 15  # enum rpc_cmd
-_HELLO_BYTES, _HELLO_REPLY = 24, 28
+_ALLOC, _BASE, _SET, _GET, _COUNT = 0, 3, 6, 8, 15  # enum rpc_cmd
 _BLOCK = MEASURING_BYTES  # below what a server would keep on disk (HASH_THRESHOLD)
 _I8 = 24  # ggml.h, GGML_TYPE_I8
 _ROUNDS = 15
@@ -35,10 +34,19 @@ class RpcWay:
         self._noise = b""
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.version = self._ask(_HELLO, bytes(_HELLO_BYTES), _HELLO_REPLY)[0]
+            version = say_hello(self._socket, patience)
+            if version is None:
+                raise ConnectionResetError("what answers is no device server")
+            self.version = version[0]
+            self._socket.settimeout(patience)
         except BaseException:
             self._socket.close()
             raise
+
+    @property
+    def connection(self) -> socket.socket:
+        """What all goes over."""
+        return self._socket
 
     def close(self) -> None:
         """Hang up."""
@@ -55,7 +63,7 @@ class RpcWay:
 
     def open(self) -> None:
         """Ask for memory to send bytes to; raises EngineError where the server gives none, or is of another version."""
-        if self.version != _VERSION:
+        if self.version != RPC_MAJOR:  # messages may be others
             raise EngineError("the server speaks another version of the protocol")
         pointer, size = struct.unpack("<QQ", self._ask(_ALLOC, struct.pack("<IQ", 0, _BLOCK), 16))
         if not pointer or size < _BLOCK:

@@ -17,8 +17,6 @@ from llmrun.hardware.host_memory import HostMemory, read_host_memory
 from llmrun.hardware.reported import devices_of
 from llmrun.hardware.resident import read_resident
 from llmrun.hardware.threads import Threads
-from llmrun.lenders import Found, find_lenders, in_use, told
-from llmrun.links import Links
 from llmrun.margins import HOST, pool_name, read_margins
 from llmrun.planning.margins import Margin, adjusted
 from llmrun.planning.pools import DEVICE_RESERVE, Reserve, host_reserve
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from llmrun.engine.protocol import DeviceInfo
     from llmrun.gguf.header import GGUFHeader
     from llmrun.hardware.hardware import Hardware
+    from llmrun.lenders import Found
     from llmrun.memory.estimate import Machine
 
 
@@ -111,7 +110,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
     """
     bare = _bare(threads, taken_by(standby))
     wished = constraints.devices
-    lenders = find_lenders(wished or (), Links(links_folder()))
+    lenders = _lenders(wished or ())
     try:
         found = _listed(standby, wished or (), lenders)
         if wished is None and any(info.kind in ("GPU", "IGPU") for info in found):
@@ -119,8 +118,7 @@ def find_site(standby: Standby, constraints: Constraints, header: GGUFHeader, th
 
             with contextlib.suppress(LLMRunError):  # a model that is refused is so again, with its reason
                 wished = Footprints(header, bare.machine, standby).default_devices()
-        devices = [told(device, lenders) for device in devices_of(found, wished)]
-        return _within_limits(bare.with_devices(devices), constraints)
+        return _within_limits(bare.with_devices(_told(devices_of(found, wished), lenders)), constraints)
     except EngineError:
         if wished:  # they were named: without them this is another question
             raise
@@ -131,15 +129,41 @@ def lent_devices(engine: Lists, names: Sequence[str], *, remeasure: bool = False
     """Return devices that other machines lend, by name, as `find_site` does; remeasure: the ways to them, anew."""
     if not names:
         return ()
-    lenders = find_lenders(names, Links(links_folder(), remeasure=remeasure))
-    return tuple(told(device, lenders) for device in devices_of(_listed(engine, names, lenders), names))
+    lenders = _lenders(names, remeasure=remeasure)
+    return _told(devices_of(_listed(engine, names, lenders), names), lenders)
+
+
+def _lenders(names: Sequence[str], *, remeasure: bool = False) -> Mapping[str, Found]:
+    """Ask the lenders among devices, and measure the ways to them: `find_lenders` without its imports for none."""
+    if not any(name.startswith("rpc:") for name in names):
+        return {}
+    from llmrun.lenders import find_lenders
+    from llmrun.links import Links
+
+    return find_lenders(names, Links(links_folder(), remeasure=remeasure))
+
+
+def _told(devices: Iterable[Device], lenders: Mapping[str, Found]) -> tuple[Device, ...]:
+    """Return devices with what their lenders say of them."""
+    if not lenders:
+        return tuple(devices)
+    from llmrun.lenders import told
+
+    return tuple(told(device, lenders) for device in devices)
 
 
 def _listed(engine: Lists, wished: Sequence[str], lenders: Mapping[str, Found]) -> tuple[DeviceInfo, ...]:
     try:
         return list_devices(engine, wished)
     except EngineError as error:
-        raise in_use(error, lenders) from error
+        if not lenders:
+            raise
+        from llmrun.lenders import in_use
+
+        told = in_use(error, lenders)
+        if told is error:
+            raise
+        raise told from error
 
 
 def same_site(found: Sequence[DeviceInfo], constraints: Constraints, threads: Threads, ours: int) -> Site:

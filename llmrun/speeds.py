@@ -81,9 +81,9 @@ class Speeds:
     def device_rates(self, device: Device, settings: RunSettings | None = None) -> Rates:
         """Return a device's costs: as measured, else by its name, else as its backend's devices usually are."""
         wanted = settings or self._usual
-        way = _way(wanted, (device.id,))
+        way = _way(wanted, (device.known_as,))
         if way not in self._rates:
-            self._rates[way] = completed(self._known(wanted, (device.id,)), _usual(device))
+            self._rates[way] = completed(self._known(wanted, (device.known_as,)), _usual(device))
         return self._rates[way]
 
     def tunings(self, work: ModelWork, devices: Sequence[Device]) -> tuple[Tuning, ...]:
@@ -127,16 +127,14 @@ class Speeds:
         """Measure as `measure` does, what is named of a device; the way to one of another machine does not count."""
         if self._measurements is None:
             return False
-        link = None if device.lender is None else device.lender.link
-        way = replace(settings, devices=(device.id,))
-        found = self._measurements.rates(wanted, way, remeasure=remeasure, link=link)
+        found = self._measurements.rates(wanted, settings, remeasure=remeasure, device=device)
         self._rates.clear()
         self._calibrations.clear()
         return found is not None
 
     def throughput(self, settings: RunSettings, device: Device | None = None) -> Throughput | None:
         """Return how fast the host was measured to be, or a device; None where it was not."""
-        known = self._known(settings, () if device is None else (device.id,)).matrices
+        known = self._known(settings, () if device is None else (device.known_as,)).matrices
         if not known:
             return None
         alone = min(known, key=lambda name: known[name].read.seconds)
@@ -212,7 +210,7 @@ class Speeds:
     ) -> bool:
         wanted = needs(work, settings)
         here = placement.devices()
-        on_devices = all(not wanted.beyond(self._known(settings, (devices[index].id,))) for index in here)
+        on_devices = all(not wanted.beyond(self._known(settings, (devices[index].known_as,))) for index in here)
         return on_devices and self.is_measured(work, settings)
 
     def _known(self, settings: RunSettings, devices: tuple[str, ...]) -> Rates:
@@ -246,5 +244,5 @@ def _way(settings: RunSettings, devices: tuple[str, ...]) -> _Way:
 
 def _used(placement: Placement, devices: Sequence[Device]) -> tuple[str, ...]:
     """Return what a placement uses: devices, and the host where a layer is there; nothing is the host alone."""
-    used = tuple(devices[index].id for index in placement.devices())
+    used = tuple(devices[index].known_as for index in placement.devices())
     return ("host", *used) if used and None in placement.layers else used

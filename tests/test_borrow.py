@@ -7,9 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -169,12 +170,6 @@ def test_a_lender_that_cannot_be_had_is_named(lenders: Lenders, cache: Path, mon
         gone = f"127.0.0.1:{nobody.getsockname()[1]}"
     with pytest.raises(EngineError, match=f"no lender can be reached at {gone}: Connection refused"):
         pipeline.plan(GUIDE, wished([f"rpc:{gone}"]))
-    with monkeypatch.context() as hasty, silent() as dumb:
-        hasty.setattr(asking, "PATIENCE", 0.2)
-        with pytest.raises(EngineError, match=rf"{dumb} did not answer in 0.2 seconds") as slow:
-            ask_status(dumb, None)
-    assert slow.value.hint
-    assert dumb.rpartition(":")[2] in slow.value.hint
     with pytest.raises(UnauthorizedError, match=f"the lender at {more} refuses: this lender asks") as none:
         ask_status(more, None)
     assert KEY_FILE in str(none.value.hint)
@@ -186,30 +181,41 @@ def test_a_lender_that_cannot_be_had_is_named(lenders: Lenders, cache: Path, mon
     assert "clocks" in str(clock.value.hint)
 
 
-@contextmanager
-def silent() -> Iterator[str]:
-    """A server whose status endpoint listens, and says nothing."""
-    for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as rpc:
-            port = rpc.getsockname()[1]
-            with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
-                yield f"127.0.0.1:{port}"
-                return
+@linux_only
+def test_what_this_machine_had_there_is_waited_for(lenders: Lenders, cache: Path) -> None:
+    """A lender that still frees what an engine of this machine held looks full until it has."""
+    name = names(lenders)[0]
+    settings = RunSettings(n_ctx=256, n_threads=1, n_threads_batch=1, devices=(name,), n_gpu_layers=99)
+    before = lenders[0].status().devices[0].free
+    engine = Engine()
+    engine.load(embedded_file("Q8_0"), settings)
+    assert lenders[0].status().devices[0].free < before - 4 * MIB
+    ending = threading.Timer(0.4, engine.close)
+    ending.start()
+    found = find_lenders([name], Links(None))[lenders[0].endpoint].status
+    ending.join()
+    assert found is not None
+    assert found.client is None
 
 
-def test_a_lender_in_use_is_told_by_its_borrower(lenders: Lenders, cache: Path) -> None:
+def test_a_lender_in_use_is_told_by_its_borrower(
+    lenders: Lenders, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = names(lenders)[0]
     settings = RunSettings(n_ctx=256, n_threads=1, n_threads_batch=1, devices=(name,), n_gpu_layers=99)
     with Engine() as engine:
         engine.load(embedded_file("Q8_0"), settings)
-        found = find_lenders([name], Links(None))
+        with monkeypatch.context() as hasty:
+            hasty.setattr(asking, "FREEING", 0.1)
+            found = find_lenders([name], Links(None))
     address = lenders[0].endpoint
     assert found[address].status is not None
     assert found[address].lender.link.measured  # all of it through the status endpoint
     error = in_use(EngineError(f"{address} did not answer in 3 seconds"), found)
     assert error.message == f"the devices of {address} are lent to 127.0.0.1 just now"
-    other = EngineError("another thing")
-    assert in_use(other, found) is other
+    for text in ("another thing", f"{address}0 did not answer", f"1{address} did not answer"):
+        other = EngineError(text)
+        assert in_use(other, found) is other
 
 
 def test_a_server_of_llama_cpp_tells_nothing_and_is_used(start_rpc_server: Callable[..., str], cache: Path) -> None:
@@ -277,10 +283,10 @@ def test_what_is_sent_is_told_where_it_takes_a_while(lenders: Lenders, cache: Pa
     assert pool.lender is not None
     slow = replace(pool.lender, link=Link(0.02, 1.25e5, 1e6))
     (line,) = sending_lines(replace(forecast, pools=(host, replace(pool, lender=slow))))
-    assert line == "sending 5.1 MB to 127.0.0.1: about 41 s at 1 Mbit/s; it keeps tensors above 10 MiB"
+    assert line == "sending 5.1 MB to 127.0.0.1: about 41 s at 1 Mbit/s the first time; it keeps tensors above 10 MiB"
     forgetful = replace(slow, keeps=False)
     (line,) = sending_lines(replace(forecast, pools=(host, replace(pool, lender=forgetful))))
-    assert line.endswith("; it keeps none of them")
+    assert line.endswith(" at 1 Mbit/s; it keeps none of them")
 
 
 def test_a_link_in_words_fits_a_line() -> None:

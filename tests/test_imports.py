@@ -68,6 +68,7 @@ FLOORS = (
     ),
     (
         "catalog",
+        "deadline",
         "embedded",
         "folders",
         "images",

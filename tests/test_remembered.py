@@ -114,7 +114,9 @@ def test_what_a_run_prints_is_the_same_and_nothing_that_plans_is_imported(
     assert "llmrun.again" in loaded
     heavy = {"planner", "models", "settling", "stock", "footprints", "planning.choose", "memory.estimate", "hub.client"}
     assert loaded & {f"llmrun.{name}" for name in heavy} == set()
-    assert loaded & {"sqlite3", "http.client", "ssl", "rich"} == set()
+    borrowing = {"lenders", "links", "rpc_way", "lending.status", "memory.compute", "memory.graph.plan"}
+    assert loaded & {f"llmrun.{name}" for name in borrowing} == set()  # nobody was asked to lend anything
+    assert loaded & {"sqlite3", "http.client", "ssl", "rich", "concurrent.futures"} == set()
 
 
 def test_a_plan_says_what_is_free_now(model: Path, standby: Standby) -> None:

@@ -110,5 +110,5 @@ def test_the_worker_imports_only_the_low_level_bindings() -> None:
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     version, *loaded = done.stdout.split()
     assert version == "0.3.36"
-    assert set(loaded) & {"llama_cpp.llama", "diskcache", "multiprocessing"} == set()
+    assert set(loaded) & {"llama_cpp.llama", "diskcache", "multiprocessing", "llmrun.worker.connections"} == set()
     assert "llama_cpp.llama_cpp" in loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from llmrun.cli.lender_text import link_text
@@ -12,13 +13,14 @@ from llmrun.doctor.gpu_checks import match_devices
 from llmrun.doctor.report import plain
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import DeviceInfo, DeviceList
-from llmrun.errors import EngineError
+from llmrun.errors import EngineError, UsageError
 from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
 from llmrun.hardware.hardware import Hardware
 from llmrun.hardware.threads import Threads, usual_threads
+from llmrun.lenders import address_of
 from llmrun.planning.rates import Needs
 from llmrun.settings import RunSettings
 from llmrun.site import lent_devices
@@ -51,14 +53,15 @@ class Survey:
 def run_hardware(wish: MachineOptions, *, as_json: bool, quiet: bool) -> None:
     """Show the machine; an engine that does not start is told of, and an error only where it was to be measured.
 
-    Raises what asking lenders raises, where any are named.
+    Raises what asking lenders raises, where any are named; UsageError for the name of any other device.
     """
+    names = _lent_names(wish.device or ())
     console = Console(quiet=quiet)
     with Engine() as engine:
         speeds = _open_speeds(engine, console)  # while the worker starts
         survey = look_at_machine(engine)
         now, usual = map(_settings, (survey.hardware.host.threads, usual_threads()))
-        lent = lent_devices(engine, wish.device or (), remeasure=wish.remeasure)
+        lent = lent_devices(engine, names, remeasure=wish.remeasure)
         throughput = None if wish.remeasure and not lent else speeds.throughput(usual) or speeds.throughput(now)
         for device in lent:
             _measure_lent(speeds, device, usual, wish)
@@ -79,6 +82,16 @@ def run_hardware(wish: MachineOptions, *, as_json: bool, quiet: bool) -> None:
         console.say(f"note: {note}")
     if survey.trouble is not None:
         console.say("hint: `llmrun doctor` says what is wrong with the engine")
+
+
+def _lent_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return them; raises UsageError for one that is no device of another machine: this one's are shown anyway."""
+    for name in names:
+        if address_of(name) is None:
+            raise UsageError(
+                f"--device {name[:80]} is not of another machine", "write rpc:HOST:PORT, as in rpc:192.168.1.7:50052"
+            )
+    return tuple(names)
 
 
 def look_at_machine(engine: Engine) -> Survey:

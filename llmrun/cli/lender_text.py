@@ -35,13 +35,16 @@ def sending_lines(forecast: Forecast) -> Iterator[str]:
     """Yield what is told before weights go to lenders, where that takes a while."""
     for part in lent_parts(forecast):
         if part.seconds >= _WORTH_TELLING:
-            yield f"{_sending(part)}; {_keeping(part.lender)}"
+            told = _sending(part)
+            if part.lender.keeps:
+                told += " the first time"
+            yield f"{told}; {_keeping(part.lender)}"
 
 
 def link_text(link: Link) -> str:
     """Return how far away a machine is, in words."""
     if not link.measured:
-        return f"link {_latency(link)}, taken to have 1 Gbit/s: it cannot be measured without its status"
+        return f"link {_latency(link)}, taken to have 1 Gbit/s: it could not be measured"
     return f"link {_latency(link)}, {_rate(link.upload)} there and {_rate(link.download)} back"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from llmrun.engine.protocol import DryRun, ListDevices, Load, Work
 from llmrun.engine.refusal import lost_servers
@@ -47,6 +46,8 @@ def are_there(lenders: Sequence[str]) -> tuple[bool, ...]:
     """Return of each lender whether it takes a connection, all asked at once."""
     if not lenders:
         return ()
+    from concurrent.futures import ThreadPoolExecutor  # here: who has no lenders starts without it
+
     with ThreadPoolExecutor(len(lenders)) as pool:
         return tuple(pool.map(_is_there, lenders))
 

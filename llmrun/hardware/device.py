@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 from llmrun.hardware.link import Link
@@ -42,3 +43,11 @@ class Device:
     free: int | None
     unified: bool = False
     lender: Lender | None = None
+
+    @property
+    def known_as(self) -> str:
+        """What is measured of it is kept by this: through SSH, lenders that are others have one address in turn."""
+        if self.lender is None or self.lender.host is None:
+            return self.id
+        who = repr((self.lender.host, self.lender.backend, self.name))
+        return f"{self.id}-{zlib.crc32(who.encode()):08x}"  # short: it is a part of files' names

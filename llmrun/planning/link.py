@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from llmrun.gguf.header import align
 from llmrun.hardware.device import Device
-from llmrun.memory.compute import step_graph
 from llmrun.memory.context import context_shape
-from llmrun.memory.graph.plan import factors
-from llmrun.memory.graph.shape import ComputeShape
-from llmrun.memory.graph.wire import ASK, TOLD, Crossing, crossings
 from llmrun.memory.placement import Placement
 from llmrun.planning.work import ModelWork
 from llmrun.settings import RunSettings
+
+if TYPE_CHECKING:
+    from llmrun.memory.graph.shape import ComputeShape
+    from llmrun.memory.graph.wire import Crossing
 
 CELL_STEP = 256  # llama-kv-cache.cpp, get_n_kv: cells are looked at in steps of so many
 _F32, _F16 = 4, 2  # bytes
@@ -108,12 +109,17 @@ def _crossings(
     n_tokens: int,
     n_outputs: int,
 ) -> tuple[Crossing, ...]:
+    from llmrun.memory.compute import step_graph  # here, as below: who borrows nothing starts without graphs
+    from llmrun.memory.graph.wire import crossings
+
     splits, result = step_graph(shape, settings, placement, len(servers), n_tokens, n_outputs)
     return crossings(splits, result, (*servers, None))[:-1]
 
 
 def _at(crossing: Crossing, cells: tuple[int, int], step: Step) -> Traffic:
     """Return a crossing with so many cells."""
+    from llmrun.memory.graph.wire import ASK, TOLD
+
     graphs = step.fresh * crossing.graph + (1 - step.fresh) * crossing.again
     questions = crossing.questions if step.new else 0
     sent = _value(crossing.sent, cells) + graphs + questions * ASK
@@ -121,6 +127,8 @@ def _at(crossing: Crossing, cells: tuple[int, int], step: Step) -> Traffic:
 
 
 def _value(size: int, cells: tuple[int, int]) -> int:
+    from llmrun.memory.graph.plan import factors
+
     fixed, per_cell, per_window = factors(size)
     return fixed + per_cell * cells[0] + per_window * cells[1]
 

@@ -13,24 +13,23 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as lib
 
 from llmrun.engine.protocol import DeviceInfo, EngineInfo
 from llmrun.engine.refusal import LENDER_LOST, lost_line
+from llmrun.engine.rpc_hello import RPC_MAJOR, RPC_MINOR, RPC_VERSION, say_hello
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, UsageError
 from llmrun.worker.bindings import read_version
-from llmrun.worker.connections import Connections
+
+if TYPE_CHECKING:
+    from llmrun.worker.connections import Connections
 
 KINDS = ("CPU", "GPU", "IGPU", "ACCEL", "META")  # ggml-backend.h, enum ggml_backend_dev_type
 
 _ENDPOINT = re.compile(r"rpc:([\w.-]+):(\d{1,5})(?:/(\d{1,3}))?", re.ASCII)
-_RPC_MAJOR, _RPC_MINOR = 7, 0  # ggml-rpc.h, RPC_PROTO_*; a server of another major, or a newer minor, is an abort
-RPC_VERSION = f"{_RPC_MAJOR}.{_RPC_MINOR}"
-_HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)  # ggml-rpc.cpp: RPC_CMD_HELLO, rpc_msg_hello_req
-_HELLO_REPLY_BYTES = 8 + 28  # its length, and rpc_msg_hello_rsp
 _HELLO_SECONDS = 3.0
 
 _Pointer, _Size, _Text = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
@@ -139,7 +138,11 @@ class Watched:
     There is one for the process, as ggml calls one function before it aborts.
     """
 
+    connections: Connections
+
     def __init__(self) -> None:
+        from llmrun.worker.connections import Connections  # here, because most workers never need it, nor sockets
+
         self.connections = Connections(self._end)
         # ggml.h, ggml_abort_callback_t; ours to keep alive
         self._callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(self._abort)
@@ -287,11 +290,7 @@ def _greet(endpoint: str) -> None:
     hint = "is a server of ggml-rpc running there, with no firewall between?"
     try:
         with socket.create_connection((host, int(port)), _HELLO_SECONDS) as connection:
-            connection.settimeout(_HELLO_SECONDS)
-            connection.sendall(_HELLO)
-            reply = b""
-            while len(reply) < _HELLO_REPLY_BYTES and (data := connection.recv(_HELLO_REPLY_BYTES - len(reply))):
-                reply += data
+            version = say_hello(connection, _HELLO_SECONDS)
     except TimeoutError as error:
         raise EngineError(
             f"{endpoint} did not answer in {_HELLO_SECONDS:g} seconds",
@@ -299,12 +298,12 @@ def _greet(endpoint: str) -> None:
         ) from error
     except OSError as error:
         raise EngineError(f"no device server can be reached at {endpoint}: {error.strerror or error}", hint) from error
-    if len(reply) < _HELLO_REPLY_BYTES or int.from_bytes(reply[:8], "little") != _HELLO_REPLY_BYTES - 8:
+    if version is None:
         raise EngineError(f"what answers at {endpoint} is no device server", hint)
-    major, minor = reply[8], reply[9]
-    if major != _RPC_MAJOR or minor > _RPC_MINOR:
+    major, minor = version
+    if major != RPC_MAJOR or minor > RPC_MINOR:
         raise EngineError(
-            f"the device server at {endpoint} speaks version {major}.{minor}, this engine {_RPC_MAJOR}.{_RPC_MINOR}",
+            f"the device server at {endpoint} speaks version {major}.{minor}, this engine {RPC_VERSION}",
             "install the same llmrun on both machines",
         )
 

@@ -18,10 +18,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llmrun.engine.rpc_hello import RPC_VERSION
 from llmrun.errors import LLMRunError, UsageError
 from llmrun.lending.words import ASK_MEMORY, Listening, Memory, NoServer, Offered, encode_word
 from llmrun.worker.bindings import read_version
-from llmrun.worker.devices import RPC_VERSION, describe, kind_of, local_devices, name_of, serve
+from llmrun.worker.devices import describe, kind_of, local_devices, name_of, serve
 from llmrun.worker.grant import Grant
 from llmrun.worker.llama import start_backend
 
