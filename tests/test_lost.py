@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -22,11 +23,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrun.cli.answering import Answering
+from llmrun.cli.flags import Output, Running
 from llmrun.cli.lost import without_them
+from llmrun.cli.running import RunningModel, wish_of
+from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.lost import are_there, find_lost, lenders_of
 from llmrun.engine.protocol import Chunk
 from llmrun.engine.refusal import lost_line
+from llmrun.engine.wire import error_of, failure_of
 from llmrun.errors import LenderLostError
 from llmrun.planning.plan import PlanWish
 from llmrun.reference import GuideRef
@@ -196,6 +202,15 @@ def test_what_does_not_fit_without_it_is_said() -> None:
     assert found.plan is None
     assert found.offer().endswith("; when it can be reached again, /retry goes on")
     assert found.command().startswith("start `llmrun lend` there again; without it: ")
+
+
+def test_what_a_server_has_lost_is_told_in_its_own_words() -> None:
+    told = io.StringIO()
+    model = RunningModel(wish_of("guide", Running(), Answering(), Output()), Console(err=told))
+    theirs = failure_of(LenderLostError("rpc:a:1 is gone", "ask again", ("rpc:a:1",)))
+    with pytest.raises(LenderLostError) as caught, model.told_without():
+        raise error_of(theirs)
+    assert (caught.value.message, caught.value.hint, told.getvalue()) == ("rpc:a:1 is gone", "ask again", "")
 
 
 def test_clients_are_told_that_it_is_worth_asking_again() -> None:

@@ -169,10 +169,15 @@ class RunningModel:
 
     @contextlib.contextmanager
     def told_without(self) -> Iterator[None]:
-        """Let the error of a lender that is lost meanwhile say how the command does without it."""
+        """Let the error of a lender that is lost meanwhile say how the command does without it.
+
+        Which lenders a server has lost, and how it goes on, is the server's to say.
+        """
         try:
             yield
         except LenderLostError as lost:
+            if not lost.lenders:
+                raise
             them = "them" if len(lost.lenders) > 1 else "it"
             self._console.say(f"lost {' and '.join(lost.lenders)}: looking how {self.name} runs without {them}")
             lost.hint = self.without(lost.lenders).command()
