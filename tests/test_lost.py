@@ -38,7 +38,6 @@ from llmrun.planning.plan import PlanWish
 from llmrun.reference import GuideRef
 from llmrun.server.families import problem_of
 from llmrun.settings import Constraints
-from llmrun.worker.connections import Connections
 from scripts.terminal import Terminal
 from tests.conftest import ONE_THREAD, ask, request
 from tests.environments import clean_environment
@@ -75,7 +74,7 @@ def loss_of(engine: Engine, strike: Callable[[], object]) -> tuple[LenderLostErr
     return caught.value, time.monotonic() - struck
 
 
-# ---- which connection is lost
+# ---- which lender it was
 
 
 def listening(backlog: int = 1) -> socket.socket:
@@ -83,61 +82,6 @@ def listening(backlog: int = 1) -> socket.socket:
     server.bind(("127.0.0.1", 0))
     server.listen(backlog)
     return server
-
-
-def stuff(connection: socket.socket) -> None:
-    """Send until the other side takes no more."""
-    connection.setblocking(False)
-    quiet = 0
-    while quiet < 20:
-        try:
-            connection.send(bytes(1 << 16))
-            quiet = 0
-        except BlockingIOError:
-            quiet += 1
-            time.sleep(0.01)
-
-
-@linux_only
-def test_who_reads_nothing_is_not_lost_and_who_hangs_up_is() -> None:
-    heard: list[str] = []
-    with closing(listening()) as reads_nothing, closing(listening()) as hangs_up:
-        connections = Connections(heard.append)
-        ends = []
-        for name, server in (("rpc:reads-nothing", reads_nothing), ("rpc:hangs-up", hangs_up)):
-            host, port = server.getsockname()
-            connections.know(host, port, name)
-            ends.append((socket.create_connection((host, port)), server.accept()[0]))
-        (stuffed, unread), (idle, other) = ends
-        stuff(stuffed)
-        time.sleep(2.6)
-        assert (heard, connections.lost()) == ([], ())
-        other.close()
-        assert connections.lost() == ("rpc:hangs-up",)
-        idle.close()
-        assert connections.lost() == ()  # what is closed is no connection any more
-        unread.close()  # with much that was not read: a reset
-        assert connections.lost() == ("rpc:reads-nothing",)
-        stuffed.close()
-
-
-@other_machines
-def test_a_machine_that_is_cut_off_is_lost_though_nobody_sends_anything(make_machine: Callable[[], Machine]) -> None:
-    machine = make_machine()
-    host, _, port = machine.id.removeprefix("rpc:").rpartition(":")
-    connections = Connections(lambda _: None)
-    with closing(socket.create_connection((host, int(port)))) as idle:
-        connections.know(host, int(port), "rpc:idle")
-        assert connections.lost() == ()
-        machine.network.is_cut = True
-        begun = time.monotonic()
-        while not connections.lost():
-            assert time.monotonic() - begun < IN_TIME
-            time.sleep(0.05)
-        assert idle.getpeername() == (host, int(port))  # TCP itself has noticed nothing
-
-
-# ---- which lender it was
 
 
 def test_what_the_worker_says_is_believed_and_else_each_is_asked() -> None:
