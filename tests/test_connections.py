@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
+import itertools
 import os
 import socket
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from llmrun.worker.connections import Connections, _copied
+from tests import netns
 from tests.lent import linux_only
 from tests.netns import Machine, machines, other_machines
 
@@ -98,6 +101,17 @@ def test_no_copy_stays_open_of_a_number_that_another_file_has_taken(tmp_path: Pa
             with pytest.raises(OSError, match=why), _copied(number, expected):
                 pass
         assert open_files() == open_before
+
+
+@other_machines
+def test_machines_made_at_once_are_in_networks_of_their_own(
+    make_machine: Callable[[], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netns, "_WIRE_NUMBERS", itertools.count())
+    ours = ipaddress.ip_network(f"{make_machine().id[4:].partition(':')[0]}/30", strict=False)
+    monkeypatch.setattr(netns, "_WIRE_NUMBERS", itertools.count())  # as of a process that chose the same number
+    address, _ = netns.wire_addresses()
+    assert ipaddress.ip_address(address) not in ours
 
 
 @other_machines
