@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from llmrun.engine.lost import lenders_of
 from llmrun.engine.standby import Standby
 from llmrun.errors import BusyError, InsufficientMemoryError
 from llmrun.hardware.device import Device
@@ -29,12 +30,14 @@ class Neighbour:
     """A model that is loaded: what its plan has of each pool, the host's first, and what its process holds of RAM.
 
     state: idle is one that may be ended, busy one that may be once it has answered. held: None where nobody can tell.
+    lenders: the other machines whose devices it has, each as "rpc:HOST:PORT".
     """
 
     name: str
     state: State
     pools: tuple[Pool, ...]
     held: Resident | None = None
+    lenders: tuple[str, ...] = ()
 
     @property
     def given(self) -> int:
@@ -96,7 +99,8 @@ class Alone:
 
 def looked_at(name: str, state: State, plan: Plan, pid: int) -> Neighbour:
     """Return a loaded model with what its process holds now."""
-    return Neighbour(name, state, plan.forecast.pools, read_resident(pid))
+    lenders = lenders_of(plan.settings.devices or ())
+    return Neighbour(name, state, plan.forecast.pools, read_resident(pid), lenders)
 
 
 def site_without(site: Site, stay: Iterable[Neighbour], go: Iterable[Neighbour]) -> Site:
@@ -142,6 +146,7 @@ class Settling:
         Raises what settle raises; BusyError where it fits only once a busy one is gone, and what Neighbourhood.check
         raises.
         """
+        self._free_lenders()
         while True:
             around = self.beside.neighbours()
             wished = self._wished(around)
@@ -152,6 +157,25 @@ class Settling:
             if not any(one.state == "idle" for one in around) or self._made_room(wished.plan):
                 # what was free before loading, for whoever compares it with what is free after it
                 return replace(wished, site=self._site())
+
+    def _free_lenders(self) -> None:
+        """End idle ones that have devices of the lenders that are wished for: these have one borrower at a time."""
+        wished = frozenset(lenders_of(self.wishes.constraints.devices or ()))
+        while wished and (have := [one for one in self.beside.neighbours() if not wished.isdisjoint(one.lenders)]):
+            stays = next((one for one in have if one.state != "idle"), None)
+            if stays is None and self.beside.release(have[0]):
+                continue
+            holder = stays or have[0]
+            lender = next(name for name in holder.lenders if name in wished)
+            if holder.state == "pinned":
+                raise InsufficientMemoryError(
+                    f"{lender} is lent to {holder.name}, which is pinned",
+                    f"a lender has one borrower at a time: `llmrun stop {holder.name}` unloads that one",
+                )
+            raise BusyError(
+                f"{lender} is lent to {holder.name}, which answers others now",
+                "ask again when the answers are finished: a lender has one borrower at a time",
+            )
 
     def _wished(self, around: Sequence[Neighbour]) -> Settled:
         idle = [one for one in around if one.state == "idle"]

@@ -52,9 +52,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @dataclass
 class Machine:
-    """Room for so many models; loads them as the program does, and remembers which. before: called in each load."""
+    """Room for so many models; loads them as the program does, and remembers which. before: called in each load.
+
+    devices: what they may use.
+    """
 
     room: int = 9
+    devices: tuple[str, ...] | None = None
     loads: list[str] = field(default_factory=list)
     before: Callable[[Meant], object] = lambda _: None
 
@@ -69,7 +73,8 @@ class Machine:
                 raise BusyError("no room")
             else:
                 raise InsufficientMemoryError("it does not fit")
-        return pipeline.start(meant.reference, Constraints(n_threads=1), offline=True, beside=beside)
+        wished = Constraints(n_threads=1, devices=self.devices)
+        return pipeline.start(meant.reference, wished, offline=True, beside=beside)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import functools
 import heapq
+import ipaddress
 import itertools
 import os
 import random
@@ -32,13 +33,31 @@ import pytest
 from tests.lent import Lent
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
-_NUMBERS = itertools.count(1)
+_NUMBERS, _WIRE_NUMBERS = itertools.count(1), itertools.count()
 _PORT = 50052
+_WIRES = ipaddress.ip_network("10.208.0.0/12")  # what wires' addresses are taken from, four a wire
+_WIRES_EACH = 16  # of a process, until it takes those of another, where they are free
 
 
 def run_ip(*words: str) -> None:
     """Run iproute2's `ip`."""
     subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def wire_addresses() -> tuple[str, str]:
+    """Return the addresses of a new wire's ends, in a network of 30 bits that this machine is not in yet.
+
+    Which one is by this process's number: others that do the same make wires meanwhile.
+    """
+    while True:
+        number = os.getpid() * _WIRES_EACH + next(_WIRE_NUMBERS)
+        network = 4 * number % _WIRES.num_addresses
+        ours, its = str(_WIRES[network + 1]), str(_WIRES[network + 2])
+        with socket.socket() as probe:
+            try:
+                probe.bind((ours, 0))
+            except OSError:  # no address of this machine
+                return ours, its
 
 
 @functools.cache
@@ -112,7 +131,7 @@ def machines() -> Iterator[Callable[[], Machine]]:
 def _machine() -> Iterator[Machine]:
     number = next(_NUMBERS)
     name, near, far = (f"{kind}{number}x{os.getpid()}" for kind in ("lr", "ln", "lf"))
-    ours, its = f"10.213.{number}.1", f"10.213.{number}.2"
+    ours, its = wire_addresses()
     with ExitStack() as stack:
         run_ip("netns", "add", name)
         stack.callback(run_ip, "netns", "del", name)

@@ -12,6 +12,7 @@ from llmrun.errors import (
 )
 from llmrun.server.keeping import FOREVER, Keeping
 from tests.fleets import MODELS, USAGE, Clock, Machine, ask, fleet_of, here, loaded, run, text_of, touch, until  # noqa: F401
+from tests.lent import lender, linux_only
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -141,3 +142,19 @@ def test_kept_for_no_time_it_goes_at_once_but_not_while_others_use_it() -> None:
             await until(lambda: not loaded(fleet))
 
     run(test())
+
+
+@linux_only
+def test_models_that_have_the_same_lender_take_turns() -> None:
+    async def test(device: str) -> None:
+        machine = Machine(devices=(device,))
+        async with fleet_of(machine) as fleet:
+            async with fleet.borrow(MODELS[0]):
+                waiting = asyncio.create_task(touch(fleet, MODELS[1]))
+                await until(lambda: fleet._wanting)
+                assert loaded(fleet) == [MODELS[0]]
+            await waiting
+            assert loaded(fleet) == [MODELS[1]]
+
+    with lender() as start:
+        run(test(start().id))

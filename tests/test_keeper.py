@@ -19,9 +19,9 @@ from llmrun.chat.settings import AnswerSettings
 from llmrun.chat.talk import Talk
 from llmrun.console import Console
 from llmrun.engine.answering import AnsweringEngine
-from llmrun.engine.client import Engine
-from llmrun.engine.protocol import Usage
-from llmrun.errors import UsageError
+from llmrun.engine.client import Answer, Engine
+from llmrun.engine.protocol import Chunk, Generate, PrefillProgress, Usage
+from llmrun.errors import LenderLostError, UsageError, WorkerDiedError
 from llmrun.history.store import Store, no_history, open_store
 from llmrun.states import Vault, state_key
 from tests.conftest import GREEDY, ONE_THREAD
@@ -182,6 +182,57 @@ def test_mistakes_about_kept_conversations_are_told(open_talk: Callable[[], Talk
     assert "is there already" in printed(talk)
     assert "'pdf' is none of md, json" in printed(talk)
     assert "VRAM is" in (tmp_path / "x.md").read_text("utf-8")
+
+
+def lose_lenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each engine be lost, as to a lender that is gone, after the first word of an answer."""
+    whole = Engine.answer
+
+    def answer(engine: Engine, request: Generate) -> Answer:
+        coming = whole(engine, request)
+        said: list[Chunk | PrefillProgress] = []
+
+        def next_event() -> Chunk | PrefillProgress:
+            if any(isinstance(one, Chunk) for one in said):
+                os.kill(engine.pid, signal.SIGKILL)
+                list_rest(coming)
+                raise LenderLostError("rpc:a:1 is gone", "look there", ("rpc:a:1",))
+            said.append(next(coming))
+            return said[-1]
+
+        return Answer(next_event, coming.cancel)
+
+    monkeypatch.setattr(Engine, "answer", answer)
+
+
+def list_rest(answer: Answer) -> None:
+    """Read an answer until its engine's death is noticed."""
+    with pytest.raises(WorkerDiedError):
+        for _ in answer:
+            pass
+
+
+def test_another_try_that_is_cut_short_leaves_the_answer_that_was_kept(
+    open_talk: Callable[[], Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = open_talk()
+    talk.run(["what is vram"])
+    assert talk.keeper is not None
+    assert talk.keeper.id is not None
+    good, kept = talk.conversation.turns, talk.keeper.store.find(talk.keeper.id).turns
+    with monkeypatch.context() as patch:
+        lose_lenders(patch)
+        talk.run(["/retry"])
+    assert "error: rpc:a:1 is gone" in printed(talk)
+    assert "the one before it stays" in printed(talk)
+    assert talk.conversation.turns == good
+    assert talk.keeper.store.find(talk.keeper.id).turns == kept
+    with monkeypatch.context() as patch:
+        lose_lenders(patch)
+        talk.run(["what is a kv cache"])
+    half = talk.keeper.store.find(talk.keeper.id).turns
+    assert [turn.content for turn in half] == [message.content for message in talk.conversation.turns]
+    assert (half[:2], half[3].finish_reason, bool(half[3].content)) == (kept, "broken off", True)
 
 
 def test_nothing_can_be_named_where_nothing_is_kept(open_talk: Callable[[], Talk], tmp_path: Path) -> None:

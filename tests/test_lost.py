@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -22,17 +23,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrun.cli.answering import Answering
+from llmrun.cli.flags import Output, Running
 from llmrun.cli.lost import without_them
+from llmrun.cli.running import RunningModel, wish_of
+from llmrun.console import Console
 from llmrun.engine.client import Engine
 from llmrun.engine.lost import are_there, find_lost, lenders_of
 from llmrun.engine.protocol import Chunk
 from llmrun.engine.refusal import lost_line
+from llmrun.engine.wire import error_of, failure_of
 from llmrun.errors import LenderLostError
 from llmrun.planning.plan import PlanWish
 from llmrun.reference import GuideRef
 from llmrun.server.families import problem_of
 from llmrun.settings import Constraints
-from llmrun.worker.connections import Connections
 from scripts.terminal import Terminal
 from tests.conftest import ONE_THREAD, ask, request
 from tests.environments import clean_environment
@@ -69,7 +74,7 @@ def loss_of(engine: Engine, strike: Callable[[], object]) -> tuple[LenderLostErr
     return caught.value, time.monotonic() - struck
 
 
-# ---- which connection is lost
+# ---- which lender it was
 
 
 def listening(backlog: int = 1) -> socket.socket:
@@ -77,61 +82,6 @@ def listening(backlog: int = 1) -> socket.socket:
     server.bind(("127.0.0.1", 0))
     server.listen(backlog)
     return server
-
-
-def stuff(connection: socket.socket) -> None:
-    """Send until the other side takes no more."""
-    connection.setblocking(False)
-    quiet = 0
-    while quiet < 20:
-        try:
-            connection.send(bytes(1 << 16))
-            quiet = 0
-        except BlockingIOError:
-            quiet += 1
-            time.sleep(0.01)
-
-
-@linux_only
-def test_who_reads_nothing_is_not_lost_and_who_hangs_up_is() -> None:
-    heard: list[str] = []
-    with closing(listening()) as reads_nothing, closing(listening()) as hangs_up:
-        connections = Connections(heard.append)
-        ends = []
-        for name, server in (("rpc:reads-nothing", reads_nothing), ("rpc:hangs-up", hangs_up)):
-            host, port = server.getsockname()
-            connections.know(host, port, name)
-            ends.append((socket.create_connection((host, port)), server.accept()[0]))
-        (stuffed, unread), (idle, other) = ends
-        stuff(stuffed)
-        time.sleep(2.6)
-        assert (heard, connections.lost()) == ([], ())
-        other.close()
-        assert connections.lost() == ("rpc:hangs-up",)
-        idle.close()
-        assert connections.lost() == ()  # what is closed is no connection any more
-        unread.close()  # with much that was not read: a reset
-        assert connections.lost() == ("rpc:reads-nothing",)
-        stuffed.close()
-
-
-@other_machines
-def test_a_machine_that_is_cut_off_is_lost_though_nobody_sends_anything(make_machine: Callable[[], Machine]) -> None:
-    machine = make_machine()
-    host, _, port = machine.id.removeprefix("rpc:").rpartition(":")
-    connections = Connections(lambda _: None)
-    with closing(socket.create_connection((host, int(port)))) as idle:
-        connections.know(host, int(port), "rpc:idle")
-        assert connections.lost() == ()
-        machine.network.is_cut = True
-        begun = time.monotonic()
-        while not connections.lost():
-            assert time.monotonic() - begun < IN_TIME
-            time.sleep(0.05)
-        assert idle.getpeername() == (host, int(port))  # TCP itself has noticed nothing
-
-
-# ---- which lender it was
 
 
 def test_what_the_worker_says_is_believed_and_else_each_is_asked() -> None:
@@ -174,19 +124,19 @@ def test_a_lender_that_is_back_is_gone_on_with() -> None:
         found = without_them(GuideRef(None), Constraints(devices=(lender,)), PlanWish(), (lender,))
     assert (found.plan, found.constraints.devices) == (None, (lender,))
     assert found.offer() == f"{lender} can be reached again: /retry goes on with it"
-    assert found.command("llmrun run", "guide") == f"{lender} can be reached again: repeat the command"
+    assert found.command() == f"{lender} can be reached again: repeat the command"
 
 
 @linux_only
 def test_of_two_lenders_the_other_one_is_kept(start_lender: Callable[[], Lent]) -> None:
     there, gone = start_lender(), start_lender()
     gone.end()
-    wished = Constraints(n_ctx=512, n_threads=1, devices=(gone.id, there.id), device_limits=(None, 1 << 30))
+    wished = Constraints(n_ctx=512, n_threads=1, devices=(gone.id, there.id), device_limits=(6 << 30,))
     found = without_them(GuideRef(None), wished, PlanWish(), (gone.id,))
     assert (found.gone, found.constraints.devices, found.constraints.n_ctx) == ((gone.id,), (there.id,), 512)
     assert found.plan
     assert found.offer().startswith("without it: ")
-    assert f"`llmrun run guide --device {there.id}=1GiB`" in found.command("llmrun run", "guide")
+    assert f" without `--device {gone.id}=6GiB`: " in found.command()
 
 
 def test_what_does_not_fit_without_it_is_said() -> None:
@@ -195,7 +145,16 @@ def test_what_does_not_fit_without_it_is_said() -> None:
     found = without_them(GuideRef(None), wished, wish, ("rpc:127.0.0.1:1",))
     assert found.plan is None
     assert found.offer().endswith("; when it can be reached again, /retry goes on")
-    assert found.command("llmrun run", "guide").startswith("start `llmrun lend` there again; without it: ")
+    assert found.command().startswith("start `llmrun lend` there again; without it: ")
+
+
+def test_what_a_server_has_lost_is_told_in_its_own_words() -> None:
+    told = io.StringIO()
+    model = RunningModel(wish_of("guide", Running(), Answering(), Output()), Console(err=told))
+    theirs = failure_of(LenderLostError("rpc:a:1 is gone", "ask again", ("rpc:a:1",)))
+    with pytest.raises(LenderLostError) as caught, model.told_without():
+        raise error_of(theirs)
+    assert (caught.value.message, caught.value.hint, told.getvalue()) == ("rpc:a:1 is gone", "ask again", "")
 
 
 def test_clients_are_told_that_it_is_worth_asking_again() -> None:
@@ -330,7 +289,7 @@ def test_a_single_question_ends_with_the_command_that_fits(
         _, told = running.communicate(timeout=60)
     assert running.returncode == 7
     assert f"error: {lent.id} is gone" in told
-    assert f"`llmrun run {endless_model}`" in " ".join(told.split())
+    assert f"repeat the command without `--device {lent.id}`: all layers on the CPU" in " ".join(told.split())
 
 
 @linux_only

@@ -147,6 +147,32 @@ def test_one_that_somebody_needs_meanwhile_is_planned_around(standby: Standby) -
     assert found.plan.forecast.pools[0].needed <= 300 * MIB
 
 
+def settled_with_lender(standby: Standby, machine: Machine) -> Settled:
+    """A plan for guide with a lender's device wished for, on a machine that the test describes."""
+    wishes = WishesOn(
+        Constraints(devices=("rpc:a:1/1",)), PlanWish(reserve_host=0, source="arithmetic"), machine=machine
+    )
+    return Settling(open_model(parse_reference("guide")).model, standby, wishes, ONE, machine).settled()
+
+
+def borrower(name: str, state: State, *lenders: str) -> Neighbour:
+    return replace(neighbour(name, state, MIB), lenders=lenders)
+
+
+def test_an_idle_model_gives_its_lender_up_and_no_other_one_goes(standby: Standby) -> None:
+    machine = Machine([borrower("other", "idle", "rpc:b:1"), borrower("old", "idle", "rpc:b:2", "rpc:a:1")])
+    settled_with_lender(standby, machine)
+    assert machine.ended == ["old"]
+
+
+@pytest.mark.parametrize(("state", "error"), [("busy", BusyError), ("pinned", InsufficientMemoryError)])
+def test_whoever_has_the_lender_and_stays_is_named(standby: Standby, state: State, error: type[Exception]) -> None:
+    machine = Machine([borrower("old", "idle", "rpc:a:1"), borrower("talker", state, "rpc:a:1")])
+    with pytest.raises(error, match="rpc:a:1 is lent to talker, which"):
+        settled_with_lender(standby, machine)
+    assert machine.ended == []
+
+
 SIZES = st.integers(1, 4000).map(lambda size: size * MIB)
 STATES: st.SearchStrategy[State] = st.sampled_from(["idle", "busy", "pinned"])
 

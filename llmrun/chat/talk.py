@@ -91,7 +91,7 @@ class Talk:
         if self.conversation.turns and self.conversation.turns[-1] is self._unanswered:
             self.conversation.undo()  # nothing had come of it, and something else is asked
         try:
-            self._ask(self.beside.question(text), self.beside.images)
+            self._ask(self.beside.question(text), self.beside.images, keeps_half=True)
         except LLMRunError:
             if not self.beside.is_empty:  # else a file that is too long would be in the way of every other question
                 self.console.notice("(the files are not attached any more)")
@@ -99,31 +99,39 @@ class Talk:
         finally:
             self.beside.clear()
 
-    def _ask(self, text: str, images: Sequence[str]) -> None:
+    def _ask(self, text: str, images: Sequence[str], *, keeps_half: bool) -> None:
+        """keeps_half: keep what was said until a lender was lost; else the question is taken back then too."""
         self.conversation.ask(text, images)
         try:
             self.last = self._answer_what_fits()
-        except LenderLostError as lost:
-            self._break_off(lost)
-            raise
-        except BaseException:
-            self.conversation.take_back()
+        except BaseException as error:
+            if keeps_half and isinstance(error, LenderLostError):
+                self._break_off(error)
+            else:
+                self.conversation.take_back()
             raise
         self.conversation.reply(self.last.text, self.last.thoughts)
         self._end_answer(self.last)
         self._tell_exact(text)
 
     def ask_again(self, text: str | None = None) -> None:
-        """Answer the last question anew, or another one in its place; where that fails, all is as it was."""
+        """Answer the last question anew, or another one in its place; where that fails, all is as it was.
+
+        Where a lender is lost meanwhile, half an answer takes the place of none, never that of an answer.
+        """
         self._wake()
         before, settings = self.conversation.copy(), self.settings
+        had_none = bool(before.turns) and before.turns[-1] is self._unanswered
         asked = self.conversation.undo()
         # the same seed would draw the same answer again
         self.settings = replace(settings, sampling=replace(settings.sampling, seed=None))
         try:
-            self._ask(text or (asked.content if asked else ""), asked.images if asked else ())
-        except BaseException:
-            self.conversation = before
+            self._ask(text or (asked.content if asked else ""), asked.images if asked else (), keeps_half=had_none)
+        except BaseException as error:
+            if not (had_none and isinstance(error, LenderLostError)):
+                self.conversation = before
+                if isinstance(error, LenderLostError) and error.said and not self.as_json:
+                    self.console.notice("(this answer breaks off here; the one before it stays)")
             raise
         finally:
             self.settings = settings

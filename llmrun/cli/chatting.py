@@ -65,7 +65,7 @@ class _Kept:
 def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
     model = RunningModel(wish, console, whole_story=typed)
     keeper = Keeper(kept.store, Vault() if kept.is_kept else None, model.kept, is_kept=kept.is_kept)
-    with model.told_without("chat"):
+    with model.told_without():
         engine = model.start_as(*kept.as_before)
     settings = settled(wish, model, engine, console)
     talk = Talk(
@@ -89,7 +89,7 @@ def _chat(wish: Wish, kept: _Kept, console: Console, *, typed: bool) -> None:
             if talk.first_system is not None:  # what is said now holds
                 talk.conversation.system = talk.first_system
                 talk.was_rewritten()
-        with model.told_without("chat"):
+        with model.told_without():
             talk.run(read_typed(_line_wish(talk, keeper)) if typed else read_piped())
         if talk.last is not None:
             tell_times(talk.engine, talk.last.usage, console)

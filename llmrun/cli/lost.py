@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from llmrun import pipeline
 from llmrun.cli.plan_text import placement, speed_line
-from llmrun.engine.lost import are_there, lenders_of
+from llmrun.engine.lost import are_there, lender_of, lenders_of
 from llmrun.errors import LLMRunError
+from llmrun.hardware.device_wish import DeviceWish, format_device
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
@@ -20,7 +21,7 @@ class WithoutThem:
     """A model without lenders that are gone.
 
     lost: those that the engine lost; gone: those that cannot be reached. constraints: what is wished for without these;
-    plan: how that would run, None where it cannot, which trouble says.
+    plan: how that would run, None where it cannot, which trouble says. wishes: what was wished of those that are gone.
     """
 
     lost: tuple[str, ...]
@@ -28,6 +29,7 @@ class WithoutThem:
     constraints: Constraints
     plan: Plan | None
     trouble: str = ""
+    wishes: tuple[DeviceWish, ...] = ()
 
     def offer(self) -> str:
         """Return what a person in a chat is told; nothing where none is lost, and all can be reached."""
@@ -37,14 +39,14 @@ class WithoutThem:
             return f"without {self._them}: {self.trouble}; when {self._them} can be reached again, /retry goes on"
         return f"without {self._them}: {_how(self.plan)}; /retry goes on so"
 
-    def command(self, start: str, model: str) -> str:
-        """Return what whoever asked once is told: how to ask without them. start: the command as it began."""
+    def command(self) -> str:
+        """Return what whoever asked once is told: how to ask without them, all else being as it was."""
         if not self.gone:
             return f"{' and '.join(self.lost)} can be reached again: repeat the command"
         if self.plan is None:
             return f"start `llmrun lend` there again; without {self._them}: {self.trouble}"
-        words = [start, shlex.quote(model), *(f"--device {name}" for name in _device_flags(self.constraints))]
-        return f"without {self._them}, {_how(self.plan)}: `{' '.join(words)}`"
+        options = " ".join(f"--device {format_device(wish)}" for wish in self.wishes)
+        return f"repeat the command without `{options}`: {_how(self.plan)}"
 
     @property
     def _them(self) -> str:
@@ -61,24 +63,20 @@ def without_them(reference: ModelRef, constraints: Constraints, wish: PlanWish, 
     left = constraints.without(gone)
     if not gone:
         return WithoutThem(tuple(lost), gone, left, None)
+    wishes = tuple(_wishes(constraints, gone))
     try:
-        return WithoutThem(tuple(lost), gone, left, pipeline.plan(reference, left, wish, offline=True).plan)
+        plan = pipeline.plan(reference, left, wish, offline=True).plan
     except LLMRunError as error:
-        return WithoutThem(tuple(lost), gone, left, None, error.message)
+        return WithoutThem(tuple(lost), gone, left, None, error.message, wishes)
+    return WithoutThem(tuple(lost), gone, left, plan, wishes=wishes)
 
 
 def _how(plan: Plan) -> str:
     return f"{placement(plan)}, context {plan.forecast.n_ctx_each:,}, {speed_line(plan)}"
 
 
-def _device_flags(constraints: Constraints) -> list[str]:
-    names = constraints.devices or ()
-    limits = (*constraints.device_limits, *(None,) * len(names))
-    pairs = zip(names, limits, strict=False)
-    return [name if limit is None else f"{name}={_exactly(limit)}" for name, limit in pairs]
-
-
-def _exactly(size: int) -> str:
-    """Return a size as it can be typed, no byte more or less."""
-    units = (("GiB", 1 << 30), ("MiB", 1 << 20))
-    return next((f"{size // unit}{name}" for name, unit in units if size % unit == 0), f"{size}")
+def _wishes(constraints: Constraints, lenders: Collection[str]) -> Iterator[DeviceWish]:
+    """Give the wishes for devices of lenders."""
+    for name, limit in zip_longest(constraints.devices or (), constraints.device_limits):
+        if lender_of(name) in lenders:
+            yield DeviceWish(name, limit)

@@ -31,7 +31,7 @@ def run_once(wish: Wish, asking: Asking, caching: Caching, prompt: str | None, c
     model = RunningModel(wish, console, hasty=True)
     model.check()  # a typo is answered before a pipe is waited for
     question = read_question(prompt, asking.file, chosen)
-    with model.told_without("run"), model.start() as engine:
+    with model.told_without(), model.start() as engine:
         settings = settled(wish, model, engine, console)
         if asking.answers > 1 and settings.sampling.temperature <= 0:
             console.say("note: at temperature 0 all answers are the same; --temp 0.8 draws others")

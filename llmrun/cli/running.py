@@ -168,14 +168,19 @@ class RunningModel:
         return found
 
     @contextlib.contextmanager
-    def told_without(self, command: str) -> Iterator[None]:
-        """Let the error of a lender that is lost meanwhile say how the command does without it."""
+    def told_without(self) -> Iterator[None]:
+        """Let the error of a lender that is lost meanwhile say how the command does without it.
+
+        Which lenders a server has lost, and how it goes on, is the server's to say.
+        """
         try:
             yield
         except LenderLostError as lost:
+            if not lost.lenders:
+                raise
             them = "them" if len(lost.lenders) > 1 else "it"
             self._console.say(f"lost {' and '.join(lost.lenders)}: looking how {self.name} runs without {them}")
-            lost.hint = self.without(lost.lenders).command(f"llmrun {command}", self.name)
+            lost.hint = self.without(lost.lenders).command()
             raise
 
     def way_back(self) -> Callable[[], None]:

@@ -86,8 +86,9 @@ class Connections:
     def _look_after(self) -> None:
         while True:
             time.sleep(_LOOK_SECONDS)
-            for lender in self.lost():
-                self._on_lost(lender)
+            with contextlib.suppress(OSError):  # as where no file can be opened just now: the next look is soon
+                for lender in self.lost():
+                    self._on_lost(lender)
 
     def _look(self, now: float) -> Iterator[str]:
         """Find what is new, ask who is quiet, and give the lenders whose connections are lost."""
@@ -125,9 +126,15 @@ def _sockets() -> Iterator[tuple[int, int]]:
 @contextlib.contextmanager
 def _copied(number: int, inode: int) -> Iterator[socket.socket]:
     """Give a socket for a moment: as long as there is a copy of it, who closes it does not end the connection."""
-    with socket.socket(fileno=os.dup(number)) as copy:
-        if os.fstat(copy.fileno()).st_ino != inode:
+    duplicate = os.dup(number)
+    try:
+        if os.fstat(duplicate).st_ino != inode:
             raise OSError("another file has taken its number")
+        copy = socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        raise
+    with copy:
         yield copy
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tests.netns import Proxy, run_ip, why_not
+from tests.netns import Proxy, run_ip, why_not, wire_addresses
 
 _NUMBERS = itertools.count(1)
 _LATENCY = "50ms"  # of data that may wait for its turn; what comes beyond is dropped, as a switch does
@@ -55,7 +55,7 @@ def _wired(gbits: float) -> Iterator[tuple[str, Sequence[str]]]:
     """Make a namespace at the end of a wire; gives its address, and what starts a program in it."""
     number = next(_NUMBERS)
     name, near, far = (f"{kind}{number}x{os.getpid()}" for kind in ("wr", "wn", "wf"))
-    ours, its = f"10.214.{number}.1", f"10.214.{number}.2"
+    ours, its = wire_addresses()
     run_ip("netns", "add", name)
     try:
         run_ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", name)
