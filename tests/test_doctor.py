@@ -50,7 +50,7 @@ def test_hardware_tells_of_this_machine(llmrun: Program) -> None:
 def test_hardwares_json_has_a_contract_on_its_keys(llmrun: Program) -> None:
     told = json.loads(llmrun("hardware", "--json").stdout)
     measured = ["bandwidth", "bandwidth_spread", "multiply_adds"]
-    assert list(told) == ["host", "devices", "gpus", "nvidia", "engine", "engine_trouble", *measured, "notes"]
+    assert list(told) == ["host", "devices", "gpus", "nvidia", "engine", "engine_trouble", *measured, "lent", "notes"]
     assert [told[name] for name in measured] == [None] * 3
     assert list(told["host"]) == ["memory", "cpu", "threads", "on_battery", "notes"]
     assert list(told["engine"]) == ["version", "folder", "backends", "system_info", "gpu_offload"]

@@ -155,7 +155,8 @@ def test_whether_a_borrower_is_still_there_is_asked(lender: LendingProgram) -> N
 
 def test_a_device_server_that_dies_is_started_again(lender: LendingProgram) -> None:
     os.kill(lender.server_pid(), signal.SIGKILL)
-    assert lender.hear("started again") == "the device server was killed (SIGKILL): it was started again\n"
+    told = lender.hear("started again")  # a borrower of the test before may still be told of in it
+    assert told.startswith("the device server was killed (SIGKILL): it was started again")
     with connect(lender) as client:
         assert alloc(client, 1 << 20)
 
