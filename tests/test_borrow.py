@@ -118,7 +118,7 @@ def test_a_model_too_large_for_either_lender_runs_on_both(lenders: Lenders, cach
     assert [pool.id for pool in pools] == list(names(lenders))
     assert len(text) > 24
     assert seen == sorted(seen)
-    assert len(set(seen)) > 1  # loading tells how far it is, over the network too
+    assert any(0 < share <= 1 for share in seen)  # loading tells how far it is, over the network too
     assert text == alone(started, QUESTION)
     for pool, (free, size), (free_now, size_now) in zip(pools, empty, full, strict=True):
         assert pool.available == free  # as the lender said, not as ggml does
