@@ -266,8 +266,9 @@ def test_the_chat_keeps_what_was_said_and_goes_on_without_it(
         chat.wait_for(r"/retry\s[\s\S]*tick\d+ tick", drawn=False)
         chat.send("\x03")
         chat.wait_for(r"\(stopped\)[\s\S]*>>> ?$")
-        chat.send("/export md talk.md\r")
-        chat.wait_for(r"talk\.md")
+        chat.send(f"/export md {tmp_path / 'talk.md'}\r")
+        chat.wait_for(r"talk\.md[\s\S]*>>> ?$")
+    assert "tick" in (tmp_path / "talk.md").read_text()
 
 
 @linux_only
