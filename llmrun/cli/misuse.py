@@ -80,6 +80,8 @@ def explained(error: Any, typed: Sequence[str]) -> Exception:
         return UsageError(f"{path} needs {_missing(error)}", _example(path))
     if message.startswith("Got unexpected extra argument"):
         hint = f"text of several words goes into quotes: `llmrun run guide {_EXAMPLES['run'].partition(' ')[2]}`"
+        if path == "llmrun lend":
+            hint = "it takes options alone, as in `llmrun lend --device CUDA0 --memory 6GiB`"
         return UsageError(f"{path} takes fewer words: {message[4:]}", hint)
     return UsageError(message[:1].lower() + message[1:], f"`{path} --help` shows what there is")
 
