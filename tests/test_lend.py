@@ -182,6 +182,7 @@ def test_a_length_that_ends_the_device_server_does_not_end_the_lender(lender: Le
         (sign(KEY, "POST", STATUS, int(time.time())), "not by this lender's key"),
         (sign(KEY, "GET", STATUS, int(time.time()) - 3600), "seconds off"),
     ],
+    ids=["none", "bearer", "another key", "another method", "an hour old"],  # else the time stands in them
 )
 def test_the_status_is_only_for_those_with_the_key(lender: LendingProgram, header: str | None, said: str) -> None:
     status, body, _ = lender.ask(STATUS, None, {} if header is None else {"Authorization": header}, signs=False)
