@@ -35,9 +35,10 @@ from llmrun.engine.refusal import lost_line
 from llmrun.engine.wire import error_of, failure_of
 from llmrun.errors import LenderLostError
 from llmrun.planning.plan import PlanWish
+from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import GuideRef
 from llmrun.server.families import problem_of
-from llmrun.settings import Constraints
+from llmrun.settings import Constraints, RunSettings
 from scripts.terminal import Terminal
 from tests.conftest import ONE_THREAD, ask, request
 from tests.environments import clean_environment
@@ -137,6 +138,21 @@ def test_of_two_lenders_the_other_one_is_kept(start_lender: Callable[[], Lent]) 
     assert found.plan
     assert found.offer().startswith("without it: ")
     assert f" without `--device {gone.id}=6GiB`: " in found.command()
+
+
+@linux_only
+def test_a_plan_that_was_given_is_made_anew_without_it(start_lender: Callable[[], Lent]) -> None:
+    there, gone = start_lender(), start_lender()
+    gone.end()
+    settings = RunSettings(n_ctx=512, n_gpu_layers=9, devices=())
+    for devices, change, left in (
+        ((gone.id, there.id), f"with `--device {there.id}` in place of `--plan`", (there.id,)),
+        ((gone.id,), "without `--plan`", None),
+    ):
+        replay = SavedPlan("F16", 1, replace(settings, devices=devices))
+        found = without_them(GuideRef(None), Constraints(n_threads=1), PlanWish(), (gone.id,), replay)
+        assert (found.gone, found.constraints.devices) == ((gone.id,), left)
+        assert found.command().startswith(f"repeat the command {change}: ")
 
 
 def test_what_does_not_fit_without_it_is_said() -> None:

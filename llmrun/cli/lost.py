@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from llmrun import pipeline
@@ -12,6 +12,7 @@ from llmrun.engine.lost import are_there, lender_of, lenders_of
 from llmrun.errors import LLMRunError
 from llmrun.hardware.device_wish import DeviceWish, format_device
 from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan_file import SavedPlan
 from llmrun.reference import ModelRef
 from llmrun.settings import Constraints
 
@@ -21,7 +22,7 @@ class WithoutThem:
     """A model without lenders that are gone.
 
     lost: those that the engine lost; gone: those that cannot be reached. constraints: what is wished for without these;
-    plan: how that would run, None where it cannot, which trouble says. wishes: what was wished of those that are gone.
+    plan: how that would run, None where it cannot, which trouble says. change: of the command, so that it asks for it.
     """
 
     lost: tuple[str, ...]
@@ -29,7 +30,7 @@ class WithoutThem:
     constraints: Constraints
     plan: Plan | None
     trouble: str = ""
-    wishes: tuple[DeviceWish, ...] = ()
+    change: str = ""
 
     def offer(self) -> str:
         """Return what a person in a chat is told; nothing where none is lost, and all can be reached."""
@@ -45,38 +46,46 @@ class WithoutThem:
             return f"{' and '.join(self.lost)} can be reached again: repeat the command"
         if self.plan is None:
             return f"start `llmrun lend` there again; without {self._them}: {self.trouble}"
-        options = " ".join(f"--device {format_device(wish)}" for wish in self.wishes)
-        return f"repeat the command without `{options}`: {_how(self.plan)}"
+        return f"repeat the command {self.change}: {_how(self.plan)}"
 
     @property
     def _them(self) -> str:
         return "it" if self.gone == self.lost and len(self.gone) == 1 else " and ".join(self.gone)
 
 
-def without_them(reference: ModelRef, constraints: Constraints, wish: PlanWish, lost: Sequence[str]) -> WithoutThem:
+def without_them(
+    reference: ModelRef, constraints: Constraints, wish: PlanWish, lost: Sequence[str], replay: SavedPlan | None = None
+) -> WithoutThem:
     """Return how a model would run without the lenders that cannot be reached; nothing is fetched, and nothing loaded.
 
-    lost: those that the engine lost. They may be back, as after a night in which this machine slept.
+    lost: those that the engine lost. They may be back, as after a night in which this machine slept. replay: the plan
+    that was given, and cannot be kept to without them: of it, the devices that are left are kept.
     """
-    lenders = lenders_of(constraints.devices or ())
+    wished = constraints if replay is None else replace(constraints, devices=replay.settings.devices)
+    lenders = lenders_of(wished.devices or ())
     gone = tuple(lender for lender, there in zip(lenders, are_there(lenders), strict=True) if not there)
-    left = constraints.without(gone)
+    left = wished.without(gone)
     if not gone:
         return WithoutThem(tuple(lost), gone, left, None)
-    wishes = tuple(_wishes(constraints, gone))
+    change = f"without `{_options(wished, gone)}`" if replay is None else _instead_of_plan(left)
     try:
         plan = pipeline.plan(reference, left, wish, offline=True).plan
     except LLMRunError as error:
-        return WithoutThem(tuple(lost), gone, left, None, error.message, wishes)
-    return WithoutThem(tuple(lost), gone, left, plan, wishes=wishes)
+        return WithoutThem(tuple(lost), gone, left, None, error.message)
+    return WithoutThem(tuple(lost), gone, left, plan, change=change)
 
 
 def _how(plan: Plan) -> str:
     return f"{placement(plan)}, context {plan.forecast.n_ctx_each:,}, {speed_line(plan)}"
 
 
-def _wishes(constraints: Constraints, lenders: Collection[str]) -> Iterator[DeviceWish]:
-    """Give the wishes for devices of lenders."""
-    for name, limit in zip_longest(constraints.devices or (), constraints.device_limits):
-        if lender_of(name) in lenders:
-            yield DeviceWish(name, limit)
+def _options(wished: Constraints, lenders: Collection[str]) -> str:
+    """Return the options that ask for the devices of lenders."""
+    pairs = zip_longest(wished.devices or (), wished.device_limits)
+    wishes = (DeviceWish(name, limit) for name, limit in pairs if lender_of(name) in lenders)
+    return " ".join(f"--device {format_device(wish)}" for wish in wishes)
+
+
+def _instead_of_plan(left: Constraints) -> str:
+    devices = " ".join(f"--device {format_device(DeviceWish(name))}" for name in left.devices or ())
+    return f"with `{devices}` in place of `--plan`" if devices else "without `--plan`"

@@ -161,9 +161,10 @@ class RunningModel:
         """
         from llmrun.cli.lost import without_them  # here: most have none to lose
 
-        found = without_them(self._reference, self._wish.constraints, self._wish.plan, lenders)
+        wish = self._wish
+        found = without_them(self._reference, wish.constraints, wish.plan, lenders, wish.replay)
         if found.plan is not None:
-            self._wish = replace(self._wish, constraints=found.constraints, replay=None)
+            self._wish = replace(wish, constraints=found.constraints, replay=None)
             self._given = self._given.without(found.gone)
         return found
 
