@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -158,17 +161,27 @@ OWNERS = {
 }
 
 
-def modules() -> dict[str, ast.Module]:
+@dataclass(frozen=True, slots=True)
+class Module:
+    """imports: all that a module imports, wherever in it that stands; for_types: what of it type checkers alone see."""
+
+    imports: frozenset[str]
+    for_types: frozenset[str]
+    is_empty: bool
+
+
+@cache  # reading all of them takes seconds
+def modules() -> Mapping[str, Module]:
     """Every module of the package, by its name without `llmrun.`"""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        found[name.removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+        tree = ast.parse(path.read_text("utf-8"))
+        found[name.removesuffix(".__init__")] = Module(imported(tree), types_only(tree), not tree.body)
     return found
 
 
-def imported(tree: ast.Module, *, also_for_types: bool = True) -> set[str]:
-    """All modules a module imports, wherever in it the import stands."""
+def imported(tree: ast.Module) -> frozenset[str]:
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -176,7 +189,15 @@ def imported(tree: ast.Module, *, also_for_types: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where a name comes from"
             names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
+
+
+def types_only(tree: ast.Module) -> frozenset[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            names |= imported(ast.Module(node.body, []))
+    return frozenset(names)
 
 
 def within(name: str, room: str) -> bool:
@@ -187,35 +208,35 @@ def floor_of(name: str) -> int | None:
     return next((level for level, rooms in enumerate(FLOORS) for room in rooms if within(name, room)), None)
 
 
-def own_imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
-    """The modules of the package that a module imports."""
-    targets = {full.removeprefix("llmrun.") for full in imported(tree) if full.startswith("llmrun.")}
-    return {target for target in targets if target in known} - {name}
+def own(names: Iterable[str]) -> set[str]:
+    """Those of the names that are modules of the package."""
+    targets = {full.removeprefix("llmrun.") for full in names if full.startswith("llmrun.")}
+    return {target for target in targets if target in modules()}
 
 
 def test_every_module_has_a_floor() -> None:
-    homeless = [name for name in modules() if floor_of(name) is None and name != "__init__" and modules()[name].body]
+    homeless = [
+        name
+        for name, module in modules().items()
+        if floor_of(name) is None and name != "__init__" and not module.is_empty
+    ]
     assert homeless == []
 
 
 def test_imports_run_downward_only() -> None:
-    trees = modules()
     upward = [
         f"{name} imports {target}"
-        for name, tree in trees.items()
+        for name, module in modules().items()
         if (floor := floor_of(name)) is not None
-        for target in own_imports(name, tree, set(trees))
+        for target in own(module.imports)
         if (other := floor_of(target)) is not None and other > floor
     ]
     assert upward == []
 
 
 def test_no_import_goes_in_a_circle() -> None:
-    trees = modules()
-    graph = {name: own_imports(name, tree, set(trees)) for name, tree in trees.items()}
     # imports for type checkers only may point back: they are never executed
-    for name, tree in trees.items():
-        graph[name] -= _types_only(tree)
+    graph = {name: own(module.imports) - own(module.for_types) - {name} for name, module in modules().items()}
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:
@@ -229,32 +250,23 @@ def test_no_import_goes_in_a_circle() -> None:
         visit(name, ())
 
 
-def _types_only(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            names |= imported(ast.Module(node.body, []))
-    return {name.removeprefix("llmrun.") for name in names}
-
-
 @pytest.mark.parametrize("package", OWNERS)
 def test_a_dependency_is_imported_only_by_its_owner(package: str) -> None:
     guests = [
         name
-        for name, tree in modules().items()
-        if any(within(target, package) for target in imported(tree))
+        for name, module in modules().items()
+        if any(within(target, package) for target in module.imports)
         and not any(within(name, room) for room in OWNERS[package])
     ]
     assert guests == []
 
 
 def test_nothing_outside_the_worker_imports_from_it() -> None:
-    trees = modules()
     guests = [
         name
-        for name, tree in trees.items()
+        for name, module in modules().items()
         if not within(name, "worker")
-        and any(within(target, "worker") for target in own_imports(name, tree, set(trees)) - _types_only(tree))
+        and any(within(target, "worker") for target in own(module.imports) - own(module.for_types))
     ]
     assert guests == []
 
