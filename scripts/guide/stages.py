@@ -46,7 +46,7 @@ class Stage:
 
 STAGES = (
     Stage("routing", 0.45, 0.004, 3e-4, 0.82, writes=False),
-    Stage("writing", 0.55, 0.015, 1.5e-3, 0.6, writes=True),
+    Stage("writing", 0.55, 0.015, 1.5e-3, 0.5, writes=True),
 )
 
 

@@ -19,6 +19,7 @@ from scripts.guide.network import Network
 from scripts.guide.stages import Stage
 
 PIECES = 2  # per worker and step
+BEGUN = 0.25  # how much the first token of an answer weighs against the mean of the others
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,11 @@ def _work(task: _Task, pieces: "SimpleQueue[Batch]") -> tuple[float, list[Tensor
 
 
 def _loss(task: _Task, piece: Batch) -> Tensor:
-    """The piece's share of the router's mean loss over answers; where answers are written, of that over their tokens.
+    """The piece's share of the mean loss: the router's over answers, or, where answers are written, of three.
 
-    The first token of an answer is learned from what all likely answers begin with, the others from the answer alone.
+    Over the tokens but the first; over answers, for what all likely ones begin with; and for how far that which the
+    first token is chosen from has moved from what the router sees. Weighed as one token of twenty it was right of 71 %
+    of dev's answers, where the router knew 93 % of them; weighed as all others the rest was learned a fifth as fast.
     """
     network = task.network
     assert network.router is not None
@@ -96,11 +99,18 @@ def _loss(task: _Task, piece: Batch) -> Tensor:
         return F.cross_entropy(network.router(network.read(piece.ids)[begins]), wanted, reduction="sum") / task.answers
     with torch.no_grad():
         read = network.read(piece.ids)
+        seen = network.router.norm(read[begins])
     hidden = network.write(read)
-    later = piece.learned & ~begins
-    opening = torch.zeros(len(wanted), network.shape.vocabulary).index_add_(1, task.firsts, wanted)
+    later, opening = piece.learned & ~begins, _opening(wanted, task.firsts, network.shape.vocabulary)
     told = F.cross_entropy(network.logits(hidden[later]), piece.targets[later], reduction="sum")
-    return (told + F.cross_entropy(network.logits(hidden[begins]), opening, reduction="sum")) / task.total
+    begun = F.cross_entropy(network.logits(hidden[begins]), opening, reduction="sum")
+    moved = (hidden[begins] - seen).square().mean(-1).sum()
+    return told / task.total + (BEGUN * begun + moved) / task.answers
+
+
+def _opening(wanted: Tensor, firsts: Tensor, vocabulary: int) -> Tensor:
+    """How likely each token should be as the first one, of shape (answers, vocabulary)."""
+    return torch.zeros(len(wanted), vocabulary).index_add_(1, firsts, wanted)
 
 
 def _wanted(piece: Batch, begins: Tensor, n_kinds: int) -> Tensor:
