@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llmrun.cli import entry
 from scripts.synthetic import CHATML, write_model
 from tests.environments import clean_environment
 
@@ -245,6 +246,16 @@ def test_escape_sequences_of_a_model_pass_through_a_pipe_as_they_are(llmrun: Run
     path = write_model(tmp_path / "m.gguf", metadata={"general.name": "evil\x1b[31m"})
     value = json.loads(llmrun("run", str(path), "hi", "--json", "-n", "1").stdout)
     assert value["model"] == "evil\x1b[31m"
+
+
+def test_ctrl_c_while_the_program_is_imported_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "begin_worker", interrupt)
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    assert left.value.code == 130
 
 
 def test_ctrl_c_during_run_keeps_what_was_written_and_exits_with_130(endless_model: Path, tmp_path: Path) -> None:

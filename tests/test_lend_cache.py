@@ -97,12 +97,11 @@ def test_what_came_while_somebody_borrowed_is_not_believed_after_an_end(tmp_path
     """A server that is ended may be writing; once it has ended, nothing would tell that somebody borrowed of it."""
     tensors = tmp_path / ".cache" / "llmrun" / "tensors"
     cut, whole = tensors / "00000000000000aa", tensors / "00000000000000bb"
-    with contextlib.ExitStack() as stack:
-        with lending(tmp_path) as lender:
-            borrower = stack.enter_context(connect(lender))
-            assert alloc(borrower, 5 << 20)
-            lender.hear("has borrowed 5.0 MiB")
-            cut.write_bytes(b"cut off")
+    with contextlib.ExitStack() as stack, lending(tmp_path) as lender:
+        borrower = stack.enter_context(connect(lender))
+        assert alloc(borrower, 5 << 20)
+        lender.hear("has borrowed 5.0 MiB")
+        cut.write_bytes(b"cut off")
     with lending(tmp_path):
         assert not cut.exists()
         whole.write_bytes(b"whole")

@@ -15,6 +15,7 @@ from llmrun.chat.hands import Hands
 from llmrun.chat.settings import AnswerSettings
 from llmrun.chat.talk import Talk
 from llmrun.console import Console
+from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Usage
 from llmrun.errors import ContextOverflowError
@@ -75,6 +76,33 @@ def test_the_chat_goes_on_after_the_engine_has_died(talk: Talk) -> None:
         "what is vram",
         "what is a kv cache",
     ]
+
+
+def test_a_start_that_is_stopped_leaves_the_chat_and_the_question(talk: Talk) -> None:
+    start, stops = talk.restart, [True, True, False]
+
+    def restart() -> AnsweringEngine:
+        if stops.pop(0):
+            raise KeyboardInterrupt
+        return start()
+
+    def messages() -> Iterator[str]:
+        assert isinstance(talk.engine, Engine)
+        os.kill(talk.engine.pid, signal.SIGKILL)
+        yield "what is vram"
+        assert talk.take_draft() == "what is vram"
+        yield "what is a kv cache"
+        assert talk.take_draft() == "what is a kv cache"
+        yield "what is vram"
+
+    talk.restart = restart
+    talk.run(messages())
+    assert printed(talk).count("(stopped: the next question, or /retry, starts it again)") == 2
+    assert talk.conversation.messages()[0].content == "what is vram"
+    assert not stops
+    talk.forgiving, talk._gone, stops[:] = False, talk.engine, [True]
+    with pytest.raises(KeyboardInterrupt):  # nobody is there who could ask again
+        talk.run(["what is vram"])
 
 
 def test_each_answer_that_is_over_is_told_of_and_no_other(talk: Talk) -> None:

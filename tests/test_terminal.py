@@ -184,7 +184,8 @@ def test_the_chat_survives_the_death_of_the_engine(open_chat: Open, endless_mode
     chat.expect("error: the engine's process was killed")
     chat.expect("starting the engine again")
     chat.expect(PROMPT)
-    chat.send("go\r")
+    chat.expect("go")  # the question stands on the line again
+    chat.send("\r")
     chat.expect("tick")
 
 

@@ -19,13 +19,18 @@ from llmrun.chat.settings import AnswerSettings
 from llmrun.console import Console
 from llmrun.engine.answering import AnsweringEngine
 from llmrun.engine.protocol import Generate, ModelInfo, Usage
-from llmrun.errors import ContextOverflowError, LenderLostError, LLMRunError, UsageError
+from llmrun.errors import ContextOverflowError, LenderLostError, LLMRunError, ServerGoneError, UsageError
 from llmrun.history.record import Saved
 from llmrun.message import Message
 from llmrun.reference import GUIDE
 from llmrun.report import ending_note, usage_figures, usage_lines
 
 _ROOM = 256  # tokens a full conversation leaves for the next answer
+_START_STOPPED = "(stopped: the next question, or /retry, starts it again)"
+
+
+class StartStopped(Exception):  # noqa: N818 (no error: a wish)
+    """The user would not wait until the engine has started."""
 
 
 @dataclass(slots=True)
@@ -75,12 +80,21 @@ class Talk:
             except LeaveChat:
                 return
             except QuestionWithdrawn:
-                self.draft = "" if text.startswith("/") else text
+                self._give_back(text)
                 self.console.notice("(taken back: /new begins anew, /context shows what fills the context)")
+            except StartStopped:
+                self._give_back(text)
+                self.console.notice(_START_STOPPED)
             except LLMRunError as error:
                 if not self.forgiving:
                     raise
+                if self.engine.has_ended and not isinstance(error, LenderLostError):  # then there is /retry
+                    self._give_back(text)
                 self._survive(error)
+
+    def _give_back(self, text: str) -> None:
+        """Let the next line begin with a question that was not answered; a command is forgotten."""
+        self.draft = "" if text.startswith("/") else text
 
     def ask(self, text: str) -> None:
         """Answer a question; where that fails the question is taken back, and the error raised.
@@ -283,8 +297,12 @@ class Talk:
             self._gone = self.engine
             self._offer(error.lenders if isinstance(error, LenderLostError) else ())
             return
-        self.console.notice("(starting the engine again; the conversation is kept, ask again)")
-        self.engine = self.restart()
+        where = "loading the model here" if isinstance(error, ServerGoneError) else "starting the engine again"
+        self.console.notice(f"({where}; the conversation is kept)")
+        try:
+            self._start_again()
+        except StartStopped:
+            self.console.notice(_START_STOPPED)
 
     def _offer(self, lenders: Sequence[str]) -> None:
         """Say how the model would run without lenders that are gone; the next question, or /retry, starts it so."""
@@ -294,7 +312,18 @@ class Talk:
     def _wake(self) -> None:
         """Start the engine, where it has ended and was left so."""
         if self._gone is self.engine:
+            self._start_again()
+        self._gone = None
+
+    def _start_again(self) -> None:
+        """Start the engine, which has ended; raises StartStopped where the user would rather not wait for that."""
+        self._gone = self.engine
+        try:
             self.engine = self.restart()
+        except KeyboardInterrupt:
+            if not self.forgiving:
+                raise
+            raise StartStopped from None
         self._gone = None
 
     def _break_off(self, lost: LenderLostError) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 from llmrun.cli.first import begin_worker
+
+INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    begin_worker()
-    from llmrun.cli.main import main as run
+    try:
+        begin_worker()
+        from llmrun.cli.main import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while all of it is imported
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from llmrun.cli import tune_options as to
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
 from llmrun.cli.caching import Caching, EmptyCache
+from llmrun.cli.entry import INTERRUPTED
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
@@ -44,7 +45,6 @@ app = typer.Typer(
 )
 
 _GUIDE = "guide"  # the embedded model, where no other is named or chosen
-_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
 def _show_version(wanted: bool) -> None:
@@ -386,7 +386,7 @@ def main() -> None:
             Console().error(error)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
         except OSError as error:  # what cannot be written; a pipe that nobody reads any more ends typer silently
             Console().error(LLMRunError(f"the output cannot be written: {error.strerror}"))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes at exit

@@ -117,7 +117,7 @@ def _as_gone(where: str, what: str) -> Iterator[None]:
     except LLMRunError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:  # the last: closed under a reader
-        raise ServerGoneError(f"{where} {what}", "`llmrun ps` shows the servers that run; ask again") from error
+        raise ServerGoneError(f"{where} {what}", "`llmrun ps` shows the servers that run") from error
 
 
 def _check(response: http.client.HTTPResponse, where: str) -> None:
