@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from llmrun.cli.first import begin_worker
-
-INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
+from llmrun.cli.first import INTERRUPTED, begin_worker
 
 
 def main() -> None:

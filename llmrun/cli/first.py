@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+INTERRUPTED = 130  # the exit code: 128 + SIGINT, the shell's convention
 _ANSWERING = frozenset({"chat", "run"})  # commands that load a model, unless a server has it
 _ASKING = frozenset({"--help", "-h"})
 

@@ -20,7 +20,7 @@ from llmrun.cli import tune_options as to
 from llmrun.cli.answering import Answering
 from llmrun.cli.asking import Asking
 from llmrun.cli.caching import Caching, EmptyCache
-from llmrun.cli.entry import INTERRUPTED
+from llmrun.cli.first import INTERRUPTED
 from llmrun.cli.flags import Output, Running
 from llmrun.cli.flat import flat
 from llmrun.cli.history import history_app
