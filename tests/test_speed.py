@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -289,7 +290,8 @@ def test_runs_that_all_miss_by_one_factor_are_believed_but_for_what_may_be_chanc
         found = calibrate(runs).apply(replace(NO_ERROR, main_type=name))
         assert (found.decode, found.prefill) == pytest.approx((10 * decode, 100 * prefill), rel=0.026)
         assert min(10.0, 10 * decode) - 1e-9 <= found.decode <= max(10.0, 10 * decode) + 1e-9
-        assert found.decode_error == pytest.approx(0.10, abs=0.026)
+        doubt = 0.25 * abs(math.log(decode)) / len(runs)  # a large correction that few runs speak for
+        assert found.decode_error == pytest.approx(0.10 + doubt, abs=0.026)
 
 
 def test_a_few_percent_are_believed_when_many_runs_show_them() -> None:

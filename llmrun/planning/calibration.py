@@ -19,6 +19,9 @@ _TRUST = 1.0
 _NOISE = 0.05
 # Relative error that remains after calibrating on a single run: `scripts/bench speed`
 _LEFT = 0.10
+# How much of a correction is doubted after a single run: what was far off once, as on a machine that is busy for the
+# moment, or with a model that is smaller than any the law was tried on, may be far off the other way next time.
+_DOUBT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def _factors(ratios: Sequence[tuple[str, float]]) -> Factors:
     }
     left = median(abs(math.log(ratio) - logarithms[name]) for name, ratio in ratios)
     factors = {name: math.exp(value) for name, value in logarithms.items()}
-    return Factors(math.exp(overall), factors, _LEFT + left)
+    return Factors(math.exp(overall), factors, _LEFT + left + _DOUBT * abs(overall) / len(ratios))
 
 
 def _believed(logarithm: float, n_runs: int) -> float:
