@@ -127,11 +127,19 @@ def _pool_lines(pool: Pool) -> list[str]:
     rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
     head = f"{name}: needs {format_bytes(pool.needed)}; {available}"
     return [
-        *(_wrapped(head, 2) if pool.lender is not None else [head]),
+        *_head(head),
         f"  {bar(pool)}",
         f"  {'  '.join(parts[:3])}",
         f"  {'  '.join(parts[3:] + rest)}",
     ]
+
+
+def _head(line: str) -> list[str]:
+    """Return a pool's first line in two where it is too long for one: what is needed, and what is free."""
+    if len(line) <= 80:
+        return [line]
+    needed, _, free = line.rpartition("; ")
+    return [*_wrapped(f"{needed};", 2), *_wrapped(f"  {free}", 2)]
 
 
 def _draft_lines(used: MemoryBreakdown | None) -> list[str]:
