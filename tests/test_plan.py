@@ -31,7 +31,6 @@ from llmrun.planning.forecast import (
     context_table,
     table_contexts,
 )
-from llmrun.planning.lent import in_words, whose
 from llmrun.planning.plan import Better, Plan, RunnerUp, Whose
 from llmrun.planning.pools import Pool, host_reserve, make_pools
 from llmrun.settings import RunSettings
@@ -377,26 +376,10 @@ def test_a_device_with_a_long_name_has_two_lines(summary: ModelSummary, lender: 
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize(
-    ("lent", "owner", "words"),
-    [
-        ((), "own", "all on the GPU"),
-        ((False,), "own", "all on the GPU"),
-        ((True, True), "lent", "all on other machines"),
-        ((False, True), "both", "all on devices"),
-    ],
-)
-def test_devices_are_called_by_whose_they_are(
-    summary: ModelSummary, lent: tuple[bool, ...], owner: Whose, words: str
-) -> None:
-    lender = Lender("127.0.0.1:50052", USUAL_LINK)
-    devices = [
-        Device(str(at), "RPC", "a card", None, None, lender=lender if one else None) for at, one in enumerate(lent)
-    ]
-    assert whose(devices) == owner
-    assert in_words("all on the GPU", owner) == words
-    runner = RunnerUp("Q8_0", 0.0, "experts", 99, 131072, 100 * GIB, 99.0)
+@pytest.mark.parametrize("owner", ["own", "lent", "both"])
+def test_devices_are_called_by_whose_they_are(summary: ModelSummary, owner: Whose) -> None:
     plan = Plan("Q4_K_M", 0.03, "balanced", "good", "host", FORECAST, None, measured=False, reasons=(), owner=owner)
+    runner = RunnerUp("Q8_0", 0.0, "experts", 99, 131072, 100 * GIB, 99.0)
     plan = replace(plan, runners_up=(runner,), better=(Better("Q8_0", "devices", GIB, "0"),))
     text = plan_text("x.gguf", summary, plan)
     assert max(map(len, text.splitlines())) <= 80
