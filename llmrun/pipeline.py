@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # here and in the functions: who starts a model again needs n
     from llmrun.hardware.hardware import Hardware
     from llmrun.hub.fetch import FetchListener
     from llmrun.hub.repository import Hit, Repository
+    from llmrun.memory.rules_of_thumb import FreeMemory
     from llmrun.models import Opened, Search
     from llmrun.neighbours import Neighbourhood
     from llmrun.planning.plan_file import SavedPlan
@@ -277,16 +278,20 @@ def available_memory() -> int:
     return read_host_memory().available
 
 
-def free_memory() -> tuple[int, tuple[tuple[str, int], ...]]:
-    """Return the bytes available on the host, and those free on each device with memory of its own."""
+def free_memory() -> FreeMemory:
+    """Return what is free on this machine, and what a plan leaves free where loads have taught nothing about it."""
     from llmrun.hardware.reported import devices_of
+    from llmrun.memory.rules_of_thumb import FreeMemory
+    from llmrun.planning.pools import DEVICE_RESERVE, host_reserve
 
     devices: tuple[Device, ...] = ()
     with contextlib.suppress(EngineError), Engine() as engine:  # without an engine there is no device to be had
         devices = devices_of(engine.devices(), None)
     own = (device for device in devices if not device.unified and device.free is not None)
     cards = {(device.name, device.total): (device.id, device.free or 0) for device in own}  # one card, two backends
-    return read_host_memory().available, tuple(cards.values())
+    memory = read_host_memory()
+    kept = host_reserve(memory.machine_total or memory.total, memory.limit, memory.outside)
+    return FreeMemory(memory.available, kept, tuple(cards.values()), DEVICE_RESERVE)
 
 
 def start(

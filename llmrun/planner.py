@@ -19,6 +19,7 @@ from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.failure import Failure, room_after
 from llmrun.planning.forecast import Forecast, Source, context_table
 from llmrun.planning.lasting import Lasting, lasting_of
+from llmrun.planning.lent import in_words, whose
 from llmrun.planning.nearest import does_not_fit, refusal_of
 from llmrun.planning.offer import Offer
 from llmrun.planning.plan import OWN_LAYERS, Plan, PlannedDraft, PlanWish
@@ -224,13 +225,15 @@ class Planner:
         speed = self._speed(choice, stocked)
         work = stocked.work if self._site.here else None
         draft = _planned_draft(choice.settings, source, stocked)
+        forecast = self._forecast(choice, source, stocked)
+        owner = whose(forecast.pools[1:] or self._site.devices)
         return Plan(
             quant=choice.offer.quant,
             loss=choice.offer.loss,
             prefer=self._wish.prefer,
-            why=choice.step.why,
+            why=in_words(choice.step.why, owner),
             where=choice.row.where,
-            forecast=self._forecast(choice, source, stocked),
+            forecast=forecast,
             speed=speed,
             measured=work is not None and self._speeds.is_measured(work, choice.settings),
             reasons=reasons_of(
@@ -238,11 +241,13 @@ class Planner:
                 only_variant=len(self._stock) == 1,
                 adapters=stocked.footprints.adapter_bytes,
                 draft=draft,
+                owner=owner,
             ),
             better=next_better(choice, offers, self._ground, self._policy),
             runners_up=runners_up(choice, offers, self._ground, self._policy),
             from_disk=choice.from_disk,
             draft=draft,
+            owner=owner,
         )
 
     def _speed(self, choice: Choice, stocked: Stocked) -> Speed | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from llmrun.gguf.summary import ModelSummary
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.planner import Planner
-from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.lent import whose
+from llmrun.planning.plan import Plan, PlanWish, Whose
 from llmrun.planning.policy import Where
 from llmrun.settings import Constraints, RunSettings
 from llmrun.site import Site
@@ -51,7 +52,8 @@ class Row:
 class Survey:
     """Rows from the largest to the smallest. chosen: the label of the variant llmrun would take, None for none.
 
-    n_ctx: the tokens of context all rows are told for, n_layer: layers, the output counted.
+    n_ctx: the tokens of context all rows are told for, n_layer: layers, the output counted. owner: whose the devices
+    are.
     """
 
     summary: ModelSummary
@@ -59,6 +61,7 @@ class Survey:
     chosen: str | None
     n_ctx: int
     n_layer: int
+    owner: Whose = "own"
 
 
 def survey(
@@ -80,7 +83,7 @@ def survey(
     chosen = None if plan is None else plan.quant
     summary = next((one.summary for one in stock if one.offer.quant == chosen), stock[0].summary)
     by_size = sorted(rows, key=lambda row: -row.variant.size)
-    return Survey(summary, tuple(by_size), chosen, n_ctx, stock[0].offer.sizes.n_layer + 1)
+    return Survey(summary, tuple(by_size), chosen, n_ctx, stock[0].offer.sizes.n_layer + 1, whose(site.devices))
 
 
 def _usual(stock: Sequence[Stocked]) -> int:

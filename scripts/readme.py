@@ -27,6 +27,7 @@ from llmrun.engine.standby import Standby
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.host_memory import HostMemory
 from llmrun.hardware.threads import Threads
+from llmrun.memory.rules_of_thumb import FreeMemory
 from llmrun.pipeline import Planned
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.policy import ANYWHERE, POLICIES, Step
@@ -156,7 +157,8 @@ def _step_row(step: Step) -> str:
 
 def _estimate() -> str:
     """The table of formulas for the usual question."""
-    text = estimate_text(EstimateWish("7b", method="all"), _LAPTOP.memory.available)
+    free = FreeMemory(_LAPTOP.memory.available, _LAPTOP.reserve().host)
+    text = estimate_text(EstimateWish("7b", method="all"), free)
     first, _, rest = text.partition("\n\n")
     rules = rest[rest.index("Rules of thumb") :].split("Why they differ")[0].rstrip()
     return _fenced(f"$ llmrun estimate --params 7b\n{first}\n…\n{rules}\n…")

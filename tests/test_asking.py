@@ -72,9 +72,10 @@ def test_files_pipe_and_prompt_are_one_question_in_this_order(llmrun: Run, tiny_
     assert counts[0] == counts[1] > len(whole) // 2
 
 
-def test_what_is_piped_in_must_be_text(llmrun: Run) -> None:
-    done = llmrun("run", "guide", "what is this?", stdin="ELF\0\1")
-    assert done.returncode == 2
+@pytest.mark.parametrize("command", [("run", "guide", "what is this?"), ("chat", "guide", "-q")])
+def test_what_is_piped_in_must_be_text(llmrun: Run, command: tuple[str, ...]) -> None:
+    done = llmrun(*command, stdin="ELF\0\1")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "what is piped in is no text" in done.stderr
 
 

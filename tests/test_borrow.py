@@ -148,6 +148,9 @@ def test_the_plan_names_each_lender_and_fits_the_terminal(lenders: Lenders, cach
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "all layers on other machines" in done.stdout
+    assert "good, all on other machines, and fast enough" in " ".join(done.stdout.split())
+    assert "GPU" not in done.stdout
     for one in lenders:
         assert f"lent by {socket.gethostname()} ({one.endpoint})" in " ".join(done.stdout.split())
 

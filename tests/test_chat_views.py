@@ -156,3 +156,4 @@ def test_the_help_fits_eighty_columns_and_has_every_command_once() -> None:
     names = [name for command in COMMANDS for name in (command.name, *command.aliases)]
     assert len(names) == len(set(names))
     assert all(f"{command.name} " in text for command in COMMANDS)
+    assert all(f" {alias}" in text for command in COMMANDS for alias in command.aliases)

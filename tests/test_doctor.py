@@ -21,7 +21,9 @@ from llmrun.cli.hardware import Survey, hardware_figures, hardware_text
 from llmrun.doctor.checks import check
 from llmrun.engine.protocol import DeviceList
 from llmrun.hardware.detect import usable
+from llmrun.hardware.device import Device, Lender
 from llmrun.hardware.hardware import Hardware
+from llmrun.hardware.link import USUAL_LINK
 from tests.doctor_machines import (
     CPU_ENGINE,
     CUDA0,
@@ -76,6 +78,15 @@ def test_what_is_there_and_what_can_be_used_are_told_apart() -> None:
         "power         mains",
     ]
     assert json.loads(json.dumps(hardware_figures(survey)))["gpus"][1]["unified"] is True
+
+
+def test_a_machine_without_devices_tells_of_those_that_are_lent_to_it() -> None:
+    name = "rpc:127.0.0.1:50052"
+    lent = Device(name, "RPC", "a processor", 2 << 30, 2 << 30, lender=Lender("127.0.0.1:50052", USUAL_LINK))
+    for devices, told in ((), "none: models run on the CPU"), ((lent,), "none of its own"):
+        lines = hardware_text(Survey(Hardware(HOST, devices), DeviceList(()), None)).splitlines()
+        at = lines.index(f"devices       {told}")
+        assert lines[at + 1].strip().startswith(name) == bool(devices)
 
 
 def test_an_engine_that_does_not_start_leaves_the_rest_to_be_told() -> None:

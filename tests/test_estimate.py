@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrun import pipeline
 from llmrun.cli.estimating import METHODS, EstimateWish, estimate_json, estimate_text
 from llmrun.errors import UsageError
+from llmrun.hardware.host_memory import HostMemory
+from llmrun.hardware.threads import usual_threads
+from llmrun.memory.rules_of_thumb import FreeMemory
+from llmrun.site import Site
 
 GIB = 1 << 30
 SOURCE_EXAMPLE = EstimateWish("7b", "32", 2048, 1, 32, 32, None, 4096, "activations")
 
 
+def free(host: int, *devices: tuple[str, int]) -> FreeMemory:
+    return FreeMemory(host, GIB, devices, GIB // 2)
+
+
 def test_the_sources_example_prints_to_the_digit() -> None:
-    lines = estimate_text(SOURCE_EXAMPLE, 64 * GIB).splitlines()
+    lines = estimate_text(SOURCE_EXAMPLE, free(64 * GIB)).splitlines()
     assert lines[0] == '71.5 GB (66.6 GiB) by the rule of thumb "with activations".'
     assert "    of every layer  89.2 GB  83.1 GiB" in lines
     assert "  llama.cpp         29.1 GB  27.1 GiB" in lines
@@ -25,7 +35,7 @@ def test_the_sources_example_prints_to_the_digit() -> None:
 
 
 def test_the_answer_to_the_usual_question() -> None:
-    text = estimate_text(EstimateWish("7b", method="weights"), 22 * GIB, (("CUDA0", 11 * GIB),))
+    text = estimate_text(EstimateWish("7b", method="weights"), free(22 * GIB, ("CUDA0", 11 * GIB)))
     assert (
         text
         == """\
@@ -52,11 +62,11 @@ Why they differ
 
 - Weights only leaves out the KV cache and compute: 2.2 GB (2.0 GiB) more here.
 
-On this machine, with 1.0 GiB left free
+On this machine, with 1.0 GiB of RAM and 512.0 MiB of each GPU left free
 
   CPU      yes: 15.1 GiB needed, 22.0 GiB available
   GPU      no: 15.1 GiB needed, 11.0 GiB free on CUDA0
-  both     yes: 21 of 33 layers on CUDA0, 5.5 GiB in RAM
+  both     yes: 22 of 33 layers on CUDA0, 5.0 GiB in RAM
 
 A model runs on the CPU alone where RAM suffices, only slower: each token reads
 all weights, and a GPU reads its memory faster. In mixed mode as many layers as
@@ -66,7 +76,7 @@ fit are on the GPU (--gpu-layers), the rest on the CPU."""
 
 def test_the_machine_is_told_in_the_words_of_each_case() -> None:
     def told(host: int, *devices: tuple[str, int]) -> list[str]:
-        lines = estimate_text(EstimateWish("7b", method="inference"), host, devices).splitlines()
+        lines = estimate_text(EstimateWish("7b", method="inference"), free(host, *devices)).splitlines()
         return [line for line in lines if re.match("  (GPU|both|smaller) ", line)]
 
     no_gpu = ["  GPU      no: there is no GPU that llama.cpp can use", "  both     no: it takes a GPU"]
@@ -77,7 +87,7 @@ def test_the_machine_is_told_in_the_words_of_each_case() -> None:
         "  GPU      yes: 15.1 GiB needed, 20.0 GiB free on 2 GPUs",
         "  both     not needed: all of it fits on the GPU",
     ]
-    assert told(20 * GIB, ("A", GIB))[1] == "  both     no: not one layer fits on the GPU"
+    assert told(20 * GIB, ("A", GIB // 2))[1] == "  both     no: not one layer fits on the GPU"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_the_machine_is_told_in_the_words_of_each_case() -> None:
     ],
 )
 def test_whole_bits_are_told_apart_from_what_files_have(wish: EstimateWish, sentence: str | None) -> None:
-    text = " ".join(estimate_text(wish, GIB).split())
+    text = " ".join(estimate_text(wish, free(GIB)).split())
     assert (sentence in text) if sentence else ("Files of" not in text)
 
 
@@ -109,13 +119,13 @@ def test_whole_bits_are_told_apart_from_what_files_have(wish: EstimateWish, sent
     ],
 )
 def test_what_was_assumed_is_said(wish: EstimateWish, sentences: str) -> None:
-    assert sentences in " ".join(estimate_text(wish, GIB).split())
+    assert sentences in " ".join(estimate_text(wish, free(GIB)).split())
 
 
 WISHES = st.builds(
     EstimateWish,
     params=st.sampled_from(["1m", "600m", "7b", "8b", "70b", "1t", "1000t"]),
-    bits=st.sampled_from(["1", "4", "16", "64", "4.123456", "Q4_K_M", "IQ2_XXS"]),
+    bits=st.sampled_from(["1", "4", "16", "32", "4.123456", "Q4_K_M", "IQ2_XXS"]),
     seq=st.sampled_from([1, 4096, 16 << 20]),
     batch=st.sampled_from([1, 256]),
     layers=st.sampled_from([None, 1, 512]),
@@ -129,7 +139,7 @@ DEVICES = st.lists(st.tuples(st.text(max_size=120), st.integers(0, 10**15)), max
 
 @given(WISHES, st.integers(0, 10**15), DEVICES)
 def test_no_line_is_wider_than_80_columns(wish: EstimateWish, host: int, devices: tuple[tuple[str, int], ...]) -> None:
-    for line in estimate_text(wish, host, devices).splitlines():
+    for line in estimate_text(wish, free(host, *devices)).splitlines():
         assert len(line) <= 80
 
 
@@ -143,13 +153,13 @@ def test_no_line_is_wider_than_80_columns(wish: EstimateWish, host: int, devices
     ],
 )
 def test_a_method_chooses_the_formulas(method: str, names: list[str]) -> None:
-    formulas = estimate_json(EstimateWish("7b", method=method), GIB)["formulas"]
+    formulas = estimate_json(EstimateWish("7b", method=method), free(GIB))["formulas"]
     assert isinstance(formulas, list)
     assert [formula["name"] for formula in formulas] == names
 
 
 def test_the_keys_of_the_json_are_a_contract() -> None:
-    found = json.loads(json.dumps(estimate_json(SOURCE_EXAMPLE, 64 * GIB, (("CUDA0", 8 * GIB),))))
+    found = json.loads(json.dumps(estimate_json(SOURCE_EXAMPLE, free(64 * GIB, ("CUDA0", 8 * GIB)))))
     formula = {"name", "bytes", "formula", "source"}
     assert set(found) == {"params", "bits", "seq", "batch", "shape", "formulas", "inference", "machine"}
     assert [set(one) for one in found["formulas"]] == [formula, formula]
@@ -172,10 +182,11 @@ def test_the_keys_of_the_json_are_a_contract() -> None:
         "host_available": 64 * GIB,
         "devices": [{"name": "CUDA0", "free": 8 * GIB}],
         "reserve": GIB,
+        "device_reserve": GIB // 2,
         "cpu": True,
         "gpu": False,
         "mixed": True,
-        "n_gpu_layers": 8,
+        "n_gpu_layers": 9,
         "smaller_quant": None,
     }
 
@@ -190,11 +201,22 @@ def test_the_keys_of_the_json_are_a_contract() -> None:
         (EstimateWish("7b", layers=513), "--layers 513"),
         (EstimateWish("7b", kv_heads=-1), "--kv-heads -1"),
         (EstimateWish("7b", method="magic"), "'magic' is no method"),
-        (EstimateWish("7b", bits="Q9"), "'Q9' is neither 1 to 64 bits"),
+        (EstimateWish("7b", bits="Q9"), "'Q9' is neither 1 to 32 bits"),
+        (EstimateWish("7b", bits="40"), "no model has more than 32 bits per weight"),
         (EstimateWish("x"), "'x' is not a count"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_hint(wish: EstimateWish, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
-        estimate_text(wish, GIB)
+        estimate_text(wish, free(GIB))
     assert caught.value.hint
+
+
+def test_as_much_is_left_free_as_a_plan_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = HostMemory(total=24 * GIB, available=20 * GIB)
+    monkeypatch.setattr(pipeline, "read_host_memory", lambda: memory)
+    found = pipeline.free_memory()
+    kept = Site(memory, usual_threads()).reserve()
+    assert (found.host_available, found.host_reserve, found.device_reserve) == (20 * GIB, kept.host, kept.device)
+    assert "left free" in estimate_text(EstimateWish("7b"), found)
+    assert "with 1.2 GiB left free" in estimate_text(EstimateWish("7b"), replace(found, devices=()))

@@ -25,6 +25,8 @@ from llmrun.hardware.link import USUAL_LINK, Link
 from llmrun.lenders import ask_status
 from llmrun.links import Links, Road
 from llmrun.measurements import Measurements
+from llmrun.planning.lent import in_words, whose
+from llmrun.planning.plan import Whose
 from llmrun.planning.rates import BaseCosts, Cost, Needs, Rates
 from llmrun.settings import RunSettings
 from tests.lent import linux_only
@@ -129,3 +131,18 @@ def test_what_is_known_of_a_lender_is_not_believed_of_another_at_its_address(tmp
 def test_only_devices_of_other_machines_are_looked_at_by_name(name: str) -> None:
     with pytest.raises(UsageError, match=f"--device {name} is not of another machine"):
         run_hardware(MachineOptions(device=[name]), as_json=False, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("lent", "owner", "words"),
+    [
+        ((), "own", "all on the GPU"),
+        ((False,), "own", "all on the GPU"),
+        ((True, True), "lent", "all on other machines"),
+        ((False, True), "both", "all on devices"),
+    ],
+)
+def test_texts_say_whose_devices_are(lent: tuple[bool, ...], owner: Whose, words: str) -> None:
+    lender = Lender("127.0.0.1:50052", USUAL_LINK)
+    assert whose(Device("one", "RPC", "a card", 1, 1, lender=lender if one else None) for one in lent) == owner
+    assert in_words("all on the GPU", owner) == words

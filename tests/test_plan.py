@@ -19,7 +19,8 @@ from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
 from llmrun.gguf.source import read_header
 from llmrun.gguf.summary import QUANTS, ModelSummary, summarize
-from llmrun.hardware.device import Device
+from llmrun.hardware.device import Device, Lender
+from llmrun.hardware.link import USUAL_LINK
 from llmrun.memory.estimate import Machine, maps_file
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.planning.forecast import (
@@ -30,7 +31,7 @@ from llmrun.planning.forecast import (
     context_table,
     table_contexts,
 )
-from llmrun.planning.plan import Plan
+from llmrun.planning.plan import Better, Plan, RunnerUp, Whose
 from llmrun.planning.pools import Pool, host_reserve, make_pools
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import MODELS
@@ -361,3 +362,25 @@ def test_a_plan_of_an_unknown_machine_is_text_too(summary: ModelSummary) -> None
     text = plan_text("x.gguf", summary, plan)
     assert "free memory unknown" in text
     assert "how fast it will be is not known" in text
+
+
+@pytest.mark.parametrize("lender", [None, Lender("127.0.0.1:50052", USUAL_LINK)])
+def test_a_device_with_a_long_name_has_two_lines(summary: ModelSummary, lender: Lender | None) -> None:
+    name = "NVIDIA GeForce RTX 4060 Laptop GPU"
+    card = Pool("CUDA0", name, 8 * GIB, 8 * GIB - 512 * MIB, GIB, MemoryBreakdown(weights=300 * MIB), lender=lender)
+    forecast = replace(FORECAST, pools=(*FORECAST.pools[:1], card))
+    plan = Plan("Q4_K_M", 0.03, "balanced", "good", "host", forecast, None, measured=False, reasons=())
+    lines = plan_text("x.gguf", summary, plan).splitlines()
+    at = lines.index(f"CUDA0 ({name}): needs 300.0 MiB;")
+    assert lines[at + 1] == "  7.5 GiB of 8.0 GiB is free"
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("owner", ["own", "lent", "both"])
+def test_devices_are_called_by_whose_they_are(summary: ModelSummary, owner: Whose) -> None:
+    plan = Plan("Q4_K_M", 0.03, "balanced", "good", "host", FORECAST, None, measured=False, reasons=(), owner=owner)
+    runner = RunnerUp("Q8_0", 0.0, "experts", 99, 131072, 100 * GIB, 99.0)
+    plan = replace(plan, runners_up=(runner,), better=(Better("Q8_0", "devices", GIB, "0"),))
+    text = plan_text("x.gguf", summary, plan)
+    assert max(map(len, text.splitlines())) <= 80
+    assert ("GPU" in text) == (owner == "own")

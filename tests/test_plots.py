@@ -25,7 +25,7 @@ from llmrun.hardware.threads import Threads
 from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.pipeline import Shown
 from llmrun.planning.forecast import Cell, ContextRow, Forecast
-from llmrun.planning.plan import Plan, PlanWish
+from llmrun.planning.plan import Plan, PlanWish, Whose
 from llmrun.planning.pools import Pool
 from llmrun.planning.quality import LOSS
 from llmrun.plots.chart import Free, Part, axis_to, free_together, head_of, parts_of, reach
@@ -201,6 +201,16 @@ def test_all_quantizations_as_a_chart_tell_what_fits_how_good_and_how_fast() -> 
     assert last.label.isprintable()
     assert chart.axis.end == 5 * FREE.size // 2
     assert chart.fastest == 5.5
+
+
+@pytest.mark.parametrize(("owner", "place"), [("own", "GPU"), ("lent", "lent"), ("both", "devs")])
+def test_devices_of_other_machines_are_no_gpus_of_ones_own(owner: Whose, place: str) -> None:
+    there = shown(replace(LONG, where="devices"))
+    there = replace(there, survey=replace(there.survey, owner=owner))
+    assert show_chart(("model",), there.survey, FREE).rows[-1].place == place
+    lines = show_text("many", there, PlanWish(reserve_host=GIB)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert f" {place.upper()} " in next(line for line in lines if line.startswith("  a-file-whos"))
 
 
 def test_in_a_terminal_every_row_has_a_bar_to_one_scale() -> None:

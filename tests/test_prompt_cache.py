@@ -321,7 +321,8 @@ def test_what_is_kept_is_said_and_only_where_it_was_asked_for(llmrun: Run, tmp_p
     done = llmrun("run", "guide", "who?", "--threads", "1", "-n", "4", "--cache", stdin=TEXT * 2)
     assert done.returncode == 0
     assert "not read again; `llmrun rm --cache` removes it" in done.stderr
-    llmrun("rm", "--cache")
+    assert "removed: what models had read of 1 prompt and 0 conversations" in llmrun("rm", "--cache").stderr
+    assert llmrun("rm", "--cache").stderr == "there was nothing to remove\n"
     done = llmrun("run", "guide", "who?", "--threads", "1", "-n", "4", stdin=TEXT * 2)
     assert (done.returncode, "rm --cache" in done.stderr) == (0, False)
     assert not list((tmp_path / ".cache" / "llmrun" / "prompts").iterdir())

@@ -206,7 +206,7 @@ def test_bits_are_a_number_or_a_quantization(text: str, name: str, bpw: Fraction
     assert parse_bits(text) == rules.Precision(name, bpw)
 
 
-@pytest.mark.parametrize("text", ["", "0", "65", "-4", "Q4_K_X", "four", "1e1", "nan", "9" * 99])
+@pytest.mark.parametrize("text", ["", "0", "32.5", "65", "-4", "Q4_K_X", "four", "1e1", "nan", "9" * 99])
 def test_other_bits_are_refused_with_what_to_type(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_bits(text)
@@ -247,21 +247,23 @@ def test_heads_that_do_not_divide_are_refused(given: GivenShape) -> None:
 
 # -- this machine
 
+RESERVE, DEVICE_RESERVE = 1200 << 20, GIB
 TAKES = rules.estimate_inference(7 * 10**9, Fraction(16), LLAMA_2_7B, 4096, 1)
 
 
 def fit(host: int, *free: int) -> rules.Fit:
-    return rules.estimate_fit(TAKES, 32, host, tuple((f"CUDA{index}", size) for index, size in enumerate(free)))
+    devices = tuple((f"CUDA{index}", size) for index, size in enumerate(free))
+    return rules.estimate_fit(TAKES, 32, rules.FreeMemory(host, RESERVE, devices, DEVICE_RESERVE))
 
 
 def test_a_model_runs_from_ram_alone_when_it_and_the_reserve_fit() -> None:
-    enough = TAKES.size + rules.RESERVE
+    enough = TAKES.size + RESERVE
     assert fit(enough) == rules.Fit(True, False, False, 0, TAKES.size)
     assert fit(enough - 1) == rules.Fit(False, False, False, 0, TAKES.size)
 
 
 def test_a_gpu_that_takes_all_needs_no_ram_for_layers() -> None:
-    found = fit(0, TAKES.size + rules.RESERVE + 33)
+    found = fit(0, TAKES.size + DEVICE_RESERVE + 33)
     assert found == rules.Fit(False, True, False, 33, TAKES.compute.size)
 
 
@@ -270,12 +272,12 @@ def test_in_mixed_mode_the_layers_that_do_not_fit_stay_on_the_host() -> None:
     layer = -(-(TAKES.size - TAKES.compute.size) // 33)
     assert found.n_gpu_layers == (11 * GIB - TAKES.compute.size) // layer == 24
     assert found == rules.Fit(False, False, True, 24, TAKES.size - 24 * layer)
-    assert not fit(found.host_bytes + rules.RESERVE - 1, 12 * GIB).mixed
+    assert not fit(found.host_bytes + RESERVE - 1, 12 * GIB).mixed
 
 
 def test_a_layer_needs_its_last_byte() -> None:
     layer = -(-(TAKES.size - TAKES.compute.size) // 33)
-    ten = rules.RESERVE + TAKES.compute.size + 10 * layer
+    ten = DEVICE_RESERVE + TAKES.compute.size + 10 * layer
     assert [fit(0, ten + more).n_gpu_layers for more in (-1, 0)] == [9, 10]
 
 

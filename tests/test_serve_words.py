@@ -8,8 +8,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +35,7 @@ from tests.serving import Server, serving
 from tests.test_servers import program
 
 CHAT = "/v1/chat/completions"
+Run = Callable[..., subprocess.CompletedProcess[str]]
 KEY = "a-key-that-nobody-guesses"
 
 
@@ -168,6 +170,13 @@ def test_a_short_key_in_a_file_is_warned_of_as_one_on_the_command_line(tmp_path:
     Gate(api_key="short").policy(Address("127.0.0.1", 0), told.append)
     rest = "of fewer than 16 characters can be guessed: --api-key new makes one"
     assert told == [f"warning: the API key 'anna' {rest}", f"warning: an API key {rest}"]
+
+
+@pytest.mark.parametrize("wrong", [("--host", "192.0.2.1"), ("--rate", "often")])
+def test_a_new_key_is_told_only_where_there_will_be_a_server(llmrun: Run, wrong: tuple[str, str]) -> None:
+    done = llmrun("serve", "guide", "--port", "0", "--api-key", "new", *wrong)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "API key" not in done.stderr
 
 
 # ---- requests

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
+from llmrun.errors import UsageError
+
 QUOTES = '"""'
 
 
@@ -48,9 +50,21 @@ def clean_text(text: str) -> str:
 
 
 def read_piped() -> Iterator[str]:
-    """Yield the messages of standard input, which is no terminal."""
+    """Yield the messages of standard input, which is no terminal; raises UsageError at a line that is no text."""
     if sys.stdin is None:
         return
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-    yield from join_quoted(sys.stdin)
+    yield from join_quoted(_texts(sys.stdin))
+
+
+def no_text() -> UsageError:
+    """Return the error for a pipe that brings something else: bytes of which one is zero."""
+    return UsageError("what is piped in is no text", "pipe text, or name the file with --image if it is one")
+
+
+def _texts(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        if "\0" in line:
+            raise no_text()
+        yield line

@@ -83,13 +83,13 @@ def read_question(prompt: str | None, files: list[Path] | None, chosen: Chosen |
 
 def _piped() -> str:
     """What is piped in; bytes that are no UTF-8 in a text are replaced, what is no text at all is refused."""
-    from llmrun.errors import UsageError
+    from llmrun.chat.lines import no_text
 
     if sys.stdin is None or sys.stdin.isatty():
         return ""
     data = sys.stdin.buffer.read()
     if b"\0" in data:
-        raise UsageError("what is piped in is no text", "pipe text, or name the file with --image if it is one")
+        raise no_text()
     return data.decode("utf-8", "replace")
 
 

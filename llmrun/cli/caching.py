@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 _KEEPING = "What is kept"
 
 EmptyCache = Annotated[
-    bool, typer.Option("--cache", help="Remove what models had read of prompts and conversations, and no model.")
+    bool,
+    typer.Option(
+        "--cache", help="Remove what models had read of prompts and conversations, no model; nobody is asked."
+    ),
 ]
 
 

@@ -10,8 +10,8 @@ from llmrun.console import Console
 def run_estimate(wish: EstimateWish, *, as_json: bool) -> None:
     """Show what a parameter count means; raises UsageError for what makes no sense."""
     check_wish(wish)  # before an engine is started for its devices
-    available, devices = pipeline.free_memory()
+    free = pipeline.free_memory()
     if as_json:
-        Console().data(estimate_json(wish, available, devices))
+        Console().data(estimate_json(wish, free))
     else:
-        Console().show(estimate_text(wish, available, devices).rstrip("\n"))
+        Console().show(estimate_text(wish, free).rstrip("\n"))

@@ -12,9 +12,9 @@ from llmrun.errors import UsageError
 from llmrun.memory.rules_of_thumb import (
     PAPER,
     QUANT_BPW,
-    RESERVE,
     Fit,
     FormulaResult,
+    FreeMemory,
     GivenShape,
     Inference,
     Precision,
@@ -66,14 +66,6 @@ class EstimateWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """What is free, in bytes. devices: (name, free) of those with memory of their own."""
-
-    host_available: int
-    devices: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Estimate:
     """The answer as values."""
 
@@ -84,16 +76,16 @@ class Estimate:
     guess: ShapeGuess
     formulas: tuple[FormulaResult, ...]
     inference: Inference
-    machine: Machine
+    free: FreeMemory
     fit: Fit
 
 
 def check_wish(wish: EstimateWish) -> None:
     """Raise UsageError for what makes no sense."""
-    estimate(wish, 0)
+    estimate(wish, FreeMemory(0, 0))
 
 
-def estimate(wish: EstimateWish, host_available: int, devices: tuple[tuple[str, int], ...] = ()) -> Estimate:
+def estimate(wish: EstimateWish, free: FreeMemory) -> Estimate:
     """Return what a model of so many parameters takes; raises UsageError for what makes no sense."""
     n_params, precision = _parse_params(wish.params), parse_bits(wish.bits)
     _check_ranges(wish)
@@ -107,8 +99,8 @@ def estimate(wish: EstimateWish, host_available: int, devices: tuple[tuple[str, 
         guess=guess,
         formulas=_formulas(wish, n_params, precision, guess),
         inference=inference,
-        machine=Machine(host_available, devices),
-        fit=estimate_fit(inference, guess.shape.n_layer, host_available, devices),
+        free=free,
+        fit=estimate_fit(inference, guess.shape.n_layer, free),
     )
 
 
@@ -151,11 +143,9 @@ def _check_ranges(wish: EstimateWish) -> None:
         raise UsageError(f"{wish.method[:40]!r} is no method", f"--method {', '.join(METHODS)}")
 
 
-def estimate_json(
-    wish: EstimateWish, host_available: int, devices: tuple[tuple[str, int], ...] = ()
-) -> dict[str, object]:
+def estimate_json(wish: EstimateWish, free: FreeMemory) -> dict[str, object]:
     """Return the estimate for programs: sizes in bytes."""
-    found = estimate(wish, host_available, devices)
+    found = estimate(wish, free)
     parts = found.inference
     return {
         "params": found.n_params,
@@ -169,9 +159,10 @@ def estimate_json(
             "parts": [_formula_json(part) for part in (parts.weights, parts.kv_cache, parts.compute)],
         },
         "machine": {
-            "host_available": host_available,
-            "devices": [{"name": name, "free": free} for name, free in devices],
-            "reserve": RESERVE,
+            "host_available": free.host_available,
+            "devices": [{"name": name, "free": size} for name, size in free.devices],
+            "reserve": free.host_reserve,
+            "device_reserve": free.device_reserve,
             "cpu": found.fit.on_cpu,
             "gpu": found.fit.on_gpu,
             "mixed": found.fit.mixed,
@@ -191,9 +182,9 @@ def _formula_json(result: FormulaResult) -> dict[str, object]:
     return {"name": result.name, "bytes": result.size, "formula": result.formula, "source": result.source}
 
 
-def estimate_text(wish: EstimateWish, host_available: int, devices: tuple[tuple[str, int], ...] = ()) -> str:
+def estimate_text(wish: EstimateWish, free: FreeMemory) -> str:
     """Return the estimate for people: the answer, the formulas, why they differ, and this machine. 80 columns."""
-    found = estimate(wish, host_available, devices)
+    found = estimate(wish, free)
     blocks = [_answer(found), _rules(found), _reasons(found), _on_this_machine(found)]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -297,9 +288,9 @@ def _on_this_machine(found: Estimate) -> list[str]:
     fit = found.fit
     smaller = _smaller_quant(found)
     lines = [
-        f"On this machine, with {format_bytes(RESERVE)} left free",
+        f"On this machine, with {_reserves(found.free)} left free",
         "",
-        *_hanging("CPU", f"{_yes(fit.on_cpu)}: {_need(found)}, {format_bytes(found.machine.host_available)} available"),
+        *_hanging("CPU", f"{_yes(fit.on_cpu)}: {_need(found)}, {format_bytes(found.free.host_available)} available"),
         *_hanging("GPU", _gpu_text(found)),
         *_hanging("both", _mixed_text(found)),
     ]
@@ -314,20 +305,25 @@ def _on_this_machine(found: Estimate) -> list[str]:
     return [*lines, "", *_wrap(closing)]
 
 
+def _reserves(free: FreeMemory) -> str:
+    host = format_bytes(free.host_reserve)
+    return f"{host} of RAM and {format_bytes(free.device_reserve)} of each GPU" if free.devices else host
+
+
 def _need(found: Estimate) -> str:
     return f"{format_bytes(found.inference.size)} needed"
 
 
 def _gpu_text(found: Estimate) -> str:
-    if not found.machine.devices:
+    if not found.free.devices:
         return "no: there is no GPU that llama.cpp can use"
-    free = format_bytes(sum(free for _, free in found.machine.devices))
+    free = format_bytes(sum(free for _, free in found.free.devices))
     return f"{_yes(found.fit.on_gpu)}: {_need(found)}, {free} free on {_device_names(found)}"
 
 
 def _mixed_text(found: Estimate) -> str:
     fit, total = found.fit, found.guess.shape.n_layer + 1
-    if not found.machine.devices:
+    if not found.free.devices:
         return "no: it takes a GPU"
     if fit.on_gpu:
         return "not needed: all of it fits on the GPU"
@@ -340,7 +336,7 @@ def _mixed_text(found: Estimate) -> str:
 
 
 def _device_names(found: Estimate) -> str:
-    devices = found.machine.devices
+    devices = found.free.devices
     return devices[0][0] if len(devices) == 1 else f"{len(devices)} GPUs"
 
 
@@ -350,8 +346,7 @@ def _smaller_quant(found: Estimate) -> str | None:
         return None
     for name in _SMALLER:
         smaller = estimate_inference(found.n_params, QUANT_BPW[name], found.guess.shape, found.seq, found.batch)
-        machine = found.machine
-        if estimate_fit(smaller, found.guess.shape.n_layer, machine.host_available, machine.devices).anywhere:
+        if estimate_fit(smaller, found.guess.shape.n_layer, found.free).anywhere:
             return name
     return None
 

@@ -233,13 +233,14 @@ def _device_lines(survey: Survey) -> list[str]:
         return [f"unknown: {survey.trouble}"]
     own = [_device_line(device) for device in survey.hardware.devices if device.lender is None]
     known = dict(survey.lent)
-    lent = (
+    lent = [
         line
         for device in survey.hardware.devices
         if device.lender is not None
         for line in (_device_line(device), link_text(device.lender.link), *_lent_lines(known.get(device.id)))
-    )
-    return [*(own or ["none: models run on the CPU"]), *lent]
+    ]
+    none = "none of its own" if lent else "none: models run on the CPU"
+    return [*(own or [none]), *lent]
 
 
 def _lent_lines(throughput: Throughput | None) -> list[str]:

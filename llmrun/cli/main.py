@@ -348,7 +348,7 @@ def rm(
     json: o.PlainJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Remove a model that llmrun fetched, or what is there of one, after asking."""
+    """Remove a model that llmrun fetched, or what is there of one, after asking; or, unasked, what models had read."""
     from llmrun.cli.removing import RemoveWish, run_remove
 
     run_remove(RemoveWish(model, unfinished, cache, yes, json, quiet))

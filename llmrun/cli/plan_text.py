@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llmrun.cli.lender_text import lender_lines
@@ -10,7 +10,7 @@ from llmrun.console import one_line
 from llmrun.gguf.summary import ModelSummary
 from llmrun.memory.footprint import MemoryBreakdown
 from llmrun.planning.forecast import Cell, Forecast
-from llmrun.planning.plan import Better, Plan, RunnerUp
+from llmrun.planning.plan import Better, Plan, RunnerUp, Whose
 from llmrun.planning.policy import Where
 from llmrun.planning.pools import Pool
 from llmrun.planning.quality import loss_class
@@ -21,11 +21,10 @@ _PARTS = (("weights", "█"), ("kv_cache", "▓"), ("compute", "▒"), ("overhea
 _SHARED, _FREE, _RESERVE, _LACKING = "+", "·", "|", "!"
 BAR_KEYS = "█ weights  ▓ KV cache  ▒ compute  ░ overhead  · free  | reserve  ! lacking"
 _WORDS = {"weights": "weights", "kv_cache": "KV cache", "compute": "compute", "overhead": "overhead"}
-_PLACES: dict[Where, str] = {
-    "devices": "GPU",
-    "experts": "GPU, experts in RAM",
-    "split": "GPU and CPU",
-    "host": "CPU",
+_PLACES: dict[Whose, dict[Where, str]] = {  # in at most 20 columns
+    "own": {"devices": "GPU", "experts": "GPU, experts in RAM", "split": "GPU and CPU", "host": "CPU"},
+    "lent": {"devices": "other machines", "experts": "lent, experts in RAM", "split": "lent and CPU", "host": "CPU"},
+    "both": {"devices": "devices", "experts": "devices, RAM experts", "split": "devices and CPU", "host": "CPU"},
 }
 _LABEL = 18  # columns of a quantization's label; a file's name stands for one where labels do not tell them apart
 # What people ask about first; the others are told where they are not as always
@@ -53,10 +52,12 @@ def plan_text(model: str, summary: ModelSummary, plan: Plan) -> str:
     for pool, used in zip(plan.forecast.pools, of_draft, strict=True):
         lines += ["", *_pool_lines(pool), *_draft_lines(used), *lender_lines(plan.forecast, pool.id)]
     lines += ["", verdict(plan), "", "why", *_why(plan)]
+    places = _PLACES[plan.owner]
     if plan.better:
-        lines += ["", "what would be better, and why it is not taken", *map(_better_line, plan.better)]
+        better = (_better_line(one, places) for one in plan.better)
+        lines += ["", "what would be better, and why it is not taken", *better]
     if plan.runners_up:
-        lines += ["", "next in line", *map(_runner_line, plan.runners_up)]
+        lines += ["", "next in line", *(_runner_line(one, places) for one in plan.runners_up)]
     return "\n".join([*lines, "", *_table(plan.forecast)])
 
 
@@ -127,11 +128,19 @@ def _pool_lines(pool: Pool) -> list[str]:
     rest.append(f"{_RESERVE} reserve {format_bytes(pool.reserve)}")
     head = f"{name}: needs {format_bytes(pool.needed)}; {available}"
     return [
-        *(_wrapped(head, 2) if pool.lender is not None else [head]),
+        *_head(head),
         f"  {bar(pool)}",
         f"  {'  '.join(parts[:3])}",
         f"  {'  '.join(parts[3:] + rest)}",
     ]
+
+
+def _head(line: str) -> list[str]:
+    """Return a pool's first line in two where it is too long for one: what is needed, and what is free."""
+    if len(line) <= 80:
+        return [line]
+    needed, _, free = line.rpartition("; ")
+    return [*_wrapped(f"{needed};", 2), *_wrapped(f"  {free}", 2)]
 
 
 def _draft_lines(used: MemoryBreakdown | None) -> list[str]:
@@ -189,8 +198,8 @@ def _wrapped(line: str, indent: int) -> list[str]:
     return textwrap.wrap(line, 80, subsequent_indent=" " * indent, drop_whitespace=True, break_long_words=False)
 
 
-def _better_line(better: Better) -> str:
-    what = f"  {_cut(better.quant)} on {_PLACES[better.where]}"
+def _better_line(better: Better, places: Mapping[Where, str]) -> str:
+    what = f"  {_cut(better.quant)} on {places[better.where]}"
     if not better.lacking:
         speed = "too slow" if better.decode is None else f"{_rate(better.decode)} tokens a second"
         return f"{what}: it would fit, at {speed}"
@@ -199,10 +208,10 @@ def _better_line(better: Better) -> str:
     return f"{what}: lacks {format_bytes(better.lacking)} of {pool}{shorter}"
 
 
-def _runner_line(runner: RunnerUp) -> str:
+def _runner_line(runner: RunnerUp, places: Mapping[Where, str]) -> str:
     speed = "" if runner.decode is None else f"{_rate(runner.decode):>8} t/s"
     label = _cut(runner.quant)
-    place, total = _PLACES[runner.where], format_bytes(runner.total)
+    place, total = places[runner.where], format_bytes(runner.total)
     return f"  {label:<{_LABEL}} {place:<20}{runner.n_ctx:>8,} tokens{total:>11}{speed}"
 
 

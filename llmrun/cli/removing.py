@@ -106,6 +106,8 @@ def _empty_cache(wish: RemoveWish, console: Console) -> None:
     freed = prompts + states + tensors
     if wish.json:
         console.data({"prompts": n_prompts, "conversations": n_states, "tensors": n_tensors, "freed": freed})
+    elif not n_prompts + n_states + n_tensors + freed:
+        console.say("there was nothing to remove")
     else:
         told = f"what models had read of {n_prompts} prompt{'s' * (n_prompts != 1)}"
         told += f" and {n_states} conversation{'s' * (n_states != 1)}"

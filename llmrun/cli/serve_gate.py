@@ -84,6 +84,7 @@ class Gate:
         max_body = parse_bytes(self.max_body)
         if max_body < 1024:
             raise UsageError(f"--max-body {self.max_body} is too little for any request", "--max-body 8MiB is usual")
+        rate = None if self.rate is None else parse_rate(self.rate)
         own = read_own_names() if is_everywhere(address.host) else ()
         return Policy(
             Doors(
@@ -91,7 +92,7 @@ class Gate:
                 frozenset(parse_origin(url) for url in self.allow_origin or ()),
             ),
             self._keys(tell),
-            None if self.rate is None else parse_rate(self.rate),
+            rate,
             max_body,
         )
 

@@ -59,8 +59,8 @@ def run_serve(wish: ServeWish) -> None:
     names = Names((*wish.models, *wish.kept.pins), pipeline.hub_address())
     keeping = wish.kept.keeping(names)
     starting = Starting(wish.constraints, wish.plan, wish.offline, console, names.given[0].key)
-    policy = wish.gate.policy(wish.address, console.notice)
     with bind(wish.address, open_to_others=wish.gate.has_keys or wish.gate.insecure) as listener:
+        policy = wish.gate.policy(wish.address, console.notice)  # tells a new key: only where it can be of use
         for meant in names.given[1:]:
             if not names.paths(meant):
                 starting.fetch(meant)

@@ -9,7 +9,7 @@ from pathlib import Path
 from llmrun.cli.plan_text import BAR_KEYS, bar
 from llmrun.console import one_line
 from llmrun.pipeline import Shown
-from llmrun.planning.plan import PlanWish
+from llmrun.planning.plan import PlanWish, Whose
 from llmrun.planning.policy import Where
 from llmrun.planning.pools import Pool
 from llmrun.planning.quality import loss_class
@@ -19,6 +19,7 @@ from llmrun.survey import Row, Survey
 from llmrun.units import format_bytes, format_count
 
 PLACES: dict[Where, str] = {"devices": "GPU", "experts": "SPLIT", "split": "SPLIT", "host": "CPU"}
+_DEVICES: dict[Whose, str] = {"own": "GPU", "lent": "LENT", "both": "DEVS"}
 _QUANT = 12  # columns
 _BAR = 54  # likewise
 _COPIED = 1.2  # times the file's size: more than embeddings that are there twice
@@ -34,7 +35,7 @@ def show_text(model: str, shown: Shown, wish: PlanWish) -> str:
     """
     survey = shown.survey
     name, size = _unit(survey)
-    rows = [_line(row, row.quant == survey.chosen, size) for row in survey.rows]
+    rows = [_line(row, survey, size) for row in survey.rows]
     head = [*_head(model, shown), f"with a context of {survey.n_ctx:,} tokens on this machine; sizes in {name}", ""]
     notes = list(_notes(shown))
     table = [_COLUMNS + _MORE_COLUMNS, *rows, *([""] if notes else []), *notes]
@@ -63,7 +64,7 @@ def _unit(survey: Survey) -> tuple[str, int]:
     return next((unit for unit in _UNITS if largest >= unit[1]), _UNITS[-1])
 
 
-def _line(row: Row, chosen: bool, unit: int) -> str:
+def _line(row: Row, survey: Survey, unit: int) -> str:
     loss = loss_class(row.loss).name.removesuffix(" loss")
     taken, about = row.taken, "" if row.is_read else "≈"
     if taken is None:
@@ -72,10 +73,10 @@ def _line(row: Row, chosen: bool, unit: int) -> str:
         weights = f"{about}{_number(taken.weights, unit)}"
         rest = taken.compute + taken.overhead
         memory = f"{weights:>7} {_number(taken.kv_cache, unit):>5} {_number(rest, unit):>5}"
-    place = "no" if row.where is None else PLACES[row.where]
+    place = "no" if row.where is None else _DEVICES[survey.owner] if row.where == "devices" else PLACES[row.where]
     speed = "" if row.decode is None else f"{row.decode:.1f}" if row.decode < 100 else f"{row.decode:.0f}"
     return (
-        f"{'>' if chosen else ' '} {_label(row.quant):<{_QUANT}} {len(row.variant.files):>5} "
+        f"{'>' if row.quant == survey.chosen else ' '} {_label(row.quant):<{_QUANT}} {len(row.variant.files):>5} "
         f"{_number(row.variant.size, unit):>6} {row.bpw:>5.2f} {loss:<13} {memory} {place:>5} {speed:>5}"
     ).rstrip()
 

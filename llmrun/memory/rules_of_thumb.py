@@ -53,11 +53,7 @@ _QUANT_BPW = {
 }
 QUANT_BPW = {name: Fraction(bpw) for name, bpw in _QUANT_BPW.items()}
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}  # quantize.cpp, QUANT_OPTIONS
-MAX_BITS = 64
-
-RESERVE = (
-    1 << 30
-)  # bytes left free on the host and on each device; llama.cpp's own margin (common/common.h, fit_params)
+MAX_BITS = 32  # F32; a model's file may hold 64 (ggml.h, GGML_TYPE_F64), but no weights
 
 PAPER = "Korthikanti et al. 2022, arXiv 2205.05198"
 _ENGINE = "llama.cpp 0c1e57098"
@@ -157,6 +153,19 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeMemory:
+    """What is free on a machine, in bytes, and what of it stays so: for drivers and programs.
+
+    host_reserve: on the host. devices: (name, free) of those with memory of their own. device_reserve: on each.
+    """
+
+    host_available: int
+    host_reserve: int
+    devices: tuple[tuple[str, int], ...] = ()
+    device_reserve: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """Where a model runs on a machine.
 
@@ -183,6 +192,8 @@ def parse_bits(text: str) -> Precision:
         return Precision(name, QUANT_BPW[name])
     if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?", name) and 1 <= Fraction(name) <= MAX_BITS:
         return Precision(f"{float(name):g}", Fraction(name))
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", name) and Fraction(name) > MAX_BITS:
+        raise UsageError(f"no model has more than {MAX_BITS} bits per weight: {text[:40]} are too many", "--bits 16")
     near = get_close_matches(name, QUANT_BPW, n=3, cutoff=0.6)
     raise UsageError(
         f"{text[:40]!r} is neither 1 to {MAX_BITS} bits nor the name of a quantization",
@@ -306,19 +317,19 @@ def _compute_bytes(shape: DenseShape, context: ContextShape) -> int:
     return max(layer, logits) + inputs
 
 
-def estimate_fit(inference: Inference, n_layer: int, host_available: int, devices: tuple[tuple[str, int], ...]) -> Fit:
-    """Return where a model runs. devices: (name, free bytes), those not sharing the host's memory.
+def estimate_fit(inference: Inference, n_layer: int, free: FreeMemory) -> Fit:
+    """Return where a model runs.
 
-    RESERVE stays free on each and on the host, and pays for drivers and programs. Layers are taken as equally large,
-    the embeddings as one of them; every device needs a compute buffer of its own, and the host too.
+    Layers are taken as equally large, the embeddings as one of them; every device needs a compute buffer of its own,
+    and the host too.
     """
     compute = inference.compute.size
     in_layers = inference.size - compute
     layer = -(-in_layers // (n_layer + 1))
-    rooms = [max(0, free - RESERVE - compute) for _, free in devices]
+    rooms = [max(0, size - free.device_reserve - compute) for _, size in free.devices]
     n_gpu_layers = min(n_layer + 1, sum(room // layer for room in rooms))
     rest = max(0, in_layers - n_gpu_layers * layer) + compute
-    budget = host_available - RESERVE
+    budget = free.host_available - free.host_reserve
     return Fit(
         on_cpu=inference.size <= budget,
         on_gpu=n_gpu_layers == n_layer + 1,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llmrun.hardware.device import Lender
+from llmrun.hardware.device import Device, Lender
 from llmrun.memory.placement import place_layers
 from llmrun.planning.forecast import Forecast
+from llmrun.planning.plan import Whose
+from llmrun.planning.pools import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +41,14 @@ def lent_parts(forecast: Forecast) -> tuple[LentPart, ...]:
             seconds = pool.lender.link.seconds(weights, 0, 0)
             parts.append(LentPart(pool.id, pool.lender, layers, placement.output == index, weights, seconds))
     return tuple(parts)
+
+
+def whose(devices: Iterable[Device | Pool]) -> Whose:
+    """Return whose devices these are; without any they would be one's own."""
+    lent = [device.lender is not None for device in devices]
+    return "own" if not any(lent) else "lent" if all(lent) else "both"
+
+
+def in_words(text: str, owner: Whose) -> str:
+    """Return a text of a step or a reason, which speaks of the GPU, for the devices that there are."""
+    return text.replace("the GPU", {"own": "the GPU", "lent": "other machines", "both": "devices"}[owner])

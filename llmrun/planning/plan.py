@@ -12,6 +12,7 @@ from llmrun.planning.speed import Speed
 from llmrun.settings import RunSettings
 
 Cause = Literal["USER", "MODEL", "MEMORY", "SPEED", "DEFAULT", "MEASURED"]
+Whose = Literal["own", "lent", "both"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ class Plan:
 
     loss: nats, see llmrun.planning.quality. why: the step of the policy that chose it. measured: whether the speed
     rests on costs measured on this machine. from_disk: weights are more than the memory, and read again and again, at
-    disk_speed bytes a second where that was measured. draft: the model that guesses for it, None is none.
+    disk_speed bytes a second where that was measured. draft: the model that guesses for it, None is none. owner: whose
+    devices it uses, or else might use.
     """
 
     quant: str
@@ -121,6 +123,7 @@ class Plan:
     from_disk: bool = False
     disk_speed: int | None = None
     draft: PlannedDraft | None = None
+    owner: Whose = "own"
 
     @property
     def settings(self) -> RunSettings:

@@ -7,7 +7,8 @@ from pathlib import PurePath
 
 from llmrun.planning.candidates import BATCHES_DEVICE, LONGEST_SHARED
 from llmrun.planning.choose import Choice, Ground
-from llmrun.planning.plan import Cause, PlannedDraft, Reason
+from llmrun.planning.lent import in_words
+from llmrun.planning.plan import Cause, PlannedDraft, Reason, Whose
 from llmrun.planning.policy import Policy
 from llmrun.planning.quality import loss_class
 from llmrun.planning.tuning import reasons
@@ -33,11 +34,12 @@ def reasons_of(
     only_variant: bool,
     adapters: int = 0,
     draft: PlannedDraft | None = None,
+    owner: Whose = "own",
 ) -> tuple[Reason, ...]:
     """Return the reason for the variant, then for every setting. threads: why so many, in words.
 
     only_variant: whether there is no other, as where the user named one. adapters: bytes of those it is run with.
-    draft: the model that guesses for it.
+    draft: the model that guesses for it. owner: whose the devices are.
     """
     told = {
         "variant": _variant(choice, only_variant=only_variant),
@@ -69,7 +71,8 @@ def reasons_of(
     if choice.settings.projector is not None:
         values["projector"] = PurePath(choice.settings.projector).name
     values["draft"] = "none" if draft is None else draft.name
-    return tuple(Reason(name, value, *told[name]) for name, value in values.items())
+    notes = {name: (cause, in_words(note, owner)) for name, (cause, note) in told.items()}
+    return tuple(Reason(name, value, *notes[name]) for name, value in values.items())
 
 
 Told = tuple[Cause, str]

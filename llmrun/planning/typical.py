@@ -16,6 +16,7 @@ from llmrun.memory.rules_of_thumb import (
     SHAPES,
     DenseShape,
     Fit,
+    FreeMemory,
     Inference,
     estimate_fit,
     estimate_inference,
@@ -24,6 +25,7 @@ from llmrun.planning.work import Heads, LayerWork, ModelWork, Product
 
 USUAL_QUANT = "Q4_K_M"  # what most repositories have, and the smallest that loses little
 _MAIN, _OUTPUT = "Q4_K", "Q6_K"  # the types of its layers, and of its output (llama.cpp, src/llama-quant.cpp)
+_RESERVE = 1 << 30  # bytes left free of RAM and of each device: sizes are rough here
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class Typical:
 
     def fit(self, n_ctx: int, available: int, devices: tuple[tuple[str, int], ...]) -> Fit:
         """Return where it runs. available: bytes of RAM; devices: names and free bytes, of those with their own."""
-        return estimate_fit(self.memory(n_ctx), self.shape.n_layer, available, devices)
+        free = FreeMemory(available, _RESERVE, devices, _RESERVE)
+        return estimate_fit(self.memory(n_ctx), self.shape.n_layer, free)
 
 
 def _bpw() -> Fraction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmrun.planning.plan import Whose
 from llmrun.planning.policy import Where
 from llmrun.planning.quality import loss_class
 from llmrun.plots.chart import Axis, Free, Part, axis_to, parts_of, reach, shortened
@@ -14,6 +15,7 @@ from llmrun.units import format_bytes
 LEAST_LOSS, MOST_LOSS = 0.0004, 4.0  # nats, where the axis ends: F32 loses nothing, which a logarithm cannot show
 _LABEL = 16  # characters of a quantization's label
 _PLACES: dict[Where, str] = {"devices": "GPU", "experts": "split", "split": "split", "host": "CPU"}
+_DEVICES: dict[Whose, str] = {"own": "GPU", "lent": "lent", "both": "devs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class ShowChart:
 
 def show_chart(head: Sequence[str], survey: Survey, free: Free | None) -> ShowChart:
     """Return what a picture of all quantizations says. head: as chart.head_of makes it."""
-    rows = tuple(_row(row, survey.chosen) for row in survey.rows)
+    rows = tuple(_row(row, survey) for row in survey.rows)
     end = reach((row.total for row in rows if row.total is not None), None if free is None else free.size)
     return ShowChart(
         head=tuple(head),
@@ -68,7 +70,7 @@ def show_chart(head: Sequence[str], survey: Survey, free: Free | None) -> ShowCh
     )
 
 
-def _row(row: Row, chosen: str | None) -> QuantRow:
+def _row(row: Row, survey: Survey) -> QuantRow:
     return QuantRow(
         label=shortened(row.quant, _LABEL),
         size=format_bytes(row.variant.size),
@@ -77,7 +79,7 @@ def _row(row: Row, chosen: str | None) -> QuantRow:
         about=not row.is_read,
         loss=min(max(row.loss, LEAST_LOSS), MOST_LOSS),
         loss_name=loss_class(row.loss).name.removesuffix(" loss"),
-        place=None if row.where is None else _PLACES[row.where],
+        place=_DEVICES[survey.owner] if row.where == "devices" else None if row.where is None else _PLACES[row.where],
         decode=None if row.where is None else row.decode,
-        chosen=row.quant == chosen,
+        chosen=row.quant == survey.chosen,
     )

@@ -95,4 +95,4 @@ COMMANDS = (
     Command("/clear", "", "forget the conversation, keep the system message", _clear),
     Command("/new", "", "begin a new conversation, as the chat began", _new),
 )
-EXIT = Command("/exit", "", "leave (so do Ctrl-D, and Ctrl-C twice)", _exit, aliases=("/quit", "/bye", "/q"))
+EXIT = Command("/exit", "", "leave (or Ctrl-D, or Ctrl-C twice)", _exit, aliases=("/quit", "/bye", "/q"))

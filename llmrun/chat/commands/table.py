@@ -39,8 +39,12 @@ _BY_NAME = {name: command for command in COMMANDS for name in (command.name, *co
 
 def help_text() -> str:
     """Return what /help shows."""
-    rows = [(f"{command.name} {command.arguments}".rstrip(), command.help) for command in COMMANDS]
+    rows = [(f"{command.name} {command.arguments}".rstrip(), _told(command)) for command in COMMANDS]
     return bullet_list([*rows, *_KEYS])
+
+
+def _told(command: Command) -> str:
+    return f"{command.help}; also {', '.join(command.aliases)}" if command.aliases else command.help
 
 
 def command_named(name: str) -> Command | None:
