@@ -383,3 +383,16 @@ def test_prefer_is_one_of_four() -> None:
     assert [plan_wish(name.upper()).prefer for name in PREFERENCES] == list(PREFERENCES)
     with pytest.raises(UsageError):
         plan_wish("fast")
+
+
+@pytest.mark.parametrize(("text", "hint"), [("5", "5GiB"), ("1000kB", "1GiB"), ("5%", "1GiB"), ("5G", "1GiB")])
+def test_a_reserve_nobody_can_mean_is_refused_with_one_that_can_be(text: str, hint: str) -> None:
+    from llmrun.cli.wishes import plan_wish
+
+    with pytest.raises(UsageError, match="^--reserve") as host:
+        plan_wish(None, reserve=text)
+    with pytest.raises(UsageError, match="^--device-reserve") as device:
+        plan_wish(None, device_reserve=text)
+    hints = (host.value.hint, device.value.hint)
+    assert hints == (f"for example --reserve {hint}", f"for example --device-reserve {hint}")
+    assert plan_wish(None, reserve="0", device_reserve="1MiB").reserve_host == 0
