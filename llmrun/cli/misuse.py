@@ -6,6 +6,7 @@ Knows what people type in their first minutes. Typer finds what is wrong, and wo
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,6 +73,8 @@ def explained(error: Any, typed: Sequence[str]) -> Exception:
     option = str(getattr(error, "option_name", ""))
     if type(error).__name__ == "NoSuchOption":
         return UsageError(f"{path} has no option {option}", _option_hint(error, path, option, typed))
+    if (wrong := _wrong_number(error, path, typed)) is not None:
+        return wrong
     message = str(error.format_message()).rstrip(".")
     unknown = next(iter(typed[path.count(" ") :]), None)
     if message.startswith("No such command") and unknown is not None:
@@ -106,6 +109,42 @@ def _option_hint(error: Any, path: str, option: str, typed: Sequence[str]) -> st
     if path == "llmrun":
         return "options stand behind a command: `llmrun --help` shows the commands"
     return f"did you mean {' or '.join(sorted(close))}?" if close else f"`{path} --help` shows its options"
+
+
+def _wrong_number(error: Any, path: str, typed: Sequence[str]) -> UsageError | None:
+    """Return the error for an option whose value is no number, or none of its range; None where it is another one."""
+    option = error.param if type(error).__name__ == "BadParameter" and error.__cause__ is not None else None
+    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    value = None if option is None else _given(option.opts, typed)
+    if kind not in (int, float) or value is None:
+        return None
+    low, high = option.min, option.max
+    span = f" from {low:,} to {high:,}" if None not in (low, high) else "" if low is None else f" of at least {low:,}"
+    name = max(option.opts, key=len)
+    message = f"{name} is a {'whole ' * (kind is int)}number{span}, not {value[:40]!r}"
+    meant = _spelled_out(value) if kind is int else None
+    if meant is None or meant < (low or 0) or (high is not None and meant > high):
+        return UsageError(message, f"`{path} --help` shows what there is")
+    return UsageError(message, f"for example {name} {meant}")
+
+
+def _given(names: Sequence[str], typed: Sequence[str]) -> str | None:
+    """Return what was typed for an option that goes by these names, the last time it was."""
+    found = None
+    for word, following in zip(typed, (*typed[1:], None), strict=True):
+        if word in names:
+            found = following
+        for name in names:
+            short = not name.startswith("--")
+            if word.startswith(name if short else f"{name}=") and word != name:
+                found = word[len(name) :].removeprefix("=")
+    return found
+
+
+def _spelled_out(text: str) -> int | None:
+    """Return the number that is meant by "32k", "1m" or "32,768", None for another text."""
+    found = re.fullmatch(r"([0-9]{1,9})([km]?)", text.lower().replace(",", ""))
+    return None if found is None else int(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2]]
 
 
 def _value(option: str, typed: Sequence[str]) -> str:
