@@ -389,9 +389,9 @@ def test_prefer_is_one_of_four() -> None:
 def test_a_reserve_nobody_can_mean_is_refused_with_one_that_can_be(text: str, hint: str) -> None:
     from llmrun.cli.wishes import plan_wish
 
-    with pytest.raises(UsageError, match="^--reserve") as host:
+    with pytest.raises(UsageError, match=r"^--reserve") as host:
         plan_wish(None, reserve=text)
-    with pytest.raises(UsageError, match="^--device-reserve") as device:
+    with pytest.raises(UsageError, match=r"^--device-reserve") as device:
         plan_wish(None, device_reserve=text)
     hints = (host.value.hint, device.value.hint)
     assert hints == (f"for example --reserve {hint}", f"for example --device-reserve {hint}")
