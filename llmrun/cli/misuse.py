@@ -54,7 +54,7 @@ class Commands(TyperGroup):
         try:
             return super().make_context(info_name, args, *more, **extra)
         except _Misuse as error:
-            raise explained(error, typed) from error
+            raise explained(error, typed, self) from error
 
     def invoke(self, ctx: Any) -> Any:
         """Read and run the command."""
@@ -62,14 +62,17 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except _Misuse as error:
-            raise explained(error, typed) from error
+            raise explained(error, typed, self) from error
 
 
-def explained(error: Any, typed: Sequence[str]) -> Exception:
-    """Return an error of typer's as ours; typed: the words after `llmrun`. A wish for help is returned as it is."""
+def explained(error: Any, typed: Sequence[str], commands: Any) -> Exception:
+    """Return an error of typer's as ours; typed: the words after `llmrun`, commands: those there are.
+
+    A wish for help is returned as it is.
+    """
     if type(error).__name__ == "NoArgsIsHelpError":
         return error  # type: ignore[no-any-return]
-    path = _path(error)
+    path = _path(error) if error.ctx is not None else _typed_path(typed, commands)
     option = str(getattr(error, "option_name", ""))
     if type(error).__name__ == "NoSuchOption":
         return UsageError(f"{path} has no option {option}", _option_hint(error, path, option, typed))
@@ -98,11 +101,24 @@ def _path(error: Any) -> str:
     return " ".join(["llmrun", *reversed(names)])
 
 
+def _typed_path(typed: Sequence[str], commands: Any) -> str:
+    """The command that was meant, by what was typed: an option without its value comes without a context."""
+    names = ["llmrun"]
+    for word in typed:
+        commands = getattr(commands, "commands", {}).get(word)
+        if commands is None:
+            break
+        names.append(word)
+    return " ".join(names)
+
+
 def _option_hint(error: Any, path: str, option: str, typed: Sequence[str]) -> str:
     if option in _MODEL_WORDS:
         command = path.removeprefix("llmrun").strip()
         said = f"llmrun {command}" if command in _TAKES_MODEL else "llmrun chat"
         return f"a model is named without an option: `{said} {_value(option, typed)}`"
+    if option == "--key-file":
+        return "the variable LLMRUN_LEND_KEY_FILE names the key shared with a lender"
     if path == "llmrun" and option.lower() in ("-v", "-version", "--v"):
         return "`llmrun --version`"
     close = list(error.possibilities or ())
