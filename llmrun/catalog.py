@@ -99,12 +99,12 @@ def resolve(ref: NameRef, own: OwnNames | None = None, *, here: bool = False) ->
 def unknown_name(typed: str, own: OwnNames | None = None, *, here: bool = False) -> NotFoundError:
     """Return the error for a name that nobody knows, with what may have been meant."""
     name, close = typed.lower(), nearest(typed, own)
-    if file := _file_called(typed):
+    if name.endswith(_OTHER_FORMATS):
+        hint = "files for other programs are not read: `llmrun search NAME` finds GGUF versions of a model"
+    elif file := _file_called(typed):
         hint = file
     elif close:
         hint = f"did you mean {', '.join(close[:-1])}{' or ' if close[1:] else ''}{close[-1]}?"
-    elif name.endswith(_OTHER_FORMATS):
-        hint = "files for other programs are not read: `llmrun search NAME` finds GGUF versions of a model"
     elif name.endswith("-gguf"):
         hint = f"a repository of the Hub is written with its owner: owner/{name}"
     elif here:

@@ -276,6 +276,7 @@ def test_who_wants_no_gpu_is_not_told_of_one(
         ("plan guide --on", "option '--on' requires an argument", "`llmrun plan --help`"),
         ("history search x --limit", "option '--limit' requires an argument", "`llmrun history search --help`"),
         ("run guide hi --key-file f", "llmrun run has no option --key-file", "the variable LLMRUN_LEND_KEY_FILE"),
+        ("serve --key-file f", "llmrun serve has no option --key-file", "--api-key-file is for clients"),
         ("chat qwen3 hello there", "llmrun chat takes fewer words", "goes into quotes: `llmrun run guide "),
         ("history nothing", "llmrun history has no command 'nothing'", "`llmrun history --help`"),
     ],

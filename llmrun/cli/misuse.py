@@ -118,6 +118,8 @@ def _option_hint(error: Any, path: str, option: str, typed: Sequence[str]) -> st
         said = f"llmrun {command}" if command in _TAKES_MODEL else "llmrun chat"
         return f"a model is named without an option: `{said} {_value(option, typed)}`"
     if option == "--key-file":
+        if path == "llmrun serve":
+            return "--api-key-file is for clients, LLMRUN_LEND_KEY_FILE=FILE for lenders"
         return "the variable LLMRUN_LEND_KEY_FILE names the key shared with a lender"
     if path == "llmrun" and option.lower() in ("-v", "-version", "--v"):
         return "`llmrun --version`"
@@ -129,9 +131,11 @@ def _option_hint(error: Any, path: str, option: str, typed: Sequence[str]) -> st
 
 def _wrong_number(error: Any, path: str, typed: Sequence[str]) -> UsageError | None:
     """Return the error for an option whose value is no number, or none of its range; None where it is another one."""
-    option = error.param if type(error).__name__ == "BadParameter" and error.__cause__ is not None else None
+    if type(error).__name__ != "BadParameter" or error.__cause__ is None:
+        return None
+    option = error.param
     kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
-    value = None if option is None else _given(option.opts, typed)
+    value = _given(getattr(option, "opts", ()), typed)
     if kind not in (int, float) or value is None:
         return None
     low, high = option.min, option.max
