@@ -16,6 +16,7 @@ from pathlib import Path
 
 from llmrun.errors import NotFoundError, UsageError
 from llmrun.folders import own_names_file
+from llmrun.gguf.parse import MAGIC
 from llmrun.reference import GUIDE, HubRef, NameRef, parse_reference
 
 OwnNames = Mapping[str, HubRef]
@@ -79,34 +80,55 @@ def nearest(name: str, own: OwnNames | None = None) -> tuple[str, ...]:
     return tuple(names[other] for other in close[:_MAX_NEAREST])
 
 
-def resolve(ref: NameRef, own: OwnNames | None = None) -> HubRef:
+def resolve(ref: NameRef, own: OwnNames | None = None, *, here: bool = False) -> HubRef:
     """Return what a name stands for, in the quantization that was asked for.
 
-    own: the user's names, None reads their file. Raises NotFoundError with the nearest names, UsageError where that
-    file is damaged.
+    own: the user's names, None reads their file. here: what is not on this machine is of no use. Raises NotFoundError
+    with the nearest names, UsageError where that file is damaged.
     """
     own = read_own_names() if own is None else own
     found = {_key(name): stands_for for name, stands_for in own.items()}.get(_key(ref.name))
     if found is None:
         entry = find(ref.name)
         if entry is None:
-            raise unknown_name(ref.name, own)
+            raise unknown_name(ref.typed or ref.name, own, here=here)
         found = HubRef(entry.repo_id)
     return found if ref.quant is None else replace(found, quant=ref.quant, filename=None)
 
 
-def unknown_name(name: str, own: OwnNames | None = None) -> NotFoundError:
+def unknown_name(typed: str, own: OwnNames | None = None, *, here: bool = False) -> NotFoundError:
     """Return the error for a name that nobody knows, with what may have been meant."""
-    close = nearest(name, own)
-    if close:
-        hint = f"did you mean {', '.join(close[:-1])}{' or ' if close[1:] else ''}{close[-1]}?"
-    elif name.endswith(_OTHER_FORMATS):
+    name, close = typed.lower(), nearest(typed, own)
+    if name.endswith(_OTHER_FORMATS):
         hint = "files for other programs are not read: `llmrun search NAME` finds GGUF versions of a model"
+    elif file := _file_called(typed):
+        hint = file
+    elif close:
+        hint = f"did you mean {', '.join(close[:-1])}{' or ' if close[1:] else ''}{close[-1]}?"
     elif name.endswith("-gguf"):
         hint = f"a repository of the Hub is written with its owner: owner/{name}"
+    elif here:
+        hint = "`llmrun list` shows the models that are here"
     else:
         hint = f"`llmrun search {name}` looks on the Hub; a repository is written owner/repo, a file ./FILE.gguf"
-    return NotFoundError(f"{name!r} is no name that llmrun knows", hint)
+    return NotFoundError(f"{typed!r} is no name that llmrun knows", hint)
+
+
+def _file_called(typed: str) -> str | None:
+    """Return what to type where a file or folder here has that name: as a model it is a path, which has a slash."""
+    path = Path(typed)
+    try:
+        if path.is_dir():
+            return f"the folder of that name which is here is written ./{typed}"
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            is_model = file.read(len(MAGIC)) == MAGIC
+    except (OSError, ValueError):
+        return None
+    if is_model:
+        return f"the file of that name which is here is written ./{typed}"
+    return "the file of that name here is no GGUF file: `llmrun list` shows the models"
 
 
 def read_own_names(path: Path | None = None) -> dict[str, HubRef]:

@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
 from llmrun.deadline import within
+from llmrun.engine.rpc_hello import NO_SERVER
 from llmrun.errors import EngineError, LLMRunError, UnauthorizedError
 from llmrun.hardware.device import Device, Lender
 from llmrun.hardware.link import USUAL_LINK
@@ -92,16 +93,31 @@ def told(device: Device, found: Mapping[str, Found]) -> Device:
     return replace(device, name=_printable(lent.name), total=lent.total, free=lent.free, lender=lender)
 
 
-def in_use(error: EngineError, found: Mapping[str, Found]) -> EngineError:
-    """Return an error as it is better told where a lender that does not answer is known to have a borrower."""
+def retold(error: EngineError, found: Mapping[str, Found]) -> EngineError:
+    """Return an error as it is better told: of a lender that has a borrower, or of the wrong one of its two ports."""
     named = _RPC_NAME.findall(error.message)
     for address, server in found.items():
-        if address in named and server.status is not None and server.status.client is not None:
+        if address not in named:
+            continue
+        if server.status is not None and server.status.client is not None:
             return EngineError(
                 f"the devices of {address} are lent to {_printable(server.status.client)} just now",
                 "a lender has one borrower at a time: wait for that one to end, or leave this --device out",
             )
+        host, _, port = address.rpartition(":")
+        before = f"{host}:{int(port) - 1}"
+        if error.message.endswith(NO_SERVER) and _tells_status(before):
+            return EngineError(f"{address} is a lender's status port", f"its devices are at --device rpc:{before}")
     return error
+
+
+def _tells_status(address: str) -> bool:
+    try:
+        return ask_status(address, read_lend_key()) is not None
+    except UnauthorizedError:
+        return True
+    except LLMRunError:
+        return False
 
 
 def read_lend_key() -> bytes | None:

@@ -34,6 +34,7 @@ from llmrun.settings import DEFAULT_DRAFT, MTP, Constraints, RunSettings
 from llmrun.site import Site
 from llmrun.speeds import Speeds
 from llmrun.stock import Stocked
+from llmrun.units import format_bytes
 
 _LEAST_CONTEXT = 512  # tokens
 _MOST_CORRECTIONS = 6  # of the arithmetic by the engine; the first one has nearly always been enough
@@ -115,8 +116,23 @@ class Planner:
             self._let_the_engine_refuse(offers, source)
             troubles = (stocked.footprints.trouble for stocked in self._stock.values())
             died = next((trouble for trouble in troubles if isinstance(trouble, WorkerDiedError)), None)
-            raise died or refusal_of(offers, self._ground, self._policy)  # what it died of is no want of memory
+            # what it died of is no want of memory
+            raise died or refusal_of(offers, self._ground, self._policy, self._roomier())
         return self._plan_of(choice, source, offers)
+
+    def _roomier(self) -> dict[str, Room]:
+        """Return the room there would be with the usual reserve, where another was wished for, by what to say of it."""
+        site, host, device = self._site, self._wish.reserve_host, self._wish.reserve_device
+        found = {}
+        if host is not None:
+            usual = site.reserve(None, device)
+            said = f"a smaller --reserve fits; left out, it is {format_bytes(usual.host)}"
+            found[said] = make_room(site.memory.available, site.devices, usual)
+        if device is not None:
+            usual = site.reserve(host, None)
+            said = f"a smaller --device-reserve fits; left out, it is {format_bytes(usual.device)}"
+            found[said] = make_room(site.memory.available, site.devices, usual)
+        return found
 
     def lasting(self, plan: Plan) -> Lasting | None:
         """Return in how much room a plan of `plan` stays the same; None where nobody knows.

@@ -13,7 +13,7 @@ A path iff it starts with `/`, `./`, `../`, `~` or a drive letter, or ends in `.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -87,10 +87,14 @@ class HubRef:
 
 @dataclass(frozen=True, slots=True)
 class NameRef:
-    """A short name, in lower case, with a quantization or None; whether anybody knows it is for the catalog to say."""
+    """A short name, in lower case, with a quantization or None; whether anybody knows it is for the catalog to say.
+
+    typed: the name as it was typed, where it was.
+    """
 
     name: str
     quant: str | None = None
+    typed: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +172,8 @@ def _parse_name(text: str) -> NameRef | GuideRef:
     if not _NAME.fullmatch(name):
         raise UsageError(f"{text!r} is written like no short name, no repository and no path", _hint(text))
     if quant is None or quant.lower() == "latest":
-        return NameRef(name)
-    return NameRef(name, _parse_quant(text, quant))
+        return NameRef(name, typed=text[: len(name)])
+    return NameRef(name, _parse_quant(text, quant), text[: len(name)])
 
 
 def _split_name(text: str) -> tuple[str, str | None]:

@@ -158,9 +158,9 @@ def _listed(engine: Lists, wished: Sequence[str], lenders: Mapping[str, Found]) 
     except EngineError as error:
         if not lenders:
             raise
-        from llmrun.lenders import in_use
+        from llmrun.lenders import retold
 
-        told = in_use(error, lenders)
+        told = retold(error, lenders)
         if told is error:
             raise
         raise told from error

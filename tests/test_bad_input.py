@@ -55,7 +55,7 @@ def test_a_mistyped_file_name_gets_the_nearest_one(llmrun: Run, tiny_model: Path
 
 
 def test_a_directory_with_no_model_in_it(llmrun: Run, tmp_path: Path) -> None:
-    refused(llmrun("run", str(tmp_path), "hi"), 5, "is a directory")
+    refused(llmrun("run", str(tmp_path), "hi"), 5, "there is no GGUF file in")
     (tmp_path / "m.gguf").write_bytes(b"")
     refused(llmrun("run", str(tmp_path), "hi"), 6, "is empty")
 

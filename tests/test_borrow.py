@@ -26,10 +26,10 @@ from llmrun.cli.planning import plan_figures
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.engine.protocol import Measure
-from llmrun.errors import EngineError, UnauthorizedError
+from llmrun.errors import EngineError, UnauthorizedError, UsageError
 from llmrun.hardware.device import Device, Lender
 from llmrun.hardware.link import USUAL_LINK, Link
-from llmrun.lenders import KEY_FILE, Found, address_of, ask_status, find_lenders, in_use, told
+from llmrun.lenders import KEY_FILE, Found, address_of, ask_status, find_lenders, retold, told
 from llmrun.lending.status import LentDevice, Status
 from llmrun.links import Links, Road, measure_link, parse_link
 from llmrun.planning.lent import lent_parts
@@ -214,11 +214,24 @@ def test_a_lender_in_use_is_told_by_its_borrower(
     address = lenders[0].endpoint
     assert found[address].status is not None
     assert found[address].lender.link.measured  # all of it through the status endpoint
-    error = in_use(EngineError(f"{address} did not answer in 3 seconds"), found)
+    error = retold(EngineError(f"{address} did not answer in 3 seconds"), found)
     assert error.message == f"the devices of {address} are lent to 127.0.0.1 just now"
     for text in ("another thing", f"{address}0 did not answer", f"1{address} did not answer"):
         other = EngineError(text)
-        assert in_use(other, found) is other
+        assert retold(other, found) is other
+
+
+def test_the_wrong_port_or_number_of_a_lender_is_answered_with_the_right_one(lenders: Lenders, cache: Path) -> None:
+    first = names(lenders)[0]
+    host, _, port = lenders[0].endpoint.rpartition(":")
+    status = f"{host}:{int(port) + 1}"
+    with Engine() as engine:
+        with pytest.raises(EngineError, match=f"{status} is a lender's status port") as caught:
+            lent_devices(engine, [f"rpc:{status}"])
+        assert caught.value.hint == f"its devices are at --device {first}"
+        with pytest.raises(UsageError, match=f"no device {first}/1: that lender has {first}$") as wrong:
+            lent_devices(engine, [f"{first}/1"])
+        assert wrong.value.hint == f"--device {first}"
 
 
 def test_a_server_of_llama_cpp_tells_nothing_and_is_used(start_rpc_server: Callable[..., str], cache: Path) -> None:
@@ -323,6 +336,6 @@ def test_what_a_lender_says_moves_no_cursor() -> None:
     assert device.backend == "RPC"  # as this engine sees it, whatever is behind
     assert device.lender is not None
     assert device.lender.backend == "CUDA?"
-    assert in_use(EngineError("box:50052 did not answer"), found).message.endswith("lent to 1.2.3.4?[1A just now")
+    assert retold(EngineError("box:50052 did not answer"), found).message.endswith("lent to 1.2.3.4?[1A just now")
     other = Device("rpc:box:50052/1", "RPC", "RPC1", 100 * MIB, 100 * MIB)  # one that the status does not know
     assert told(other, found) == replace(other, lender=found["box:50052"].lender)

@@ -84,6 +84,36 @@ def test_a_name_nobody_knows_is_answered_with_the_nearest(name: str, message: st
     assert hint in (caught.value.hint or "")
 
 
+def test_who_looks_at_what_is_here_is_not_sent_to_the_hub() -> None:
+    with pytest.raises(NotFoundError) as caught:
+        resolve(NameRef("zephyrus"), OWN, here=True)
+    assert caught.value.hint == "`llmrun list` shows the models that are here"
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("README.md", "the file of that name here is no GGUF file: `llmrun list` shows the models"),
+        ("Weights", "the file of that name which is here is written ./Weights"),
+        ("Own-Models", "the folder of that name which is here is written ./Own-Models"),
+        ("Zephyrus:Q4_K_M", "`llmrun search zephyrus` looks on the Hub"),
+    ],
+)
+def test_a_name_is_told_as_it_was_typed_with_the_file_that_has_it(
+    typed: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("# Models")
+    Path("Weights").write_bytes(b"GGUF")
+    Path("Own-Models").mkdir()
+    ref = parse_reference(typed)
+    assert isinstance(ref, NameRef)
+    with pytest.raises(NotFoundError) as caught:
+        resolve(ref, OWN)
+    assert caught.value.message == f"{typed.partition(':')[0]!r} is no name that llmrun knows"
+    assert hint in (caught.value.hint or "")
+
+
 def test_the_nearest_of_the_same_family_come_first() -> None:
     assert nearest("qwen3:8c") == ("qwen3:8b", "qwen3", "qwen3:4b")
     assert nearest("xxxxxxxxxxxx") == ()

@@ -194,6 +194,8 @@ def test_what_the_parser_refuses_names_the_file(tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_directory_are_not_found(tmp_path: Path) -> None:
     refused(NotFoundError, tmp_path / "m.gguf", "there is no file")
+    refused(NotFoundError, tmp_path, "there is no GGUF file in")
+    (tmp_path / "m.gguf").touch()
     refused(NotFoundError, tmp_path, "is a directory")
 
 

@@ -78,6 +78,7 @@ def test_a_public_address_needs_a_word_more(host: str) -> None:
     ("host", "said"),
     [
         ("::1", "is an IPv6 address, and llama.cpp lends devices by IPv4 alone"),
+        ("localhost:50052", "localhost:50052 has a port in it"),
         ("no.such.host.invalid", "is no address of this machine"),
         ("10.255.255.254", "this machine has no such address"),
     ],

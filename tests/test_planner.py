@@ -163,8 +163,10 @@ def test_a_refusal_counts_what_the_card_can_take() -> None:
     with pytest.raises(InsufficientMemoryError) as caught:
         planner("llama-3.1-70b", "rtx3060+16GiB", quants="Q4_K_M").plan()
     assert "of 81 layers on CUDA0" in caught.value.message
-    assert caught.value.hint is not None
-    assert "--allow-disk" in caught.value.hint
+    assert "--allow-disk" in (caught.value.hint or "")
+    with pytest.raises(InsufficientMemoryError) as caught:
+        planner("llama-3.1-8b", "ram=6GiB,vram=24GiB", wish=PlanWish(reserve_device=23 * GIB), quants="Q8_0").plan()
+    assert caught.value.hint == "a smaller --device-reserve fits; left out, it is 512.0 MiB"
 
 
 def test_a_described_machines_devices_can_be_chosen_and_limited(llmrun: Run, folder: Path) -> None:
@@ -348,7 +350,7 @@ def test_a_folder_of_several_models_is_refused(llmrun: Run, tmp_path: Path) -> N
         (("--on", "ram=8GiB", "--exact"), 2, "--exact asks the engine of this machine"),
         (("--on", "rtx3060+32GiB", "--device", "CUDA1"), 2, "that machine has no device CUDA1: it has CUDA0"),
         (("--reserve", "much"), 2, "much"),
-        (("--reserve", "4TiB"), 3, "does not fit"),
+        (("--reserve", "4TiB"), 3, "a smaller --reserve fits; left out, it is "),
         (("--save", "/nowhere/plan.json"), 1, "cannot be written"),
         (("--device", "CUDA0=6"), 2, "CUDA0"),
     ],
@@ -383,3 +385,16 @@ def test_prefer_is_one_of_four() -> None:
     assert [plan_wish(name.upper()).prefer for name in PREFERENCES] == list(PREFERENCES)
     with pytest.raises(UsageError):
         plan_wish("fast")
+
+
+@pytest.mark.parametrize(("text", "hint"), [("5", "5GiB"), ("1000kB", "1GiB"), ("5%", "1GiB"), ("5G", "1GiB")])
+def test_a_reserve_nobody_can_mean_is_refused_with_one_that_can_be(text: str, hint: str) -> None:
+    from llmrun.cli.wishes import plan_wish
+
+    with pytest.raises(UsageError, match=r"^--reserve") as host:
+        plan_wish(None, reserve=text)
+    with pytest.raises(UsageError, match=r"^--device-reserve") as device:
+        plan_wish(None, device_reserve=text)
+    hints = (host.value.hint, device.value.hint)
+    assert hints == (f"for example --reserve {hint}", f"for example --device-reserve {hint}")
+    assert plan_wish(None, reserve="0", device_reserve="1MiB").reserve_host == 0

@@ -257,6 +257,7 @@ def test_on_a_terminal_it_is_asked(hub_cache: HubCache, tmp_path: Path, answer: 
         ),
         ("acme/lm-GGUF", 2, "llmrun reads LM Studio's models and leaves them alone", "remove it in LM Studio"),
         ("acme/none", 5, "acme/none is not in the cache", "`llmrun list` shows what is"),
+        ("nope", 5, "'nope' is no name that llmrun knows", "`llmrun list` shows the models that are here"),
         (f"{REPO}:Q2_K", 5, f"of {REPO} in the cache: there is no quantization Q2_K", "there is only Q4_K_M"),
         (f"{REPO}@main", 2, "a file is removed from all revisions at once", f"llmrun rm {REPO}"),
     ],

@@ -6,6 +6,7 @@ Knows what people type in their first minutes. Typer finds what is wrong, and wo
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class Commands(TyperGroup):
         try:
             return super().make_context(info_name, args, *more, **extra)
         except _Misuse as error:
-            raise explained(error, typed) from error
+            raise explained(error, typed, self) from error
 
     def invoke(self, ctx: Any) -> Any:
         """Read and run the command."""
@@ -61,17 +62,22 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except _Misuse as error:
-            raise explained(error, typed) from error
+            raise explained(error, typed, self) from error
 
 
-def explained(error: Any, typed: Sequence[str]) -> Exception:
-    """Return an error of typer's as ours; typed: the words after `llmrun`. A wish for help is returned as it is."""
+def explained(error: Any, typed: Sequence[str], commands: Any) -> Exception:
+    """Return an error of typer's as ours; typed: the words after `llmrun`, commands: those there are.
+
+    A wish for help is returned as it is.
+    """
     if type(error).__name__ == "NoArgsIsHelpError":
         return error  # type: ignore[no-any-return]
-    path = _path(error)
+    path = _path(error) if error.ctx is not None else _typed_path(typed, commands)
     option = str(getattr(error, "option_name", ""))
     if type(error).__name__ == "NoSuchOption":
         return UsageError(f"{path} has no option {option}", _option_hint(error, path, option, typed))
+    if (wrong := _wrong_number(error, path, typed)) is not None:
+        return wrong
     message = str(error.format_message()).rstrip(".")
     unknown = next(iter(typed[path.count(" ") :]), None)
     if message.startswith("No such command") and unknown is not None:
@@ -95,17 +101,70 @@ def _path(error: Any) -> str:
     return " ".join(["llmrun", *reversed(names)])
 
 
+def _typed_path(typed: Sequence[str], commands: Any) -> str:
+    """The command that was meant, by what was typed: an option without its value comes without a context."""
+    names = ["llmrun"]
+    for word in typed:
+        commands = getattr(commands, "commands", {}).get(word)
+        if commands is None:
+            break
+        names.append(word)
+    return " ".join(names)
+
+
 def _option_hint(error: Any, path: str, option: str, typed: Sequence[str]) -> str:
     if option in _MODEL_WORDS:
         command = path.removeprefix("llmrun").strip()
         said = f"llmrun {command}" if command in _TAKES_MODEL else "llmrun chat"
         return f"a model is named without an option: `{said} {_value(option, typed)}`"
+    if option == "--key-file":
+        if path == "llmrun serve":
+            return "--api-key-file is for clients, LLMRUN_LEND_KEY_FILE=FILE for lenders"
+        return "the variable LLMRUN_LEND_KEY_FILE names the key shared with a lender"
     if path == "llmrun" and option.lower() in ("-v", "-version", "--v"):
         return "`llmrun --version`"
     close = list(error.possibilities or ())
     if path == "llmrun":
         return "options stand behind a command: `llmrun --help` shows the commands"
     return f"did you mean {' or '.join(sorted(close))}?" if close else f"`{path} --help` shows its options"
+
+
+def _wrong_number(error: Any, path: str, typed: Sequence[str]) -> UsageError | None:
+    """Return the error for an option whose value is no number, or none of its range; None where it is another one."""
+    if type(error).__name__ != "BadParameter" or error.__cause__ is None:
+        return None
+    option = error.param
+    kind = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    value = _given(getattr(option, "opts", ()), typed)
+    if kind not in (int, float) or value is None:
+        return None
+    low, high = option.min, option.max
+    span = f" from {low:,} to {high:,}" if None not in (low, high) else "" if low is None else f" of at least {low:,}"
+    name = max(option.opts, key=len)
+    message = f"{name} is a {'whole ' * (kind is int)}number{span}, not {value[:40]!r}"
+    meant = _spelled_out(value) if kind is int else None
+    if meant is None or meant < (low or 0) or (high is not None and meant > high):
+        return UsageError(message, f"`{path} --help` shows what there is")
+    return UsageError(message, f"for example {name} {meant}")
+
+
+def _given(names: Sequence[str], typed: Sequence[str]) -> str | None:
+    """Return what was typed for an option that goes by these names, the last time it was."""
+    found = None
+    for word, following in zip(typed, (*typed[1:], None), strict=True):
+        if word in names:
+            found = following
+        for name in names:
+            short = not name.startswith("--")
+            if word.startswith(name if short else f"{name}=") and word != name:
+                found = word[len(name) :].removeprefix("=")
+    return found
+
+
+def _spelled_out(text: str) -> int | None:
+    """Return the number that is meant by "32k", "1m" or "32,768", None for another text."""
+    found = re.fullmatch(r"([0-9]{1,9})([km]?)", text.lower().replace(",", ""))
+    return None if found is None else int(found[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found[2]]
 
 
 def _value(option: str, typed: Sequence[str]) -> str:

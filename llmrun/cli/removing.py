@@ -68,7 +68,7 @@ def _hub_ref(ref: ModelRef) -> HubRef:
 
 def _resolve(ref: NameRef) -> HubRef:
     try:
-        return resolve(ref)
+        return resolve(ref, here=True)
     except NotFoundError:
         if find(format_reference(ref)) is None:
             raise

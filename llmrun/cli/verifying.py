@@ -92,7 +92,7 @@ def _in_cache(ref: HubRef) -> Checked | None:
 def _kept(ref: HubRef | NameRef) -> Checked:
     """Return what the cache has, else what another program has under that name."""
     try:
-        found = _in_cache(resolve(ref) if isinstance(ref, NameRef) else ref)
+        found = _in_cache(resolve(ref, here=True) if isinstance(ref, NameRef) else ref)
     except NotFoundError:  # no name of ours, or not in this quantization
         if not find_all(format_reference(ref)):
             raise

@@ -19,7 +19,9 @@ from llmrun.planning.plan_file import SavedPlan, parse_plan
 from llmrun.planning.policy import PREFERENCES, Prefer
 from llmrun.reference import parse_reference
 from llmrun.settings import AUTO, MAX_DRAFT, MTP, Constraints
-from llmrun.units import parse_bytes
+from llmrun.units import format_bytes, parse_bytes
+
+_LEAST_RESERVE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,30 @@ def plan_wish(
     require_gpu: bool = False,
     source: Source | None = None,
 ) -> PlanWish:
-    """Return what is wished of a plan."""
+    """Return what is wished of a plan; raises UsageError for what is no size, or too small to be meant."""
     return PlanWish(
         _preference(prefer),
         allow_disk,
         source,
-        None if reserve is None else parse_bytes(reserve),
-        None if device_reserve is None else parse_bytes(device_reserve),
+        _reserve("--reserve", reserve),
+        _reserve("--device-reserve", device_reserve),
         require_gpu,
     )
+
+
+def _reserve(option: str, text: str | None) -> int | None:
+    """Return how many bytes to leave free; fewer than a MiB are a slip, as in `--reserve 5`, and none are a wish."""
+    if text is None:
+        return None
+    try:
+        size = parse_bytes(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", f"for example {option} 1GiB") from error
+    if 0 < size < _LEAST_RESERVE:
+        meant = f"{text}GiB" if text.isdecimal() and len(text) < 4 else "1GiB"
+        message = f"{option} {text} is {format_bytes(size)}, which is no amount of memory to leave free"
+        raise UsageError(message, f"for example {option} {meant}")
+    return size
 
 
 def _preference(text: str | None) -> Prefer:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RPC_MAJOR, RPC_MINOR = 7, 0  # ggml-rpc.h, RPC_PROTO_*; a server of another major, or a newer minor, is an abort
 RPC_VERSION = f"{RPC_MAJOR}.{RPC_MINOR}"
+NO_SERVER = "is no device server"  # the end of what is said where something else answers
 _HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)  # RPC_CMD_HELLO, rpc_msg_hello_req
 _REPLY_BYTES = 28  # rpc_msg_hello_rsp
 

@@ -151,11 +151,12 @@ def check_file(path: Path) -> None:
 
 
 def _is_directory(path: Path) -> LLMRunError:
-    files = sorted(path.glob("*.gguf"))
-    hint = f"did you mean `{files[0]}`?" if files else "give the path of a .gguf file"
-    if not files and any(path.glob("*.safetensors")):
+    if files := sorted(path.glob("*.gguf")):
+        return NotFoundError(f"{path} is a directory, not a GGUF file", f"did you mean `{files[0]}`?")
+    hint = "give the path of a .gguf file, or of a folder that has some"
+    if any(path.glob("*.safetensors")):
         hint = f"it has safetensors files, which llama.cpp does not read: {_SEARCH}"
-    return NotFoundError(f"{path} is a directory, not a GGUF file", hint)
+    return NotFoundError(f"there is no GGUF file in {path}", hint)
 
 
 def _nearest(path: Path) -> str:

@@ -18,14 +18,24 @@ def devices_of(found: Sequence[DeviceInfo], wished: Sequence[str] | None) -> tup
     chosen = tuple(by_id) if wished is None else tuple(wished)
     for index, name in enumerate(chosen):
         if name not in by_id:
-            names = ", ".join(by_id) or "none"
-            raise UsageError(f"there is no device {name}: the engine sees {names}", "--device none is the CPU")
+            raise _unknown(name, tuple(by_id))
         if name in chosen[:index]:
             raise UsageError(f"the device {name} is named twice", "name each once; --device none is the CPU")
     devices = tuple(by_id[name] for name in chosen)
     if wished is None:  # llama.cpp takes one that shares the host's memory only where there is no other (src/llama.cpp)
         devices = tuple(device for device in devices if not device.unified) or devices
     return devices
+
+
+def _unknown(name: str, known: Sequence[str]) -> UsageError:
+    """Return the error for a device there is not; of a lender's only its others are of use."""
+    lender = name.rpartition("/")[0] if name.startswith("rpc:") else ""
+    lent = [other for other in known if lender and other.partition("/")[0] == lender]
+    if lent:
+        return UsageError(f"there is no device {name}: that lender has {', '.join(lent)}", f"--device {lent[0]}")
+    return UsageError(
+        f"there is no device {name}: the engine sees {', '.join(known) or 'none'}", "--device none is the CPU"
+    )
 
 
 def _device(info: DeviceInfo) -> Device:

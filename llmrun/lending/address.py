@@ -57,6 +57,9 @@ def resolve(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
+        name, _, port = host.partition(":")
+        if name and port.isdecimal():
+            raise UsageError(f"{host} has a port in it", f"--host {name} --port {port}") from error
         if ":" in host:
             raise UsageError(f"{host} is an IPv6 address, and llama.cpp lends devices by IPv4 alone", hint) from error
         raise UsageError(f"{host!r} is no address of this machine", hint) from error

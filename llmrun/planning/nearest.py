@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from llmrun.errors import InsufficientMemoryError
@@ -12,15 +12,23 @@ from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.forecast import Forecast
 from llmrun.planning.offer import Offer
 from llmrun.planning.policy import Policy, Step
+from llmrun.planning.room import Room
 from llmrun.settings import Constraints, RunSettings
 from llmrun.units import format_bytes
 
 _SMALLEST = Step("the least there is", contexts=(512,), kv_types=("q4_0",))
 
 
-def refusal_of(offers: Sequence[Offer], ground: Ground, policy: Policy) -> InsufficientMemoryError:
-    """Return the error that says what is lacking, and with which flags it would fit."""
+def refusal_of(
+    offers: Sequence[Offer], ground: Ground, policy: Policy, roomier: Mapping[str, Room] | None = None
+) -> InsufficientMemoryError:
+    """Return the error that says what is lacking, and with which flags it would fit.
+
+    roomier: the room there would be without a wish, by what to say where that is enough.
+    """
     hint = _relaxed(offers, ground, policy)
+    for said, room in (roomier or {}).items():
+        hint = hint or (said if choose(offers, replace(ground, room=room), policy) is not None else None)
     nearest = min(_attempts(offers, ground, policy), key=lambda attempt: sum(attempt[2]), default=None)
     if nearest is None:
         return InsufficientMemoryError("the engine refuses these settings for every quantization there is", hint)

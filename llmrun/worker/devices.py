@@ -19,7 +19,7 @@ from llama_cpp import llama_cpp as lib
 
 from llmrun.engine.protocol import DeviceInfo, EngineInfo
 from llmrun.engine.refusal import LENDER_LOST, lost_line
-from llmrun.engine.rpc_hello import RPC_MAJOR, RPC_MINOR, RPC_VERSION, say_hello
+from llmrun.engine.rpc_hello import NO_SERVER, RPC_MAJOR, RPC_MINOR, RPC_VERSION, say_hello
 from llmrun.engine.wire import as_text
 from llmrun.errors import EngineError, UsageError
 from llmrun.worker.bindings import read_version
@@ -299,7 +299,7 @@ def _greet(endpoint: str) -> None:
     except OSError as error:
         raise EngineError(f"no device server can be reached at {endpoint}: {error.strerror or error}", hint) from error
     if version is None:
-        raise EngineError(f"what answers at {endpoint} is no device server", hint)
+        raise EngineError(f"what answers at {endpoint} {NO_SERVER}", hint)
     major, minor = version
     if major != RPC_MAJOR or minor > RPC_MINOR:
         raise EngineError(
