@@ -43,7 +43,7 @@ def draw_batches(
     for number in count():
         rng = random.Random(f"{seed}/{number}")
         rows = []
-        for lesson in draw_lessons(corpus, teacher, rng, POOL, stage.openings):
+        for lesson in draw_lessons(corpus, teacher, rng, POOL, stage.mix):
             row = encode_row(tokenizer, lesson.talk, corpus.kind)
             if not stage.writes:
                 length = row.last_beginning + 2  # its target, which is not learned, is the answer's first token

@@ -12,8 +12,8 @@ from scripts.guide.number_follows import draw_number_talk
 from scripts.guide.numbers import FAMILIES, Numbers, Slots, compute, draw_number, read_numbers
 from scripts.guide.refusals import Refusals, draw_refusal, read_refusals, refusal
 
-NUMBER_SHARE = 0.2
-REFUSAL_SHARE = 0.2
+NUMBER_SHARE = 0.2  # where a mix says nothing else
+REFUSAL_SHARE = 0.25  # of what is no sum
 SHAKEN_SHARE = 0.25  # of the fact questions; see noise.shake
 JOINED_SHARE = 0.06  # of the fact questions: two wordings in one message
 BLENDED_SHARE = 0.1  # of the fact questions: some words of two wordings, so that the words decide and not the phrase
@@ -92,20 +92,27 @@ def read_corpus() -> Corpus:
     return Corpus(facts, read_numbers(facts), read_refusals(), read_follows(facts))
 
 
-def draw_clean(corpus: Corpus, rng: random.Random) -> Exchange:
-    """One exchange as it was written, without noise."""
-    chance = rng.random()
-    if chance < NUMBER_SHARE:
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What is drawn: the share of conversations that are the opening of a single answer alone, and of sums in all."""
+
+    openings: float
+    sums: float = NUMBER_SHARE
+
+
+def draw_clean(corpus: Corpus, rng: random.Random, sums: float = NUMBER_SHARE) -> Exchange:
+    """One exchange as it was written, without noise; a share of `sums` has a computed answer."""
+    if rng.random() < sums:
         return draw_number(corpus.numbers, rng)
-    if chance < NUMBER_SHARE + REFUSAL_SHARE:
+    if rng.random() < REFUSAL_SHARE:
         return draw_refusal(corpus.refusals, rng)
     fact = rng.choice(corpus.facts)
     return fact.exchange(rng.choice(fact.questions))
 
 
-def draw_exchange(corpus: Corpus, rng: random.Random) -> Exchange:
+def draw_exchange(corpus: Corpus, rng: random.Random, sums: float = NUMBER_SHARE) -> Exchange:
     """One exchange with noise in its question."""
-    exchange = draw_clean(corpus, rng)
+    exchange = draw_clean(corpus, rng, sums)
     question = exchange.question
     is_fact = not exchange.topic.startswith(("numbers", "refusals"))
     chance = rng.random()
@@ -120,12 +127,12 @@ def draw_exchange(corpus: Corpus, rng: random.Random) -> Exchange:
     return exchange.asked(disturb(question, rng))
 
 
-def draw_conversation(corpus: Corpus, rng: random.Random, openings: float) -> Conversation:
-    """One to three turns, rarely very many; a share of `openings` is the opening of a single answer alone."""
-    if rng.random() < openings:
-        turn = draw_exchange(corpus, rng)
+def draw_conversation(corpus: Corpus, rng: random.Random, mix: Mix) -> Conversation:
+    """One to three turns, rarely very many; a share of `mix.openings` is the opening of a single answer alone."""
+    if rng.random() < mix.openings:
+        turn = draw_exchange(corpus, rng, mix.sums)
         return Conversation("", (turn,), opening_only=not turn.topic.startswith("numbers"))
-    chance = rng.random() * (1 - openings)
+    chance = rng.random() * (1 - mix.openings)
     if chance < FOLLOW_SHARE:
         told, after = draw_follow(corpus.follows, rng)
         return Conversation("", (told, after.asked(disturb(after.question, rng))), opening_only=True)
@@ -136,4 +143,4 @@ def draw_conversation(corpus: Corpus, rng: random.Random, openings: float) -> Co
     if rng.random() < LONG_SHARE:
         count = rng.randint(4, LONG_TURNS)
     system = rng.choice(SYSTEMS) if rng.random() < SYSTEM_SHARE else ""
-    return Conversation(system, tuple(draw_exchange(corpus, rng) for _ in range(count)))
+    return Conversation(system, tuple(draw_exchange(corpus, rng, mix.sums) for _ in range(count)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scripts.guide.conversations import Conversation, Corpus, draw_clean, draw_conversation
+from scripts.guide.conversations import Conversation, Corpus, Mix, draw_clean, draw_conversation
 from scripts.guide.teacher import Teacher, cross
 
 CROSSED_SHARE = 0.2  # of the lessons: words of two questions, of which the teacher alone knows what they ask
@@ -21,10 +21,10 @@ class Lesson:
     shares: npt.NDArray[np.float32] | None = None
 
 
-def draw_lessons(corpus: Corpus, teacher: Teacher, rng: random.Random, count: int, openings: float) -> list[Lesson]:
-    """About so many lessons; openings: see draw_conversation."""
+def draw_lessons(corpus: Corpus, teacher: Teacher, rng: random.Random, count: int, mix: Mix) -> list[Lesson]:
+    """About so many lessons."""
     n_crossed = int(count * CROSSED_SHARE)
-    talks = [draw_conversation(corpus, rng, openings) for _ in range(count - n_crossed)]
+    talks = [draw_conversation(corpus, rng, mix) for _ in range(count - n_crossed)]
     asked = [talk for talk in talks if len(talk.turns) == 1 and talk.opening_only]
     crossed = [cross(draw_clean(corpus, rng), draw_clean(corpus, rng), rng) for _ in range(n_crossed)]
     shares = teacher.shares([*(talk.turns[0].question for talk in asked), *crossed])

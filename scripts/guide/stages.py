@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scripts.guide.conversations import Mix
 from scripts.guide.muon import Muon
 from scripts.guide.network import Network
 from scripts.guide.words import learned
@@ -27,7 +28,7 @@ Mapping = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tens
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """share: of the time. rates: at their highest. openings: of the conversations, see conversations.draw_conversation.
+    """share: of the time. rates: at their highest. mix: what is shown.
 
     writes: whether the layers that write learn, or those that read.
     """
@@ -36,7 +37,7 @@ class Stage:
     share: float
     muon_rate: float
     adam_rate: float
-    openings: float
+    mix: Mix
     writes: bool
 
     def rate(self, used: float, steps: int) -> float:
@@ -45,8 +46,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("routing", 0.45, 0.004, 3e-4, 0.82, writes=False),
-    Stage("writing", 0.55, 0.015, 1.5e-3, 0.5, writes=True),
+    Stage("routing", 0.45, 0.004, 3e-4, Mix(0.82), writes=False),
+    # after 40 minutes with a fifth of sums 99.97 % of the facts' tokens were right, and 70 % of the sums
+    Stage("writing", 0.55, 0.015, 1.5e-3, Mix(0.5, 0.4), writes=True),
 )
 
 

@@ -13,7 +13,7 @@ from scipy.optimize import nnls
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from scripts.guide.conversations import Corpus
+from scripts.guide.conversations import Corpus, Mix
 from scripts.guide.lessons import draw_lessons
 from scripts.guide.network import Layer, Network, Shape
 from scripts.guide.teacher import Teacher
@@ -30,7 +30,7 @@ NEARLY_EVEN = 1e-3  # standard deviation of what else queries and keys begin wit
 def begin(network: Network, corpus: Corpus, teacher: Teacher, tokenizer: Tokenizer, seed: int) -> float:
     """Set the network's first weights; the loss that the mean of the tokens had in the end."""
     rng = random.Random(f"words/{seed}")
-    lessons = [one for one in draw_lessons(corpus, teacher, rng, QUESTIONS, 1.0) if one.shares is not None]
+    lessons = [one for one in draw_lessons(corpus, teacher, rng, QUESTIONS, Mix(1.0)) if one.shares is not None]
     prompts = [torch.tensor(encode_prompt(tokenizer, one.talk.turns[-1].question)) for one in lessons]
     shares = torch.stack([torch.from_numpy(one.shares) for one in lessons])
     words, router, loss = _train(prompts, shares, network.shape.vocabulary, network.shape.width, seed)
