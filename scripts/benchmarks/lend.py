@@ -23,8 +23,9 @@ from scripts.benchmarks.wires import LOOPBACK, ONE, TEN, Wire, lender_behind
 TURNS = 5
 N_PROMPT, N_TOKENS = 512, 64
 LENT_LAYERS = 14  # of 28 and the output
-_BARS = {LOOPBACK: (0.8, 0.8), TEN: (0.8, 0.8), ONE: (0.7, 0.7)}  # writing and reading, of one machine's
-_OFF = 1.25  # a prediction may be off by so much, either way
+# Writing and reading, of one machine's: 0.96 and 1.5, 1.0 and 2.2, 0.81 and 1.7 were measured, on a noisy machine
+_BARS = {LOOPBACK: (0.9, 1.2), TEN: (0.9, 1.2), ONE: (0.75, 1.2)}
+_OFF = 1.65  # a prediction may be off by so much, either way: the band of hosts that were not measured
 
 
 @dataclass(slots=True)
