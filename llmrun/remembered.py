@@ -35,7 +35,7 @@ from llmrun.site import Site, same_site
 from llmrun.variant import ModelFile, Variant
 
 # Raise when what a plan rests on, or how it is written, changes: old ones are then made anew.
-FORMAT = 1
+FORMAT = 2
 MAX_FILES = 64  # plans kept, of about 25 KiB each; the oldest go first
 _READ_BYTES = 1 << 20
 
