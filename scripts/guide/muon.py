@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scripts.guide.precision import fast_type
+
 Mapping = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
 
 TOGETHER = 5  # matrices orthogonalized in one go
@@ -59,8 +61,8 @@ class Muon(torch.optim.Optimizer):
 @torch.no_grad()
 def orthogonalized(matrices: Tensor) -> Tensor:
     """The nearest half-orthogonal matrices, roughly, by a Newton-Schulz iteration; rows may not outnumber columns."""
-    x: Tensor = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x: Tensor = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(fast_type())
     for _ in range(STEPS):
         gram = x @ x.mT
         x = A * x + (B * gram + C * gram @ gram) @ x
-    return x
+    return x.float()

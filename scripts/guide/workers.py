@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scripts.guide.batches import Batch
 from scripts.guide.network import Network
+from scripts.guide.precision import fast
 from scripts.guide.stages import Stage
 
 PIECES = 2  # per worker and step
@@ -75,7 +76,8 @@ def _work(task: _Task, pieces: "SimpleQueue[Batch]") -> tuple[float, list[Tensor
             piece = pieces.get_nowait()
         except Empty:
             return loss_sum, summed
-        loss = _loss(task, piece)
+        with fast():
+            loss = _loss(task, piece)
         gradients = list(torch.autograd.grad(loss, task.parameters))
         loss_sum += float(loss.detach())
         if summed:
