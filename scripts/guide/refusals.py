@@ -77,9 +77,13 @@ def draw_refusal(refusals: Refusals, rng: random.Random) -> Exchange:
 
 
 def held_out_refusals(refusals: Refusals, count: int, seed: int = 0) -> list[Exchange]:
-    """Unseen plain questions, and up to `count` made of unseen frames with unseen subjects."""
+    """Half of the unseen plain questions, and up to `count` made of unseen frames with unseen subjects.
+
+    An even seed and an odd one have not one plain question in common.
+    """
     rng = random.Random(seed)
-    found = [refusal(refusals, text) for text in refusals.plain if is_held(text)]
+    mine = [text for text in refusals.plain if is_held(text) and zlib.crc32(text.encode()) // 12 % 2 == seed % 2]
+    found = [refusal(refusals, text) for text in mine]
     groups = [part for group in refusals.groups if (part := _part(group, held=True)).frames and part.subjects]
     pairs = sorted({frame.format(s=rng.choice(group.subjects)) for group in groups for frame in group.frames})
     return found + [refusal(refusals, text) for text in rng.sample(pairs, min(count, len(pairs)))]

@@ -23,6 +23,7 @@ from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
 from scripts.guide.network import Network, Shape
 from scripts.guide.numbers import held_out_numbers
 from scripts.guide.refusals import held_out_refusals
+from scripts.guide.refusing import DEV, make_firm
 from scripts.guide.run import Run
 from scripts.guide.stages import STAGES, Optimizers, Stage
 from scripts.guide.teacher import Teacher, fit_teacher
@@ -158,7 +159,7 @@ class Trainer:
         sets = {
             "dev": held_out_exchanges(read_held_out(GUIDE / "heldout" / "dev.toml"), self.corpus.facts)[::2],
             "numbers": held_out_numbers(self.corpus.numbers, 20),
-            "refusals": held_out_refusals(self.corpus.refusals, 60),
+            "refusals": held_out_refusals(self.corpus.refusals, 60, DEV),
         }
         parts = []
         for name, items in sets.items():
@@ -242,6 +243,7 @@ def main() -> int:
         print("stopped; the same command goes on", flush=True)
         return 130
     network.forget_router()
+    print(f"refusals begin with a score that is {make_firm(network, corpus, tokenizer):.1f} higher", flush=True)
     run.save_weights(network)
     export_run(run)
     if options.install:
