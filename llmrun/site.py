@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from llmrun.engine.layouts import read_layouts
 from llmrun.engine.standby import Standby
 from llmrun.errors import EngineError, LLMRunError, UsageError
 from llmrun.folders import links_folder
-from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.device import Device
 from llmrun.hardware.device_wish import DeviceWish, limited
 from llmrun.hardware.host_memory import HostMemory, read_host_memory
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmrun.engine.protocol import DeviceInfo
     from llmrun.gguf.header import GGUFHeader
     from llmrun.hardware.hardware import Hardware
+    from llmrun.hardware.layout import Layouts
     from llmrun.lenders import Found
     from llmrun.memory.estimate import Machine
 
@@ -39,7 +40,7 @@ class Lists(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Memory, devices and threads. repack_rows: see memory.estimate.Machine.
+    """Memory, devices and threads. layouts: see memory.estimate.Machine.
 
     here: whether it is this machine, so that the engine can be asked about it. seen: what loads took here beside what
     was planned, by the names of llmrun.margins.
@@ -48,7 +49,7 @@ class Site:
     memory: HostMemory
     threads: Threads
     devices: tuple[Device, ...] = ()
-    repack_rows: Mapping[str, int] = field(default_factory=dict)
+    layouts: Layouts = field(default_factory=dict)
     here: bool = True
     seen: Mapping[str, Sequence[Margin]] = field(default_factory=dict)
 
@@ -57,7 +58,7 @@ class Site:
         """The machine as footprints see it."""
         from llmrun.memory.estimate import Machine  # here, as below: who takes a plan up again needs no arithmetic
 
-        return Machine(self.devices, self.repack_rows, self.memory.available)
+        return Machine(self.devices, self.layouts, self.memory.available)
 
     def reserve(self, host: int | None = None, device: int | None = None) -> Reserve:
         """Return what to leave free; None is what is usual, and what loads have taught about it."""
@@ -188,4 +189,4 @@ def list_devices(engine: Lists, names: Sequence[str]) -> tuple[DeviceInfo, ...]:
 def _bare(threads: Threads, ours: int) -> Site:
     memory = read_host_memory()
     memory = replace(memory, available=min(memory.total, memory.available + ours))
-    return Site(memory, threads, repack_rows=read_repack_rows(), seen=read_margins())
+    return Site(memory, threads, layouts=read_layouts(), seen=read_margins())

@@ -17,6 +17,7 @@ from llmrun.footprints import Footprints
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.summary import ModelSummary, summarize
+from llmrun.hardware.layout import may_repack
 from llmrun.memory.estimate import vocabulary_counts
 from llmrun.memory.footprint import Footprint
 from llmrun.planning.offer import Offer
@@ -88,6 +89,7 @@ def stocked(
     own = None if guesser is None else guesser.footprints
     footprints = Footprints(header, site.machine, standby, answers, beside.adapters, beside.sight, own)
     work, sizes = _work(header, footprints, site), _sizes(header, footprints)
+    repackable = may_repack(site.layouts)
     offer = Offer(
         quant=variant.quant,
         # where the file's name tells no label, the file itself does
@@ -97,8 +99,8 @@ def stocked(
         sizes=sizes,
         footprint=_asked(footprints),
         decode=_decode(work, sizes.n_layer, site, speeds),
-        repacks=bool(site.repack_rows) and work is not None and _repacks(work, site, speeds),
-        repacks_together=work is not None and repacking_pays_together(work, site.repack_rows),
+        repacks=repackable and work is not None and _repacks(work, site, speeds),
+        repacks_together=repackable and work is not None and repacking_pays_together(work, site.layouts),
         tunings=() if work is None else speeds.tunings(work, site.devices),
     )
     return Stocked(variant, header, summary, footprints, work, offer, None if guesser is None else guesser.draft)
@@ -159,7 +161,7 @@ def _with_threads(settings: RunSettings, site: Site) -> RunSettings:
 
 def _repacks(work: ModelWork, site: Site, speeds: Speeds) -> bool:
     plain, repacked = (_with_threads(RunSettings(repack=repack), site) for repack in (False, True))
-    types = {product.type for product in work.products()} & set(site.repack_rows)
+    types = {product.type for product in work.products()} & set(site.layouts)
     known = [speeds.known(way).matrices for way in (plain, repacked)]
     if not types or not all(types <= set(matrices) for matrices in known):
         return bool(types) and repacking_pays(work, plain, None, None)

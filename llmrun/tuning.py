@@ -16,6 +16,7 @@ from llmrun.folders import speed_folder
 from llmrun.footprints import Footprints
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.fingerprint import read_fingerprint
+from llmrun.hardware.layout import may_repack
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.pipeline import Listener, Planned
 from llmrun.planning.plan import PlanWish
@@ -120,10 +121,11 @@ class _Tuner:
         self.skipped: list[tuple[str, str]] = []
 
     def run(self, constraints: Constraints) -> None:
+        site = self._subject.planned.site
         types = {product.type for product in self._subject.work.products()}
         todo = rounds(
             self.settings,
-            repackable=bool(types & set(self._subject.planned.site.repack_rows)),
+            repackable=may_repack(site.layouts) and bool(types & set(site.layouts)),
             threads_fixed=constraints.n_threads is not None,
             on_devices=bool(self.settings.n_gpu_layers),
         )

@@ -25,9 +25,10 @@ from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from scripts.architectures.shapes import small
 from scripts.architectures.write import write
+from tests.repacking import can_repack
 
 
-def ways(n_layer: int, device: str, has_experts: bool) -> Iterator[RunSettings]:
+def ways(n_layer: int, device: str, has_experts: bool, may_repack: bool) -> Iterator[RunSettings]:
     """Yield settings that among them have every context, KV type, attention, number of sequences and kind of split."""
     splits = sorted({0, 1, n_layer // 2, n_layer, n_layer + 1})
     contexts = (512, 4096, 131072, 8192, 32768)
@@ -47,7 +48,7 @@ def ways(n_layer: int, device: str, has_experts: bool) -> Iterator[RunSettings]:
             devices=() if n_gpu_layers == 0 else (device,),
             n_gpu_layers=n_gpu_layers,
             cpu_experts=n_layer - 1 if has_experts and index % 2 else 0,
-            repack=index % 2 == 0,
+            repack=may_repack and index % 2 == 0,
             load_mode="none",
         )
 
@@ -73,7 +74,8 @@ def main() -> None:
         header = read_header(path)
         question = encode_header(without_tokenizer(header))
         has_experts = any("_exps" in tensor.name for tensor in header.tensors)
-        for settings in ways(header.uint(header.arch("block_count")), device, has_experts):
+        n_layer = header.uint(header.arch("block_count"))
+        for settings in ways(n_layer, device, has_experts, can_repack):
             real, asked = really(path, settings), dry_run(question, header.file_size, settings)
             row = {"name": name, "settings": asdict(settings), "real": asdict(real), "asked": asdict(asked)}
             sys.stdout.write(json.dumps(row) + "\n")

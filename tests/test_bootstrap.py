@@ -84,6 +84,18 @@ def test_cuda_is_built_where_card_and_compiler_are_and_the_users_word_is_last(
     assert machine.choose_cmake_args(found, user) == arguments
 
 
+def test_amx_is_left_out_where_the_processor_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXXFLAGS", "-g1")
+    monkeypatch.delenv("CFLAGS", raising=False)
+    assert not {"CFLAGS", "CXXFLAGS"} & set(engine.make_settings(CPU, ""))
+    settings = engine.make_settings(replace(CPU, amx=True), "")
+    assert (settings["CFLAGS"], settings["CXXFLAGS"]) == ("-mno-amx-int8", "-g1 -mno-amx-int8")
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not machine.has_amx(cpuinfo)
+    cpuinfo.write_text("model name\t: X\nflags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n")
+    assert machine.has_amx(cpuinfo)
+
+
 @pytest.mark.parametrize(
     ("found", "user", "said"),
     [

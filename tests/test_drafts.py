@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from llmrun.cli.wishes import constraints_of, drafted
 from llmrun.drafts import Draft, choose_draft, open_draft
 from llmrun.embedded import embedded_file
+from llmrun.engine.layouts import read_layouts
 from llmrun.engine.standby import Standby
 from llmrun.errors import GGUFError, InsufficientMemoryError, UsageError
 from llmrun.footprints import Footprints
 from llmrun.gguf.encode import build_header, encode_header
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_header
-from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.what_if import parse_machine
 from llmrun.library.options import constraints_of as library_constraints
 from llmrun.memory.estimate import Machine
@@ -157,7 +157,7 @@ def standby() -> Iterator[Standby]:
 )
 def test_engine_and_arithmetic_agree_on_a_draft(settings: RunSettings, standby: Standby) -> None:
     big, small = (read_header(embedded_file(quant)) for quant in ("Q8_0", "Q4_K_M"))
-    machine = Machine(repack_rows=read_repack_rows())
+    machine = Machine(layouts=read_layouts())
     ours = Footprints(big, machine, standby, draft=Footprints(small, machine, standby))
     asked, calculated = ours.exact(settings), ours.arithmetic(settings)
     assert asked is not None

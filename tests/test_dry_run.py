@@ -17,12 +17,13 @@ import psutil
 import pytest
 
 from llmrun.engine.client import Engine
+from llmrun.engine.layouts import read_layouts
 from llmrun.engine.questions import Questions
 from llmrun.errors import GGUFError, UsageError, WorkerDiedError
 from llmrun.gguf.encode import encode_header, without_tokenizer
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
-from llmrun.hardware.cpu import read_repack_rows
+from llmrun.hardware.layout import Matrix, layout_of
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import small
@@ -123,18 +124,21 @@ def test_repacked_weights_are_the_hosts(asker: Engine, models: Callable[..., Pat
     path = models("llama-3.2-1b", mix)
     header = parse_header(path.read_bytes())
     assert isinstance(header, GGUFHeader)
-    rules = read_repack_rows()
+    layouts = read_layouts()
     plain, repacked = (predicted(asker, path, replace(HOST, repack=repack)) for repack in (False, True))
-    matrices = [
-        tensor
-        for tensor in header.tensors
-        if len(tensor.shape) == 2 and tensor.type.name in rules and tensor.shape[1] % rules[tensor.type.name] == 0
-    ]
-    again = sum(tensor.size for tensor in matrices if tensor.name == "token_embd.weight")
+    kept = []
+    for tensor in header.tensors:
+        columns, rows = (*tensor.shape, 1)[:2]
+        matrix = Matrix(tensor.type.name, rows, columns, tensor.n_elements // tensor.type.block_size, tensor.size)
+        layout = layout_of(matrix, layouts) if len(tensor.shape) == 2 else None
+        if layout is not None:
+            kept.append((tensor, layout.more * matrix.n_blocks))
+    again = sum(tensor.size for tensor, _ in kept if tensor.name == "token_embd.weight")
+    more = sum(bytes_more for _, bytes_more in kept)
     assert plain.host.repack == 0
-    assert repacked.host.repack == sum(tensor.size for tensor in matrices)
-    assert repacked.host.weights == plain.host.weights + again
-    assert mix != "Q4_K_M" or not rules or matrices
+    assert repacked.host.repack == more + sum(tensor.size for tensor, _ in kept)
+    assert repacked.host.weights == plain.host.weights + again + more
+    assert mix != "Q4_K_M" or not layouts or kept
 
 
 @pytest.mark.parametrize("n_gpu_layers", [*range(8), None])

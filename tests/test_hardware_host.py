@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from llmrun.engine.build import library_folder
+from llmrun.engine.layouts import has_amx_code, read_layouts
 from llmrun.hardware.cores import mac_cores, numbered_cores, read_cores
 from llmrun.hardware.cpu import (
+    FLAGS_AMX,
     CpuAnswer,
     CpuInfo,
+    cpu_layouts,
     describe,
     mac_flags,
     parse_cpu_flags,
     parse_cpu_name,
     read_cpu,
-    read_repack_rows,
-    repack_rows,
     windows_flags,
 )
 from llmrun.hardware.host import detect_host
@@ -74,8 +76,8 @@ def test_windows_tells_some_features_and_the_rest_go_with_them() -> None:
 
 
 def test_what_is_repacked_follows_from_the_features() -> None:
-    assert "Q4_0" in repack_rows("arm64", mac_flags(parse_sysctl(golden("sysctl.m1-pro.txt"))))
-    assert set(repack_rows("AMD64", windows_flags({40}))) == {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
+    assert "Q4_0" in cpu_layouts("arm64", mac_flags(parse_sysctl(golden("sysctl.m1-pro.txt"))))
+    assert set(cpu_layouts("AMD64", windows_flags({40}))) == {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
 
 
 @on_linux
@@ -83,7 +85,17 @@ def test_this_machine_repacks_what_its_cpuinfo_says() -> None:
     import platform
 
     flags = parse_cpu_flags(Path("/proc/cpuinfo").read_text())
-    assert read_repack_rows() == repack_rows(platform.machine(), flags)
+    compiled = flags if has_amx_code(library_folder()) else flags - FLAGS_AMX
+    assert read_layouts() == cpu_layouts(platform.machine(), compiled)
+
+
+def test_an_engine_tells_by_its_files_whether_it_was_compiled_with_amx(tmp_path: Path) -> None:
+    assert has_amx_code(None)
+    assert has_amx_code(tmp_path)
+    (tmp_path / "libggml-cpu.so").write_bytes(b"\x7fELF CPU_REPACK")
+    assert not has_amx_code(tmp_path)
+    (tmp_path / "libggml-cpu-sapphirerapids.so").write_bytes(b"\x7fELF AMX is not ready to be used!\n")
+    assert has_amx_code(tmp_path)
 
 
 # ---- the battery

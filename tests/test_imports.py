@@ -32,6 +32,7 @@ FLOORS = (
         "hardware.device",
         "hardware.device_wish",
         "hardware.gpu",
+        "hardware.layout",
         "hardware.link",
         "planning.rates",
         "planning.timing",

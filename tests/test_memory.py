@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from llmrun.errors import GGUFError, UnknownArchitectureError
 from llmrun.gguf.header import Entry, GGUFHeader, ValueType
 from llmrun.gguf.parse import parse_header
-from llmrun.hardware.cpu import parse_cpu_flags, repack_rows
+from llmrun.hardware.cpu import cpu_layouts
 from llmrun.hardware.device import Device
+from llmrun.hardware.layout import Layout
 from llmrun.memory.asked import footprint_of
 from llmrun.memory.cache import layer_cache_size, row_size
 from llmrun.memory.context import ContextShape, context_shape
@@ -176,8 +177,8 @@ def test_experts_can_stay_while_their_layers_go() -> None:
 
 def test_repacked_weights_of_a_mapped_file_are_there_twice() -> None:
     shape, nowhere = shape_of(DENSE), place_layers(shape_of(DENSE).n_layer, 0, ())
-    rows = repack_rows("x86_64", frozenset({"avx2"}))
-    copied, mapped = (place_weights(shape, nowhere, (), mmap=mmap, repack_rows=rows) for mmap in (False, True))
+    rows = cpu_layouts("x86_64", frozenset({"avx2"}))
+    copied, mapped = (place_weights(shape, nowhere, (), mmap=mmap, layouts=rows) for mmap in (False, True))
     assert copied.repacked == mapped.repacked > 3 * 2**30
     assert copied.host == header_of(DENSE).tensor_bytes
     assert mapped.host == mapped.mapped + mapped.repacked
@@ -187,8 +188,8 @@ def test_repacked_weights_of_a_mapped_file_are_there_twice() -> None:
 def test_what_cannot_be_repacked_is_not() -> None:
     shape = shape_of(DENSE)
     placement = place_layers(shape.n_layer, 0, ())
-    assert place_weights(shape, placement, (), mmap=False, repack_rows={"Q4_0": 8}).repacked == 0
-    assert place_weights(shape, placement, (), mmap=False, repack_rows={"Q4_K": 1000}).repacked == 0
+    assert place_weights(shape, placement, (), mmap=False, layouts={"Q4_0": (Layout(8),)}).repacked == 0
+    assert place_weights(shape, placement, (), mmap=False, layouts={"Q4_K": (Layout(1000),)}).repacked == 0
 
 
 def test_layers_for_drafting_are_not_loaded() -> None:
@@ -282,7 +283,7 @@ def test_a_given_split_is_taken_at_its_word() -> None:
 
 
 def test_what_a_driver_pins_is_not_repacked() -> None:
-    rows = repack_rows("x86_64", frozenset({"avx2"}))
+    rows = cpu_layouts("x86_64", frozenset({"avx2"}))
     wish = RunSettings(n_ctx=512, n_gpu_layers=1, repack=True, load_mode="none")
     rpc, cuda = (
         estimator(DENSE).weights(wish, Machine((Device("X", backend, "", None, 1),), rows))
@@ -356,19 +357,7 @@ def test_a_copied_file_is_all_anonymous() -> None:
     assert found.host == MemoryBreakdown(100, 10, 9, 30, mapped=20)
 
 
-# ---- the CPU
-
-
-def test_flags_are_read_from_both_kinds_of_cpuinfo() -> None:
-    assert parse_cpu_flags("processor\t: 0\nflags\t\t: fpu avx2 avx512f\nflags : x\n") == {"fpu", "avx2", "avx512f"}
-    assert parse_cpu_flags("Features\t: fp asimd asimddp\n") == {"fp", "asimd", "asimddp"}
-    assert parse_cpu_flags("") == frozenset()
-
-
-def test_what_is_repacked_depends_on_the_cpu() -> None:
-    assert repack_rows("x86_64", frozenset()) == {}
-    assert set(repack_rows("x86_64", frozenset({"avx2", "avx512f"}))) == {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4", "Q2_K"}
-    assert "Q6_K" in repack_rows("aarch64", frozenset({"asimddp"}))
+# ---- the context
 
 
 def test_a_context_shape_is_a_value() -> None:

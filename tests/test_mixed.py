@@ -17,10 +17,10 @@ import pytest
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.engine.layouts import read_layouts
 from llmrun.engine.standby import Standby
 from llmrun.footprints import Footprints, machine_of
 from llmrun.gguf.source import read_model_header
-from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.resident import Resident, read_resident
 from llmrun.memory.engine_memory import EngineMemory
 from llmrun.memory.estimate import Machine
@@ -85,7 +85,7 @@ def run_splits(
 def plan(standby: Standby, path: Path, settings: RunSettings) -> tuple[Footprint, Estimate]:
     """What the engine says the model would take, and what the arithmetic says."""
     lent = standby.devices(name for name in settings.devices or () if name.startswith("rpc:"))
-    machine = machine_of(lent, settings.devices, HOST_FREE, Machine(repack_rows=read_repack_rows()))
+    machine = machine_of(lent, settings.devices, HOST_FREE, Machine(layouts=read_layouts()))
     footprints = Footprints(read_model_header(path), machine, standby)
     exact = footprints.exact(settings)
     assert exact is not None

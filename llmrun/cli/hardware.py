@@ -12,13 +12,14 @@ from llmrun.console import Console
 from llmrun.doctor.gpu_checks import match_devices
 from llmrun.doctor.report import plain
 from llmrun.engine.client import Engine
+from llmrun.engine.layouts import read_layouts
 from llmrun.engine.protocol import DeviceInfo, DeviceList
 from llmrun.errors import EngineError, UsageError
-from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
 from llmrun.hardware.hardware import Hardware
+from llmrun.hardware.layout import may_repack
 from llmrun.hardware.threads import Threads, usual_threads
 from llmrun.lenders import address_of
 from llmrun.planning.rates import Needs
@@ -121,7 +122,8 @@ def _open_speeds(engine: Engine, console: Console) -> Speeds:
 
 
 def _measure(speeds: Speeds, settings: RunSettings, *, remeasure: bool) -> None:
-    both = _REPACKED & set(read_repack_rows())
+    layouts = read_layouts()
+    both = _REPACKED & set(layouts) if may_repack(layouts) else frozenset()
     wanted = replace(_MEASURED, matrices=_MEASURED.matrices | both)
     if speeds.measure_needs(wanted, settings, remeasure=remeasure) and both:
         speeds.measure_needs(Needs(both), replace(settings, repack=True), remeasure=remeasure)

@@ -14,7 +14,7 @@ from llmrun import __version__
 @cache
 def engine_id() -> tuple[str, ...]:
     """Tell one engine and what asks it from another: versions, build (by its files), the machine whose CPU it uses."""
-    folder = _library_folder()
+    folder = library_folder()
     found = [] if folder is None else sorted(folder.glob("*"))
     files = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in found]
     return (_version(), f"llmrun {__version__}", platform.machine(), platform.node(), *files)
@@ -28,7 +28,7 @@ def _version() -> str:
         return "no engine"
 
 
-def _library_folder() -> Path | None:
+def library_folder() -> Path | None:
     """The folder whose libraries are loaded: the package's own, unless somebody names another (llama_cpp.py)."""
     if (named := os.environ.get("LLAMA_CPP_LIB_PATH")) is not None:
         return Path(named)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from llmrun.hardware.cores import Core
 from llmrun.hardware.files import read_text
+from llmrun.hardware.layout import Layout, Layouts
 from llmrun.hardware.macos import parse_sysctl, read_sysctl
 
 # Types repacked, with what their number of rows must be a multiple of: llama.cpp 0c1e57098, ggml-cpu/repack.cpp,
@@ -20,6 +21,20 @@ from llmrun.hardware.macos import parse_sysctl, read_sysctl
 _AVX2 = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
 _AVX512 = {"Q2_K": 8}
 _NEON_DOTPROD = {"Q4_0": 4, "Q4_K": 8, "Q5_K": 8, "Q6_K": 8, "IQ4_NL": 4, "MXFP4": 4, "Q8_0": 4}
+# What AMX's buffers take before those (ggml-cpu.cpp asks them first): what the number of columns must be a multiple of,
+# and bytes more in each block (ggml-cpu/amx/amx.cpp, supports_op, and mmq.cpp, get_row_size).
+_AMX = {
+    "Q4_0": (32, 0),
+    "Q4_1": (32, 0),
+    "Q8_0": (32, 4),
+    "Q4_K": (256, 4),
+    "Q5_K": (256, 4),
+    "Q6_K": (256, 0),
+    "IQ4_XS": (256, 2),
+    "F16": (16, 0),
+}
+_AMX_ROWS = 32
+FLAGS_AMX = frozenset({"amx_tile", "amx_int8", "avx512_vnni"})
 
 # ggml_cpu_has_avx512 asks only for the foundation; a build for this machine has it if the machine has it
 _FLAG_AVX2, _FLAG_AVX512, _FLAG_DOTPROD = "avx2", "avx512f", "asimddp"
@@ -161,15 +176,18 @@ def _read_windows_name() -> str | None:
     return None
 
 
-def repack_rows(machine: str, flags: frozenset[str]) -> Mapping[str, int]:
-    """Return the types a CPU repacks when it is told to, each with what the rows must be a multiple of."""
+def cpu_layouts(machine: str, flags: frozenset[str]) -> Layouts:
+    """Return how a CPU repacks weights when it is told to, by type."""
+    amx: dict[str, Layout] = {}
     if machine in ("x86_64", "AMD64", "amd64", "i686"):
-        rules = {**(_AVX2 if _FLAG_AVX2 in flags else {}), **(_AVX512 if _FLAG_AVX512 in flags else {})}
+        rows = {**(_AVX2 if _FLAG_AVX2 in flags else {}), **(_AVX512 if _FLAG_AVX512 in flags else {})}
+        if flags >= FLAGS_AMX:
+            amx = {name: _amx(columns, more) for name, (columns, more) in _AMX.items()}
     else:
-        rules = dict(_NEON_DOTPROD) if _FLAG_DOTPROD in flags else {}
-    return MappingProxyType(rules)
+        rows = dict(_NEON_DOTPROD) if _FLAG_DOTPROD in flags else {}
+    found = {name: (amx[name],) for name in amx}
+    return MappingProxyType(found | {name: (*found.get(name, ()), Layout(number)) for name, number in rows.items()})
 
 
-def read_repack_rows() -> Mapping[str, int]:
-    """Return what this machine's CPU repacks; nothing where its features cannot be read."""
-    return repack_rows(platform.machine(), read_cpu().flags)
+def _amx(columns: int, more: int) -> Layout:
+    return Layout(_AMX_ROWS, columns, more, "AMX")

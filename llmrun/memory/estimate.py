@@ -6,7 +6,7 @@ engine's own answer, the dry run, is better where it can be had.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from llmrun.errors import GGUFError, UnknownArchitectureError
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.hardware.device import UNIFIED_BACKENDS, Device
+from llmrun.hardware.layout import Layouts
 from llmrun.memory.adapters import place_adapters
 from llmrun.memory.cache import ContextMemory, place_context
 from llmrun.memory.compute import compute_shape, estimate_compute, flash_attention, output_bytes
@@ -49,13 +50,12 @@ def _needs_copies(device: Device) -> bool:
 class Machine:
     """What of the machine changes how much memory a model takes.
 
-    repack_rows: types the CPU repacks, and what their rows must be a multiple of (see hardware.cpu). host_free: bytes;
-    llama.cpp takes them for a device that does not tell its own.
+    layouts: what the CPU repacks, and how (see hardware.cpu). host_free: bytes; llama.cpp takes them for a device that
+    does not tell its own.
     """
 
     devices: tuple[Device, ...] = ()
-    repack_rows: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-
+    layouts: Layouts = field(default_factory=lambda: MappingProxyType({}))
     host_free: int = 0
 
     @property
@@ -116,7 +116,7 @@ class Estimator:
             [device.backend for device in machine.devices],
             mmap=maps_file(settings, machine.devices),
             cpu_experts=settings.cpu_experts,
-            repack_rows=machine.repack_rows if settings.repack and not machine.pins else None,
+            layouts=machine.layouts if settings.repack and not machine.pins else None,
         )
 
     def estimate(self, settings: RunSettings, machine: Machine = Machine()) -> Estimate:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from llmrun.errors import GGUFError
 from llmrun.gguf.header import GGUFHeader, TensorInfo, align
+from llmrun.hardware.layout import Matrix
 from llmrun.memory.attention import (
     CacheShape,
     LayerMemory,
@@ -54,15 +55,6 @@ _SKIPS_DRAFT_LAYERS = frozenset(
 )
 # and of these layers some tensors are loaded even so (models/hy-v3.cpp: not required, and not skipped)
 _LOADED_OF_DRAFT_LAYERS = {"hy_v3": re.compile(r"\.(ffn_(?!norm)|nextn\.(embed_tokens|shared_head))")}
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A weight that activations are multiplied by, so that the CPU may repack it: type, rows (ne1), bytes."""
-
-    type: str
-    rows: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,16 +230,24 @@ def _group(tensors: Iterable[TensorInfo], *, repackable: bool = True) -> TensorG
         size=sum(map(_padded, found)),
         first=min(tensor.offset for tensor in found),
         end=max(tensor.offset + tensor.size for tensor in found),
-        matrices=tuple(filter(None, map(_matrix, found))) if repackable else (),
+        matrices=tuple(_matrix(tensor) for tensor in found if repackable and _is_matrix(tensor)),
         row_padding=sum(_padded_row(tensor) - _padded(tensor) for tensor in found),
     )
 
 
-def _matrix(tensor: TensorInfo) -> Matrix | None:
+def _is_expert(tensor: TensorInfo) -> bool:
+    return len(tensor.shape) == 3 and _EXPERTS.search(tensor.name) is not None
+
+
+def _is_matrix(tensor: TensorInfo) -> bool:
     """A matrix by which activations are multiplied: two dimensions, or three where the third are experts."""
-    if len(tensor.shape) == 2 or (len(tensor.shape) == 3 and _EXPERTS.search(tensor.name)):
-        return Matrix(tensor.type.name, tensor.shape[1], _padded(tensor))
-    return None
+    return len(tensor.shape) == 2 or _is_expert(tensor)
+
+
+def _matrix(tensor: TensorInfo) -> Matrix:
+    columns, rows = tensor.shape[:2]
+    n_blocks = tensor.n_elements // tensor.type.block_size
+    return Matrix(tensor.type.name, rows, columns, n_blocks, _padded(tensor), _is_expert(tensor))
 
 
 def _n_vocab(header: GGUFHeader, embedding: Sequence[TensorInfo]) -> int:

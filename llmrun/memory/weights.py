@@ -1,16 +1,18 @@
 """Where the weights go, and how often: host or device, mapped or copied, repacked, and the embedding loaded twice.
 
 Pure. Source: llama.cpp 0c1e57098, src/llama-model.cpp (load_tensors), src/llama-model-loader.cpp (create_tensor) and
-ggml/src/ggml-cpu/repack.cpp (ggml_repack_get_optimal_repack_type).
+ggml/src/ggml-cpu (see hardware.cpu).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from llmrun.gguf.header import align
+from llmrun.hardware.layout import Layouts, layout_of
 from llmrun.memory.placement import Placement
-from llmrun.memory.shape import ModelShape, TensorGroup
+from llmrun.memory.shape import ALIGNMENT, ModelShape, TensorGroup
 
 # Backends whose driver has pinned host memory: what of the weights stays on the host goes there, and is not repacked.
 PINNED_BACKENDS = frozenset({"CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN"})
@@ -40,23 +42,24 @@ def place_weights(
     *,
     mmap: bool,
     cpu_experts: int = 0,
-    repack_rows: Mapping[str, int] | None = None,
+    layouts: Layouts | None = None,
 ) -> WeightBytes:
     """Return where every byte of the weights goes.
 
     backends: of each device, as ggml calls it. cpu_experts: in so many first layers the experts stay on the host.
-    repack_rows: the types this CPU repacks, and what the number of rows must be a multiple of for that; None or nothing
-    is no repacking.
+    layouts: what this CPU repacks, and how; None or nothing is no repacking.
     """
-    rules = repack_rows or {}
+    known = layouts or {}
     host, devices = _groups(shape, placement, backends, cpu_experts)
-    repacked = sum(_repacked(group, rules) for group in host)
+    sizes = [_repacked(group, known) for group in host]
+    repacked = sum(size for size, _ in sizes)
     factors = _rope_factor_pools(shape, placement)
-    copied = sum(group.size for group in host) + (shape.rope_factors if None in factors else 0)
+    copied = sum(group.size for group in host) + sum(more for _, more in sizes)
+    copied += shape.rope_factors if None in factors else 0
     if shape.tied is not None and placement.output is not None:
         devices[placement.output] += _size_on(backends[placement.output], shape.tied)
     elif shape.tied is not None:
-        again = _repacked(shape.tied, rules)
+        again, _ = _repacked(shape.tied, known)
         repacked += again
         copied += again or (shape.tied.size if shape.embedding_twice else 0)
     mapped = _span(host, shape) if mmap else 0
@@ -91,8 +94,15 @@ def _rope_factor_pools(shape: ModelShape, placement: Placement) -> set[int | Non
     return {place for layer, place in zip(shape.layers, placement.layers, strict=True) if layer.rope_factors}
 
 
-def _repacked(group: TensorGroup, rules: Mapping[str, int]) -> int:
-    return sum(m.size for m in group.matrices if m.type in rules and m.rows % rules[m.type] == 0)
+def _repacked(group: TensorGroup, layouts: Layouts) -> tuple[int, int]:
+    """Bytes of what is kept in layouts of the CPU's own, and how many of them are more than in the file's."""
+    size = more = 0
+    for matrix in group.matrices:
+        layout = layout_of(matrix, layouts)
+        if layout is not None:
+            added = align(matrix.size + layout.more * matrix.n_blocks, ALIGNMENT) - matrix.size
+            size, more = size + matrix.size + added, more + added
+    return size, more
 
 
 def _span(groups: Sequence[TensorGroup], shape: ModelShape) -> int:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import platformdirs
 
+from scripts.setup.machine import compiler_options, detect_machine
+
 PROGRAMS = ("llama-server", "llama-bench", "llama-completion", "llama-cli")
 _ENGINE = Path(".venv/engine")  # where scripts/bootstrap keeps the sdist it built from
 # what no measurement needs; the page of llama-server would be fetched
@@ -55,8 +57,10 @@ def build(folder: Path) -> None:
                 archive.extractall(unpacked, filter="data")
             (found,) = Path(unpacked).glob("llama_cpp_python-*/vendor/llama.cpp")
             found.rename(source)
+    options = compiler_options(detect_machine())
+    flags = [f"-DCMAKE_{name}_FLAGS={options}" for name in ("C", "CXX")]
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *generator, *_OPTIONS], check=True)
+    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *generator, *flags, *_OPTIONS], check=True)
     jobs = str(os.cpu_count() or 1)
     subprocess.run(["cmake", "--build", folder / "build", "-j", jobs, "--target", *PROGRAMS], check=True)
     (folder / "bin").unlink(missing_ok=True)

@@ -11,14 +11,15 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmrun.engine.client import Engine
+from llmrun.engine.layouts import read_layouts
 from llmrun.errors import LLMRunError, UnknownArchitectureError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
-from llmrun.hardware.cpu import read_repack_rows
 from llmrun.hardware.device import Device
+from llmrun.hardware.layout import may_repack
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.memory.estimate import Estimator, Machine
 from llmrun.memory.footprint import Band, Estimate
@@ -102,7 +103,9 @@ def compare_model(name: str, engine: Engine, device: str | None, n_cases: int, m
         for where in ((None, device) if device is not None else (None,))
         for settings in settings_of(estimator.shape.n_layer, where, has_experts)
     ]
-    for settings in sample(every, n_cases, seed=len(name)):
+    layouts = read_layouts()
+    for sampled in sample(every, n_cases, seed=len(name)):
+        settings = replace(sampled, repack=sampled.repack and may_repack(layouts))
         devices = tuple(Device(name, "RPC", name, None, 1) for name in settings.devices or ())
         try:
             asked = engine.dry_run(header_bytes, size, settings)
@@ -112,7 +115,7 @@ def compare_model(name: str, engine: Engine, device: str | None, n_cases: int, m
             score.n_refused += 1
             score.off.append(f"refused {_brief(settings)}: {error.message}"[:200])
             continue
-        _judge(score, settings, estimator.estimate(settings, Machine(devices, read_repack_rows())), asked)
+        _judge(score, settings, estimator.estimate(settings, Machine(devices, layouts)), asked)
     return score
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.engine.layouts import read_layouts
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
-from llmrun.hardware.cpu import read_repack_rows
 from llmrun.memory.estimate import Estimator, Machine
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import MODELS
@@ -155,7 +155,7 @@ def _loaded(path: Path, n_ctx: int) -> int:
 
 def arithmetic(header: GGUFHeader, n_ctx: int) -> int:
     """Return what our arithmetic plans with, without the process's own overhead."""
-    machine = Machine(repack_rows=read_repack_rows())
+    machine = Machine(layouts=read_layouts())
     footprint = Estimator(header).estimate(replace(SETTINGS, n_ctx=n_ctx), machine).footprint
     return footprint.total - footprint.host.overhead
 

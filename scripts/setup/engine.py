@@ -94,6 +94,8 @@ def make_settings(found: machine.Machine, arguments: str) -> Mapping[str, str]:
     settings = {"CMAKE_ARGS": arguments}
     if "CMAKE_BUILD_PARALLEL_LEVEL" not in os.environ:
         settings["CMAKE_BUILD_PARALLEL_LEVEL"] = str(machine.count_processors())
+    if options := machine.compiler_options(found):
+        settings |= {name: f"{os.environ.get(name, '')} {options}".strip() for name in ("CFLAGS", "CXXFLAGS")}
     if found.card and found.nvcc and not shutil.which("nvcc"):
         settings["CUDACXX"] = found.nvcc
     return settings

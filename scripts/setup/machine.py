@@ -36,11 +36,13 @@ class Machine:
     """The NVIDIA card's name."""
     nvcc: str | None
     """Path of the CUDA compiler."""
+    amx: bool = False
+    """Whether the processor has Intel's AMX."""
 
 
 def detect_machine() -> Machine:
     """Look at this machine."""
-    return Machine(sys.platform, platform.machine(), read_nvidia_card(), find_nvcc())
+    return Machine(sys.platform, platform.machine(), read_nvidia_card(), find_nvcc(), has_amx())
 
 
 def choose_cmake_args(machine: Machine, user: str) -> str:
@@ -49,6 +51,15 @@ def choose_cmake_args(machine: Machine, user: str) -> str:
     if machine.card and machine.nvcc:
         ours.append("-DGGML_CUDA=ON")
     return " ".join([*ours, user]).strip()
+
+
+def compiler_options(machine: Machine) -> str:
+    """What C and C++ are compiled with besides what CMake says.
+
+    Without llama.cpp's AMX code: compiled by GCC before 11.5, 12.4 and 13.3 (bug 114098) the engine dies at the first
+    quantized matrix, and whoever compiled it, models with multi-head latent attention abort.
+    """
+    return "-mno-amx-int8" if machine.amx else ""
 
 
 def wants_rpc(cmake_args: str) -> bool:
@@ -90,6 +101,14 @@ def parse_card(answer: str) -> str | None:
     """First line of nvidia-smi's answer, without control characters."""
     name = re.sub(r"[^\x20-\x7e]", "", answer.strip().split("\n")[0]).strip()
     return name or None
+
+
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether Linux names AMX among the processor's features."""
+    try:
+        return re.search(r"^flags\s*:.*\bamx_int8\b", cpuinfo.read_text(errors="replace"), re.MULTILINE) is not None
+    except OSError:
+        return False
 
 
 def find_nvcc() -> str | None:

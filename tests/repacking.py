@@ -1,0 +1,11 @@
+"""Whether this machine's llama.cpp survives a model whose weights it repacks."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmrun.engine.layouts import read_layouts
+from llmrun.hardware.layout import may_repack
+
+can_repack = may_repack(read_layouts())
+needs_repacking = pytest.mark.skipif(not can_repack, reason="llmrun repacks nothing here, see hardware.layout")
