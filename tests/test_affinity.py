@@ -1,18 +1,22 @@
-"""hardware.affinity, worker.affinity: where threads run, understood from files and seen of the real engine's."""
+"""hardware.affinity, worker.affinity: where threads run, understood from files, seen of the engine's, and tuned."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmrun.cli.tuning import tune_figures, tune_text
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
 from llmrun.hardware.affinity import (
@@ -24,12 +28,16 @@ from llmrun.hardware.affinity import (
     read_places,
 )
 from llmrun.hardware.cores import Core, read_allowed
-from llmrun.planning.timing import Way
-from llmrun.settings import RunSettings
+from llmrun.pipeline import Listener
+from llmrun.planning.timing import Timing, Way
+from llmrun.planning.tuning import FEWEST_TURNS
+from llmrun.reference import LocalRef
+from llmrun.settings import Constraints, RunSettings
+from llmrun.tuning import open_subject, tune
 from llmrun.worker.affinity import computing_threads
 from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.llama import Context, Model, load_model, start_backend
-from tests.conftest import ask
+from tests.conftest import ask, figures
 from tests.hardware_trees import plant
 
 SETTINGS = RunSettings(n_ctx=512, n_threads=2, n_threads_batch=2, devices=(), n_gpu_layers=0)
@@ -211,3 +219,36 @@ def test_the_worker_frees_its_threads_after_ways_were_compared(tiny_model: Path)
             assert timings is not None
             assert all(timing.read and timing.write for timing in timings)
             assert bound(engine.pid) == []
+
+
+# ---- tuned
+
+
+class Scripted(Engine):
+    """An engine that says of bound threads that they are twice as fast, and of all else that nothing is."""
+
+    def compare(self, path: Path, ways: Sequence[Way], *_: Any, **__: Any) -> tuple[Timing, ...]:
+        times = (0.1 if way.settings.affinity == "cores" else 0.2 for way in ways)
+        return tuple(Timing((time,) * FEWEST_TURNS, (time,) * FEWEST_TURNS) for time in times)
+
+
+def test_threads_are_bound_from_then_on_where_that_was_faster(
+    llmrun: Callable[..., CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guide_file: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    constraints = Constraints(n_threads=2)
+    subject = replace(open_subject(LocalRef(guide_file), constraints, Listener(), offline=True), affinities=("cores",))
+    outcome = tune(subject, constraints, 30, lambda *_: None, Scripted)
+    assert (outcome.before.affinity, outcome.after) == ("free", replace(outcome.before, affinity="cores"))
+    written = json.loads(json.dumps(tune_figures("guide", outcome)))
+    told = {choice["setting"]: choice for choice in written["choices"]}
+    assert told["affinity"]["default"] == {"value": "free", "speed": pytest.approx(5.0)}
+    assert told["affinity"]["chosen"] == {"value": "cores", "speed": pytest.approx(10.0)}
+    assert (told["affinity"]["ratio"], told["affinity"]["kept"]) == (pytest.approx(2.0), True)
+    assert "thread affinity (512 read, 256 written): cores, 2.00 times as fast" in tune_text("guide", outcome)
+    plan = figures(llmrun("plan", "guide", "--threads", "2", "--fast", "--json"))
+    assert plan["settings"]["affinity"] == "cores"
+    (reason,) = [reason for reason in plan["reasons"] if reason["setting"] == "affinity"]
+    assert (reason["cause"], reason["value"]) == ("MEASURED", "cores")
+    text = llmrun("plan", "guide", "--threads", "2", "--fast").stdout
+    assert "affinity      cores: measured here: answers 2.00 times as fast" in text

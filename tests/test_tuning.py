@@ -5,9 +5,8 @@ How long anything takes decides nothing here: a real run may find whatever it fi
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrun.cli.tuning import tune_figures, tune_text
 from llmrun.engine.client import Engine
 from llmrun.errors import GGUFError
 from llmrun.gguf.source import read_model_header
@@ -340,36 +338,6 @@ def test_a_model_is_tuned_and_the_plan_knows(llmrun: Program) -> None:
         assert plan["settings"][name] == told["after"][name]
     kept = {choice["setting"] for choice in told["choices"] if choice["kept"]}
     assert {reason["setting"] for reason in plan["reasons"] if reason["cause"] == "MEASURED"} == kept
-
-
-class Scripted(Engine):
-    """An engine that says of bound threads that they are twice as fast, and of all else that nothing is."""
-
-    def compare(self, path: Path, ways: Sequence[Way], *_: Any, **__: Any) -> tuple[Timing, ...]:
-        times = (0.1 if way.settings.affinity == "cores" else 0.2 for way in ways)
-        return tuple(Timing((time,) * FEWEST_TURNS, (time,) * FEWEST_TURNS) for time in times)
-
-
-def test_threads_are_bound_from_then_on_where_that_was_faster(
-    llmrun: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guide_file: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    constraints = Constraints(n_threads=2)
-    subject = replace(open_subject(LocalRef(guide_file), constraints, Listener(), offline=True), affinities=("cores",))
-    outcome = tune(subject, constraints, 30, lambda *_: None, Scripted)
-    assert (outcome.before.affinity, outcome.after) == ("free", replace(outcome.before, affinity="cores"))
-    written = json.loads(json.dumps(tune_figures("guide", outcome)))
-    told = {choice["setting"]: choice for choice in written["choices"]}
-    assert told["affinity"]["default"] == {"value": "free", "speed": pytest.approx(5.0)}
-    assert told["affinity"]["chosen"] == {"value": "cores", "speed": pytest.approx(10.0)}
-    assert (told["affinity"]["ratio"], told["affinity"]["kept"]) == (pytest.approx(2.0), True)
-    assert "thread affinity (512 read, 256 written): cores, 2.00 times as fast" in tune_text("guide", outcome)
-    plan = figures(llmrun("plan", "guide", "--threads", "2", "--fast", "--json"))
-    assert plan["settings"]["affinity"] == "cores"
-    (reason,) = [reason for reason in plan["reasons"] if reason["setting"] == "affinity"]
-    assert (reason["cause"], reason["value"]) == ("MEASURED", "cores")
-    text = llmrun("plan", "guide", "--threads", "2", "--fast").stdout
-    assert "affinity      cores: measured here: answers 2.00 times as fast" in text
 
 
 def test_what_is_remembered_is_told_and_forgotten(llmrun: Program, tmp_path: Path, guide_file: Path) -> None:
