@@ -95,7 +95,7 @@ def computing_threads() -> ComputingThreads:
 
 
 def _team() -> Any:
-    """Return what runs a function in each thread of a team: libgomp's own entry, which LLVM's runtime has too."""
+    """Return what runs a function in each thread of a team: libgomp's own entry."""
     return bind("GOMP_parallel", None, _Region, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
 
 
