@@ -106,8 +106,9 @@ class Measurements:
         """Name what the costs hold for; on a device the placement is the device's, whatever the model's is."""
         devices = "-".join(settings.devices) if settings.devices else "host"
         way = (settings.n_threads, settings.n_threads_batch, settings.n_ubatch, settings.repack, settings.flash_attn)
+        bound = () if settings.affinity == "free" else (settings.affinity,)  # files are older than this setting
         safe = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in devices)
-        return f"{self._machine.key()}-{'-'.join(map(str, way))}-{safe}"
+        return f"{self._machine.key()}-{'-'.join(map(str, (*way, *bound)))}-{safe}"
 
 
 def _line(run: Run) -> bytes:

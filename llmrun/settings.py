@@ -29,6 +29,10 @@ DEFAULT_DRAFT = 7
 # How weights come into memory, llama.h's enum llama_load_mode: "auto" maps the file where every device can take it.
 LOAD_MODES = ("auto", "none", "mmap", "mlock", "mmap_mlock", "direct_io")
 
+# Where the host's threads may run: wherever the system puts them; each on a physical core of its own; or thread i on
+# the processors of NUMA node i, counted round (llama.cpp's GGML_NUMA_STRATEGY_DISTRIBUTE).
+AFFINITIES = ("free", "cores", "nodes")
+
 
 @dataclass(frozen=True, slots=True)
 class Lora:
@@ -59,6 +63,7 @@ class RunSettings:
     cpu_experts: in so many layers, the first ones, the experts' weights stay on the host.
     load_mode: one of LOAD_MODES.
     repack: copy weights into the CPU's preferred layout; faster decoding, slower reading, anonymous memory.
+    affinity: one of AFFINITIES. Only Linux binds threads, and only where there are several places to bind them to.
     n_draft_max: tokens that may be guessed and verified in one step, for an answer that is written alone; 0 is none.
     n_outputs_max must have room for one more.
     loras: adapters, all of them at once. projector: the file that lets the model see images, None is none.
@@ -84,6 +89,7 @@ class RunSettings:
     repack: bool = False
     n_threads: int = 1
     n_threads_batch: int = 1
+    affinity: str = "free"
     n_draft_max: int = 0
     loras: tuple[Lora, ...] = ()
     projector: str | None = None

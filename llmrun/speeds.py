@@ -53,7 +53,7 @@ class Throughput:
     n_threads_batch: int
 
 
-_Way = tuple[int, int, int, bool, bool | None, tuple[str, ...]]
+_Way = tuple[int, int, int, bool, bool | None, str, tuple[str, ...]]
 
 
 class Speeds:
@@ -239,7 +239,7 @@ def _usual(device: Device) -> Rates:
 def _way(settings: RunSettings, devices: tuple[str, ...]) -> _Way:
     """Return what costs hold for."""
     threads = settings.n_threads, settings.n_threads_batch
-    return (*threads, settings.n_ubatch, settings.repack, settings.flash_attn, devices)
+    return (*threads, settings.n_ubatch, settings.repack, settings.flash_attn, settings.affinity, devices)
 
 
 def _used(placement: Placement, devices: Sequence[Device]) -> tuple[str, ...]:

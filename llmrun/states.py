@@ -45,6 +45,7 @@ _NO_MATTER = frozenset(
         "repack",
         "n_threads",
         "n_threads_batch",
+        "affinity",
     ]
 )
 

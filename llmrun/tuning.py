@@ -15,6 +15,7 @@ from llmrun.errors import InsufficientMemoryError, UnknownArchitectureError, Usa
 from llmrun.folders import speed_folder
 from llmrun.footprints import Footprints
 from llmrun.gguf.source import read_model_header
+from llmrun.hardware.affinity import read_affinities
 from llmrun.hardware.fingerprint import read_fingerprint
 from llmrun.hardware.layout import may_repack
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
@@ -55,12 +56,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is here, what it does for a token, and what is remembered of this machine."""
+    """A model that is here, what it does for a token, and what is remembered of this machine.
+
+    affinities: those that threads can have on it.
+    """
 
     planned: Planned
     work: ModelWork
     footprints: Footprints
     tunings: Tunings
+    affinities: tuple[str, ...] = ()
 
 
 def open_subject(ref: ModelRef, constraints: Constraints, listener: Listener, *, offline: bool = False) -> Subject:
@@ -78,17 +83,25 @@ def open_subject(ref: ModelRef, constraints: Constraints, listener: Listener, *,
     except UnknownArchitectureError as error:
         raise UsageError(f"nothing is known of how a model of {header.architecture!r} computes") from error
     tunings = Tunings(read_fingerprint(), speed_folder())
-    return Subject(planned, work, Footprints(header, planned.site.machine), tunings)
+    return Subject(planned, work, Footprints(header, planned.site.machine), tunings, read_affinities())
 
 
-def tune(subject: Subject, constraints: Constraints, budget: float, on_progress: OnProgress) -> Outcome:
+def tune(
+    subject: Subject,
+    constraints: Constraints,
+    budget: float,
+    on_progress: OnProgress,
+    start: Callable[[], Engine] = Engine,
+) -> Outcome:
     """Time what may pay, and remember what does; about `budget` seconds. on_progress gets a round's name, and 0 to 1.
+
+    start: makes the engine that times.
 
     Nothing is remembered where it is broken off. Raises what loading the model raises, OSError where what was found
     cannot be written.
     """
     started = time.perf_counter()
-    with Engine() as engine:
+    with start() as engine:
         tuner = _Tuner(subject, engine, budget, on_progress)
         tuner.run(constraints)
         _measure_anew(subject, engine, tuner.settings)
@@ -128,8 +141,11 @@ class _Tuner:
             repackable=may_repack(site.layouts) and bool(types & set(site.layouts)),
             threads_fixed=constraints.n_threads is not None,
             on_devices=bool(self.settings.n_gpu_layers),
+            affinities=self._subject.affinities,
         )
         for index, one in enumerate(todo):
+            if not one.asks(self.settings):  # of the threads that won
+                continue
             left = self._until - time.perf_counter()
             self._take(one, left / (len(todo) - index))
 

@@ -34,6 +34,7 @@ EVERYTHING = RunSettings(
     repack=True,
     n_threads=6,
     n_threads_batch=8,
+    affinity="nodes",
     loras=(Lora("/a.gguf"), Lora("/b.gguf", 0.5)),
     projector="/eye.gguf",
     n_draft_max=5,
@@ -59,7 +60,7 @@ def test_every_setting_is_on_the_command_line() -> None:
         " -ts 12,0.1,0,3,5 --n-cpu-moe 7 -c 5000 -np 3 --kv-unified -b 1024 -ub 256 -ctk q8_0 -ctv q4_0 -fa on"
         " --swa-full --no-kv-offload --load-mode mmap+mlock --repack --lora /a.gguf --lora-scaled /b.gguf:0.5"
         " --mmproj /eye.gguf --mmproj-offload -md /draft.gguf --spec-type draft-simple --spec-draft-n-max 5"
-        " -devd CUDA1 -ngld all -ctkd q8_0 -ctvd q4_0 -t 6 -tb 8"
+        " -devd CUDA1 -ngld all -ctkd q8_0 -ctvd q4_0 -t 6 -tb 8 --numa distribute"
         " --fit off --cache-ram 0 --ctx-checkpoints 0"
     )
 

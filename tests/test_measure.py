@@ -176,7 +176,14 @@ def test_another_machine_is_measured_anew(tmp_path: Path, changed: Fingerprint) 
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_threads": 2}, {"n_threads_batch": 2}, {"repack": True}, {"n_ubatch": 512}, {"devices": ("rpc:h:1/0",)}],
+    [
+        {"n_threads": 2},
+        {"n_threads_batch": 2},
+        {"repack": True},
+        {"n_ubatch": 512},
+        {"affinity": "cores"},
+        {"devices": ("rpc:h:1/0",)},
+    ],
     ids=str,
 )
 def test_another_way_to_run_is_measured_anew(tmp_path: Path, change: dict[str, object]) -> None:
@@ -286,5 +293,5 @@ def test_settings_name_what_costs_hold_for() -> None:
     no_matter |= {"offload_kqv", "n_gpu_layers", "tensor_split", "cpu_experts", "load_mode", "projector"}
     no_matter |= {"n_draft_max", "draft"}  # what is measured is one token a step
     no_matter |= {"loras"}  # a few percent of the model they are put beside
-    in_key = {"n_threads", "n_threads_batch", "n_ubatch", "repack", "flash_attn", "devices"}
+    in_key = {"n_threads", "n_threads_batch", "n_ubatch", "repack", "flash_attn", "affinity", "devices"}
     assert {field.name for field in fields(RunSettings)} == no_matter | in_key

@@ -18,7 +18,7 @@ from llmrun.errors import UsageError
 from llmrun.planning.forecast import Forecast
 from llmrun.planning.plan import Plan, Reason
 from llmrun.planning.plan_file import SavedPlan, format_plan, parse_plan
-from llmrun.settings import KV_TYPES, LOAD_MODES, RunSettings
+from llmrun.settings import AFFINITIES, KV_TYPES, LOAD_MODES, RunSettings
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -42,6 +42,7 @@ def settings_of(draw: st.DrawFn) -> RunSettings:
         load_mode=draw(st.sampled_from(LOAD_MODES)),
         repack=draw(st.booleans()),
         n_threads=draw(st.integers(1, 512)),
+        affinity=draw(st.sampled_from(AFFINITIES)),
         n_draft_max=7,
         draft=draw(st.none() | st.just("/draft.gguf")),
     )
@@ -85,6 +86,8 @@ def content(**changes: Any) -> str:
         (content(settings={"tensor_split": [1, 2], "devices": ["CUDA0"]}), "in 2, for 1 devices"),
         (content(settings={"tensor_split": [0, 0]}), "for tensor_split"),
         (content(settings={"load_mode": "mapped"}), "'mapped' for load_mode"),
+        (content(settings={"affinity": "core"}), "'core' for affinity"),
+        (content(settings={"affinity": ["cores"]}), "('cores',) for affinity"),
         (content(settings={"draft": 3, "n_draft_max": 7}), "3 for draft"),
         (content(settings={"draft": "", "n_draft_max": 7}), "'' for draft"),
         (content(settings={"draft": "/draft.gguf"}), "n_draft_max of 0"),

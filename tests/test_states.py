@@ -298,7 +298,10 @@ def test_other_settings_have_another_key(changed: dict[str, Any], guide_file: Pa
     assert state_key([guide_file], SETTINGS) != state_key([guide_file], replace(SETTINGS, **changed))
 
 
-@pytest.mark.parametrize("changed", [{"n_threads": 7}, {"load_mode": "mmap"}, {"n_gpu_layers": 3}, {"draft": "/d"}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"n_threads": 7}, {"load_mode": "mmap"}, {"n_gpu_layers": 3}, {"draft": "/d"}, {"affinity": "cores"}],
+)
 def test_what_changes_no_state_changes_no_key(changed: dict[str, Any], guide_file: Path) -> None:
     assert state_key([guide_file], SETTINGS) == state_key([guide_file], replace(SETTINGS, **changed))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,7 @@ HERE = Fingerprint("AMD EPYC", 2, ("avx2",), 24, None, ("0.3.36", "libllama.so 1
 SETTINGS = replace(ONE_THREAD, devices=(), n_gpu_layers=0)
 TIMES = st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=12)
 ALL_ROUNDS = partial(rounds, repackable=True, threads_fixed=False, on_devices=False)
+BOUND = Tuning((Tuned("affinity", "nodes", 1.1, "answer"),))
 ATTENTION = Tuning((Tuned("flash_attn", False, 1.25, "answer"),))
 
 
@@ -117,7 +119,7 @@ def round_named(name: str, settings: RunSettings = SETTINGS) -> Round:
     return found
 
 
-def names_of(settings: RunSettings = SETTINGS, **told: bool) -> list[str]:
+def names_of(settings: RunSettings = SETTINGS, **told: Any) -> list[str]:
     return [one.name for one in rounds(settings, **told)]
 
 
@@ -130,6 +132,17 @@ def test_what_was_fixed_or_cannot_be_is_not_tried() -> None:
     assert names_of(two, repackable=True, threads_fixed=True, on_devices=True) == ["batches", "attention"]
     quantized = replace(SETTINGS, type_k="q8_0", type_v="q8_0")
     assert names_of(quantized, repackable=False, threads_fixed=True, on_devices=False) == ["batches"]
+
+
+def test_threads_are_bound_where_several_compute_on_the_host() -> None:
+    two = replace(SETTINGS, n_threads=2)
+    bound = partial(rounds, repackable=False, threads_fixed=True, affinities=("cores", "nodes"))
+    affinity = bound(two, on_devices=False)[0]
+    assert affinity.name == "affinity"
+    assert affinity.changes == ({"affinity": "cores"}, {"affinity": "nodes"})
+    assert affinity.asks(two)
+    assert not affinity.asks(SETTINGS)
+    assert affinity not in (*bound(SETTINGS, on_devices=False), *bound(two, on_devices=True))
 
 
 @given(st.integers(1, 512))
@@ -196,6 +209,18 @@ def test_the_users_threads_are_the_users(offer: Offer) -> None:
     assert settled(more, 1 << 40).n_threads == 2  # the others are busy now
 
 
+def test_threads_are_bound_as_was_tuned_where_there_are_several(offer: Offer) -> None:
+    cores = Tuning((Tuned("affinity", "cores", 1.1, "answer"),))
+    bound = replace(offer, tunings=(cores,))
+    assert settled(bound, 1 << 40).affinity == "cores"
+    assert cores.applied(SETTINGS, Constraints(n_threads=1)) == SETTINGS
+    assert cores.reasons(SETTINGS, Constraints(n_threads=1)) == {}
+    slower = (Tuned("affinity", "cores", 1.1, "answer"), Tuned("n_threads", 1, 1.5, "write"))
+    one = replace(offer, tunings=(Tuning(slower),))
+    assert settled(one, 1 << 40).affinity == "free"
+    assert settled(bound, 1 << 40, tuned=False).affinity == "free"
+
+
 def test_what_was_tuned_on_devices_says_nothing_of_the_host(offer: Offer) -> None:
     elsewhere = replace(offer, tunings=(replace(ATTENTION, on_devices=True),))
     assert settled(elsewhere, 1 << 40).flash_attn is None
@@ -206,6 +231,8 @@ def test_what_was_tuned_on_devices_says_nothing_of_the_host(offer: Offer) -> Non
 
 def test_what_was_found_is_remembered_for_its_machine_alone(tiny_model: Path, tmp_path: Path) -> None:
     work = model_work(read_model_header(tiny_model))
+    Tunings(HERE, tmp_path).keep(work, (), BOUND)
+    assert Tunings(HERE, tmp_path).of(work) == (BOUND,)
     Tunings(HERE, tmp_path).keep(work, (), ATTENTION)
     assert Tunings(HERE, tmp_path).of(work) == (ATTENTION,)
     for changed in (replace(HERE, engine=("0.3.37",)), replace(HERE, cores=1), replace(HERE, on_battery=True)):
@@ -225,6 +252,8 @@ def test_what_was_found_is_remembered_for_its_machine_alone(tiny_model: Path, tm
         '{"choices": [{"setting": "type_k", "value": "q4_0", "ratio": 2, "measure": "read"}]}',
         '{"choices": [{"setting": "n_threads", "value": true, "ratio": 2, "measure": "write"}]}',
         '{"choices": [{"setting": "n_threads", "value": 1, "ratio": NaN, "measure": "write"}]}',
+        '{"choices": [{"setting": "affinity", "value": "free", "ratio": 2, "measure": "answer"}]}',
+        '{"choices": [{"setting": "affinity", "value": 1, "ratio": 2, "measure": "answer"}]}',
         '{"choices": [{"setting": ["n"], "value": 1, "ratio": 2, "measure": "write"}]}',
     ],
 )
@@ -239,9 +268,21 @@ def test_a_damaged_file_is_as_good_as_none(tiny_model: Path, tmp_path: Path, tex
 
 def test_only_what_costs_no_quality_can_be_tuned() -> None:
     settings = {field.name for field in fields(RunSettings)}
-    values = (1, 128, True, False, "q8_0", None)
+    values = (1, 128, True, False, "q8_0", "cores", None)
     found = {name for name in settings for value in values if is_tunable(name, value)}
-    assert found == {"n_threads", "n_threads_batch", "n_ubatch", "repack", "flash_attn"}
+    assert found == {"n_threads", "n_threads_batch", "n_ubatch", "repack", "flash_attn", "affinity"}
+
+
+def test_what_was_remembered_before_threads_could_be_bound_is_read(tiny_model: Path, tmp_path: Path) -> None:
+    work = model_work(read_model_header(tiny_model))
+    known = Tunings(HERE, tmp_path)
+    known.keep(work, (), BOUND)
+    (file,) = tmp_path.iterdir()
+    file.write_text(
+        '{"choices": [{"setting": "flash_attn", "value": false, "ratio": 1.25, "measure": "answer"}],'
+        ' "on_devices": false}'
+    )
+    assert known.of(work) == (ATTENTION,)
 
 
 # ---- timed

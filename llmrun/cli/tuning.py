@@ -20,6 +20,7 @@ from llmrun.tuning import DEFAULT_BUDGET, Outcome, open_subject, tune
 _NAMES = {
     "n_threads": "threads, writing",
     "n_threads_batch": "threads, reading",
+    "affinity": "thread affinity",
     "repack": "CPU's own layout",
     "n_ubatch": "batch",
     "flash_attn": "flash attention",

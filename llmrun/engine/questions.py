@@ -45,7 +45,7 @@ class Questions:
         """Return what a model of this header would take; raises what `Engine.dry_run` does, and remembers no error."""
         # neither threads nor the way the weights come in change a dry run, nor how much of an adapter is added
         alone = replace(settings, loras=(), projector=None, draft=MTP if settings.draft == MTP else None)
-        asked = replace(alone, n_threads=1, n_threads_batch=1, n_draft_max=0, load_mode="none")
+        asked = replace(alone, n_threads=1, n_threads_batch=1, affinity="free", n_draft_max=0, load_mode="none")
         key = _key(header, size, asked, self._beside)
         if key not in self._known:
             path = self._folder / f"{key}.answer" if self._folder is not None and asked.devices == () else None

@@ -4,8 +4,8 @@ The flags' names and values are those of common/arg.cpp in llama.cpp 0c1e57098, 
 
     -m --rpc -dev -ngl -ts --n-cpu-moe -c -np --kv-unified --no-kv-unified -b -ub -ctk -ctv -fa --swa-full
     --no-kv-offload --load-mode --repack --no-repack --lora --lora-scaled --mmproj --mmproj-offload
-    --no-mmproj-offload -md --spec-type --spec-draft-n-max -devd -ngld -ctkd -ctvd -t -tb --fit --cache-ram
-    --ctx-checkpoints
+    --no-mmproj-offload -md --spec-type --spec-draft-n-max -devd -ngld -ctkd -ctvd -t -tb --numa --fit
+    --cache-ram --ctx-checkpoints
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: in
     """Return the command and its arguments, for `shlex.join` or a process.
 
     n_ctx_train: the model's, for settings that name no context. n_outputs_max has no flag: the server takes what its
-    slots need. A server that lends several devices is taken to lend those up to the last that the settings name.
+    slots need; nor has an affinity to cores: it binds threads to processors by number, two of which may be one core. A
+    server that lends several devices is taken to lend those up to the last that the settings name.
     """
     return (
         "llama-server",
@@ -45,6 +46,7 @@ def llama_server_command(model_path: str, settings: RunSettings, n_ctx_train: in
         *_projector_flags(settings),
         *_draft_flags(settings),
         *("-t", str(settings.n_threads), "-tb", str(settings.n_threads_batch)),
+        *(("--numa", "distribute") if settings.affinity == "nodes" else ()),
         # else it changes what is not said, keeps answered prompts in up to 8 GiB of RAM, and states of each besides
         *("--fit", "off", "--cache-ram", "0", "--ctx-checkpoints", "0"),
     )

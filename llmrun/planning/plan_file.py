@@ -12,7 +12,17 @@ from typing import Any
 
 from llmrun.errors import UsageError
 from llmrun.planning.plan import Plan
-from llmrun.settings import KV_TYPES, LOAD_MODES, MAX_DRAFT, MAX_N_CTX, MAX_SEQUENCES, MAX_THREADS, Lora, RunSettings
+from llmrun.settings import (
+    AFFINITIES,
+    KV_TYPES,
+    LOAD_MODES,
+    MAX_DRAFT,
+    MAX_N_CTX,
+    MAX_SEQUENCES,
+    MAX_THREADS,
+    Lora,
+    RunSettings,
+)
 
 FORMAT = 1
 _HINT = "`llmrun plan MODEL --save FILE` writes one"
@@ -97,6 +107,7 @@ _RANGES = {
     "n_threads": (1, MAX_THREADS),
     "n_threads_batch": (1, MAX_THREADS),
 }
+_WORDS = {"type_k": KV_TYPES, "type_v": KV_TYPES, "load_mode": LOAD_MODES, "affinity": AFFINITIES}
 _FLAGS = frozenset({"kv_unified", "swa_full", "offload_kqv", "repack"})
 _OPTIONAL = frozenset({"flash_attn", "tensor_split", "projector", "draft"})  # a plan leaves nothing else open
 
@@ -111,10 +122,8 @@ def _is_possible(name: str, value: Any) -> bool:
         return isinstance(value, bool)
     if name in ("projector", "draft"):
         return isinstance(value, str) and bool(value)
-    if name in ("type_k", "type_v"):
-        return value in KV_TYPES
-    if name == "load_mode":
-        return value in LOAD_MODES
+    if name in _WORDS:
+        return value in _WORDS[name]
     if not isinstance(value, tuple):
         return False
     if name == "loras":

@@ -21,6 +21,7 @@ _DEFAULTS = {
     "flash_attn": "llama.cpp decides by what its devices can do",
     "swa_full": "layers with a window keep no more than it",
     "offload_kqv": "each layer's cache lies where the layer does",
+    "affinity": "the system places threads",
     "load_mode": "weights on the host are pages of the file, shared and read on demand, where devices allow it",
 }
 

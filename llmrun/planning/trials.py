@@ -36,6 +36,7 @@ class Round:
     """Options that are timed beside the settings so far; `changes` are each option's.
 
     n_past: tokens in the cache. n_read: tokens of a prompt in each turn, None is one batch of each way's own size.
+    least_threads: with fewer there is nothing to ask.
     """
 
     name: str
@@ -44,6 +45,11 @@ class Round:
     n_past: int = 0
     n_read: int | None = _UBATCHES[0]
     n_write: int = _WRITTEN
+    least_threads: int = 1
+
+    def asks(self, settings: RunSettings) -> bool:
+        """Tell whether there is anything to ask of some settings."""
+        return max(settings.n_threads, settings.n_threads_batch) >= self.least_threads
 
     def ways(self, settings: RunSettings) -> tuple[Way, ...]:
         """Return the default and the options, as they are timed."""
@@ -106,17 +112,22 @@ class Found:
         return self.options[self.chosen]
 
 
-def rounds(settings: RunSettings, *, repackable: bool, threads_fixed: bool, on_devices: bool) -> tuple[Round, ...]:
+def rounds(
+    settings: RunSettings, *, repackable: bool, threads_fixed: bool, on_devices: bool, affinities: Sequence[str] = ()
+) -> tuple[Round, ...]:
     """Return what is to be timed beside some settings, in order.
 
     repackable: whether the host has a layout of its own for some of the weights. threads_fixed: whether the user named
-    the number of threads.
+    the number of threads. affinities: those that threads can have here.
     """
     found = []
     counts = () if threads_fixed else thread_counts(settings.n_threads)
     if counts:
         aims = (Aim("n_threads", "write"), Aim("n_threads_batch", "read"))
         found.append(Round("threads", aims, tuple({"n_threads": n, "n_threads_batch": n} for n in counts)))
+    others = tuple({"affinity": one} for one in affinities if one != settings.affinity)
+    if others and not on_devices:
+        found.append(Round("affinity", (Aim("affinity", "answer"),), others, least_threads=2))
     if repackable and not on_devices:
         found.append(Round("repacking", (Aim("repack", "answer"),), ({"repack": not settings.repack},)))
     sizes = tuple({"n_ubatch": size} for size in _UBATCHES if size != settings.n_ubatch)
@@ -125,7 +136,7 @@ def rounds(settings: RunSettings, *, repackable: bool, threads_fixed: bool, on_d
         aims = (Aim("flash_attn", "answer"), Aim("type_k", "answer", kept=False))
         changes: tuple[Mapping[str, Any], ...] = ({"flash_attn": False}, {"type_k": "q8_0", "type_v": "q8_0"})
         found.append(Round("attention", aims, changes, n_past=_DEPTHS[0], n_read=64))
-    return tuple(found)
+    return tuple(one for one in found if one.asks(settings))
 
 
 def thread_counts(n: int) -> tuple[int, ...]:
@@ -170,5 +181,5 @@ def tuned(found: Sequence[Found]) -> tuple[Tuned, ...]:
     return tuple(
         Tuned(one.aim.setting, one.taken.value, one.taken.verdict.ratio, one.aim.measure)
         for one in found
-        if one.chosen and isinstance(one.taken.value, int)
+        if one.chosen and one.taken.value is not None
     )

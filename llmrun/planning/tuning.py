@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from llmrun.planning.timing import Timing
-from llmrun.settings import MAX_THREADS, Constraints, RunSettings
+from llmrun.settings import AFFINITIES, MAX_THREADS, Constraints, RunSettings
 
 Measure = Literal["write", "read", "answer"]
 Value = int | bool | str | None
@@ -76,7 +76,7 @@ class Tuned:
     """A setting whose value was measured to be faster than the default, by a ratio of what `measure` names."""
 
     setting: str
-    value: int | bool
+    value: int | bool | str
     ratio: float
     measure: Measure
 
@@ -97,7 +97,8 @@ class Tuning:
     def applied(self, settings: RunSettings, constraints: Constraints) -> RunSettings:
         """Return settings with what was tuned, except for repacking and what the user fixed.
 
-        Threads only become fewer: there may be fewer processors free now than there were.
+        Threads only become fewer: there may be fewer processors free now than there were. One alone is never bound:
+        nobody measured that.
         """
         changes: dict[str, Any] = {}
         for one in self.choices:
@@ -106,7 +107,8 @@ class Tuning:
                     changes[one.setting] = min(int(one.value), getattr(settings, one.setting))
             elif one.setting != "repack":
                 changes[one.setting] = one.value
-        return replace(settings, **changes)
+        found = replace(settings, **changes)
+        return found if _n_threads(found) > 1 else replace(found, affinity=settings.affinity)
 
     def reasons(self, settings: RunSettings, constraints: Constraints) -> Mapping[str, str]:
         """Return for each setting that is as it was tuned the reason, for people."""
@@ -121,6 +123,10 @@ class Tuning:
 _THREADS = ("n_threads", "n_threads_batch")
 
 
+def _n_threads(settings: RunSettings) -> int:
+    return max(settings.n_threads, settings.n_threads_batch)
+
+
 def is_tunable(setting: str, value: object) -> bool:
     """Tell whether a setting may be tuned to a value: what a file says is believed only then."""
     match setting:
@@ -130,6 +136,8 @@ def is_tunable(setting: str, value: object) -> bool:
             return type(value) is int and value in _UBATCHES
         case "repack":
             return type(value) is bool
+        case "affinity":
+            return value in AFFINITIES[1:]
         case "flash_attn":
             return value is False  # the default is llama.cpp's own choice, which is to use it where it can
         case _:

@@ -358,8 +358,7 @@ class Batcher:
                 continue
             assert self._vision is not None
             span = self._vision.span(token)
-            place = begun.slot.seq, n_past
-            status = self._vision.read(span, self._context.pointer, place, self._context.n_step)
+            status = self._vision.read(span, self._context, (begun.slot.seq, n_past))
             if status == OK:
                 self._remember(begun, [token] * span.n_pos)
             else:

@@ -22,6 +22,7 @@ from llmrun.errors import EngineError, GGUFError, Refusal
 from llmrun.sampling import GGUF_KEYS
 from llmrun.settings import Lora, RunSettings, choose_n_ctx
 from llmrun.worker.adapters import LoadedAdapter, load_adapter, set_adapters
+from llmrun.worker.affinity import computing_threads
 from llmrun.worker.batch import Batch, Part
 from llmrun.worker.cancel import CancelFlag
 from llmrun.worker.crew import SPLIT_FROM, Crew, is_divided
@@ -227,10 +228,15 @@ class Context:
         self.crew: Crew | None = None  # chooses the threads of each step; without one they are as the settings say
         self.keeps_threads = False  # whether the answer is to be the same whenever it is asked for
         self._divides = is_divided(settings)
+        self._places = computing_threads().places(settings.affinity)
 
     def set_threads(self, decode: int, batch: int) -> None:
         """Compute with so many threads from here on: one token, and several."""
         lib.llama_set_n_threads(self.pointer, decode, batch)
+
+    def bind_threads(self, n_threads: int) -> None:
+        """Have so many threads where the settings want them, before they compute."""
+        computing_threads().bind(self._places, n_threads)
 
     def decode(self, tokens: Sequence[int], position: int, *, want_logits: bool, seq: int = 0) -> int:
         """Read at most n_step tokens, the first at `position`; logits are kept for the last one if wanted.
@@ -255,12 +261,17 @@ class Context:
         if self.move_pending:
             return self._decode_after_moves()
         if self.crew is None:
-            return int(lib.llama_decode(self.pointer, self._batch.struct))
+            return self._llama_decode()
         self.crew.hold(still=self.keeps_threads and self._divides and position >= SPLIT_FROM)
         return self.crew.compute(self._batch.struct.n_tokens, self._compute)
 
+    def _llama_decode(self) -> int:
+        n_threads = lib.llama_n_threads if self._batch.struct.n_tokens == 1 else lib.llama_n_threads_batch
+        self.bind_threads(n_threads(self.pointer))
+        return int(lib.llama_decode(self.pointer, self._batch.struct))
+
     def _compute(self) -> int:
-        status = int(lib.llama_decode(self.pointer, self._batch.struct))
+        status = self._llama_decode()
         lib.llama_synchronize(self.pointer)  # so that the time of layers on devices is seen too
         return status
 
@@ -268,7 +279,7 @@ class Context:
         """Decode the batch; where the keys could not be rotated llama.cpp only says so and goes on (llama-kv-cache.cpp,
         update), which is a failed allocation to us."""
         with engine_log().collecting() as complaints:
-            status = int(lib.llama_decode(self.pointer, self._batch.struct))
+            status = self._llama_decode()
         if status == 0 and any("K-shift" in line for line in complaints):
             return _ALLOCATION_FAILED
         self.move_pending = status != 0
@@ -283,7 +294,7 @@ class Context:
         self._batch.fill((part,), all_outputs=True)
         lib.llama_set_embeddings(self.pointer, True)
         try:
-            return int(lib.llama_decode(self.pointer, self._batch.struct))
+            return self._llama_decode()
         finally:
             lib.llama_set_embeddings(self.pointer, False)
 
@@ -371,7 +382,9 @@ class Context:
         self.move_pending = False
 
     def close(self) -> None:
-        """Free everything."""
+        """Free everything, threads that were bound too."""
+        if self._places:
+            computing_threads().release()
         if self.pointer:
             lib.llama_free(self.pointer)
             self.pointer = None

@@ -176,7 +176,7 @@ class Session:
         """Put the image that a token stands for into memory; returns its positions, 0 when it was cancelled."""
         assert self._vision is not None
         span = self._vision.span(token)
-        status = self._vision.read(span, self._context.pointer, (self._slot.seq, position), self._context.n_step)
+        status = self._vision.read(span, self._context, (self._slot.seq, position))
         return span.n_pos if self._took([token] * span.n_pos, position, status) else 0
 
     def _took(self, tokens: Sequence[int], position: int, status: int) -> bool:

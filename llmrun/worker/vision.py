@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as lib
 from llama_cpp import mtmd_cpp as mtmd
@@ -26,6 +26,9 @@ from llmrun.settings import RunSettings
 from llmrun.worker.devices import devices
 from llmrun.worker.log import engine_log
 from llmrun.worker.spans import Pieces, Span
+
+if TYPE_CHECKING:
+    from llmrun.worker.llama import Context
 
 # sizeof in C of the structs passed by value, llama.cpp 0c1e57098 on 64-bit machines (see worker.llama)
 _PARAMS_SIZE = 96
@@ -47,6 +50,7 @@ class Vision:
     def __init__(self, model: Any, path: Path, settings: RunSettings) -> None:
         """model: llama.cpp's pointer. Raises GGUFError for a projector that llama.cpp refuses."""
         params = projector_params(settings, parse_projector(read_header(path)))
+        self._n_threads = int(params.n_threads)
         engine_log().hear(mtmd.mtmd_helper_log_set)
         with engine_log().collecting() as complaints:
             self._pointer: Any = mtmd.mtmd_init_from_file(os.fsencode(path), model, params)
@@ -88,25 +92,27 @@ class Vision:
         """Return the span that a token of a prompt stands for."""
         return self._spans[token]
 
-    def read(self, span: Span, context: Any, place: tuple[int, int], n_batch: int) -> int:
-        """Encode a span and put it into a context (a pointer); returns llama_decode's status, -1 for no encoding.
+    def read(self, span: Span, context: Context, place: tuple[int, int]) -> int:
+        """Encode a span and put it into a context, in its steps; returns llama_decode's status, -1 for no encoding.
 
         place: sequence and position.
 
         Raises EngineError for one that would have to be in one batch, and is larger.
         """
         whole = mtmd.mtmd_decode_use_non_causal(self._pointer, span.chunk)
-        if whole and span.n_cells > n_batch:
+        if whole and span.n_cells > context.n_step:
             raise EngineError(
-                f"an image of {span.n_cells} tokens has to be read at once, and {n_batch} are", "make a new plan for it"
+                f"an image of {span.n_cells} tokens has to be read at once, and {context.n_step} are",
+                "make a new plan for it",
             )
+        context.bind_threads(self._n_threads)
         if mtmd.mtmd_encode_chunk(self._pointer, span.chunk) != 0:
             return -1
         new, (seq, position) = lib.llama_pos(0), place
         return int(
             mtmd.mtmd_helper_decode_image_chunk(
-                *(self._pointer, context, span.chunk, mtmd.mtmd_get_output_embd(self._pointer)),
-                *(position, seq, n_batch, ctypes.byref(new), mtmd.mtmd_helper_post_decode_callback(), None),
+                *(self._pointer, context.pointer, span.chunk, mtmd.mtmd_get_output_embd(self._pointer)),
+                *(position, seq, context.n_step, ctypes.byref(new), mtmd.mtmd_helper_post_decode_callback(), None),
             )
         )
 
