@@ -26,7 +26,7 @@ from tests.hub_server.server import HubServer
 def test_a_repository_is_listed_planned_fetched_and_answers(hub: HubServer, program: Program) -> None:
     done = program("run", "guide/guide-GGUF", QUESTION)
     assert (done.returncode, done.stdout.startswith(SAYS)) == (0, True), done.stderr
-    assert "guide-Q8_0.gguf: 4.9 MiB in" in done.stderr
+    assert "guide-Q8_0.gguf: 6.9 MiB in" in done.stderr
     assert wire(hub) == [
         ("hub", "GET", 200),  # the repository
         ("hub", "GET", 200),  # its files

@@ -327,14 +327,14 @@ def test_a_plan_keeps_the_engines_answers_for_the_next_one(llmrun: Run, tmp_path
 def test_inspect_shows_what_a_file_says(llmrun: Run) -> None:
     lines = llmrun("inspect", "guide").stdout.splitlines()
     assert "architecture  llama (GGUF version 3)" in lines
-    assert "parameters    4.8M (4,786,944)" in lines
+    assert "parameters    6.6M (6,621,952)" in lines
     assert "context       trained on 2,048 tokens" in lines
     assert any(line.startswith("  Q8_0") for line in lines)
 
 
 def test_inspect_gives_programs_the_same(llmrun: Run) -> None:
     found = json.loads(llmrun("inspect", "guide:Q4_K_M", "--json").stdout)
-    assert (found["quant"], found["n_params"], found["n_layer"], found["n_head"]) == ("Q4_K_M", 4786944, 5, [4, 4])
+    assert (found["quant"], found["n_params"], found["n_layer"], found["n_head"]) == ("Q4_K_M", 6621952, 5, [4, 4])
     assert sum(share["size"] for share in found["mix"]) == found["tensor_bytes"]
     assert found["bpw"] == pytest.approx(found["tensor_bytes"] * 8 / found["n_params"])
 

@@ -329,4 +329,4 @@ def test_a_picture_comes_beside_the_json(llmrun: Run, tmp_path: Path, command: t
     assert (done.returncode, done.stderr) == (0, f"the picture is in {path}\n")
     assert json.loads(done.stdout)["model"]["name"] == "guide"
     title = ElementTree.parse(path).getroot()[0]
-    assert (title.text or "").startswith("guide: 4.8M parameters, ")
+    assert (title.text or "").startswith("guide: 6.6M parameters, ")

@@ -69,7 +69,7 @@ def test_the_story_of_a_model_on_the_cpu_is_four_lines() -> None:
 def test_the_story_says_what_is_run_where_with_what_and_how_fast(planned: Planned) -> None:
     told = " ".join(" ".join(story_lines("guide", planned)).split())
     device = planned.plan.forecast.pools[1]
-    assert "guide: 4.8M parameters, Q8_0 (near-lossless), 4.9 MiB here" in told
+    assert "guide: 6.6M parameters, Q8_0 (near-lossless), 6.9 MiB here" in told
     assert "all layers on the GPU" in told
     assert f"free on {device.id}" in told
     assert "tokens a second writing" in told

@@ -111,7 +111,7 @@ def plan(
         >>> plan.n_ctx, plan.settings.n_ctx, plan.where
         (1024, 1024, 'host')
         >>> print(plan)
-        guide: 4.8M parameters, ...
+        guide: 6.6M parameters, ...
     """
     check_names("plan", options, RunOptions)
     if isinstance(on, str):

@@ -17,13 +17,13 @@ import torch
 from tokenizers import Tokenizer
 
 from scripts.guide.batches import Batch, draw_batches, exchange_batches
-from scripts.guide.conversations import Corpus, draw_clean, read_corpus
+from scripts.guide.calibrate import calibrate
+from scripts.guide.conversations import Corpus, Mix, draw_clean, read_corpus
 from scripts.guide.export import export_run, install
 from scripts.guide.facts import GUIDE, held_out_exchanges, read_held_out
 from scripts.guide.network import Network, Shape
 from scripts.guide.numbers import held_out_numbers
 from scripts.guide.refusals import held_out_refusals
-from scripts.guide.refusing import DEV, make_firm
 from scripts.guide.run import Run
 from scripts.guide.stages import STAGES, Optimizers, Stage
 from scripts.guide.teacher import Teacher, fit_teacher
@@ -36,6 +36,7 @@ OPENING_WORDS, OPENING_TIMES = 2, 60  # of each answer, and how often the tokeni
 SAVE_SECONDS = 120.0
 REPORT_SECONDS = 20.0
 MEASURE_SECONDS = 480.0
+CALIBRATION_MIX = Mix(0.85, 0.1)
 
 
 @dataclass(slots=True)
@@ -105,8 +106,18 @@ class Trainer:
             if self.stopped or self.now is STAGES[-1]:
                 return
             self.stage, self.progress = self.stage + 1, replace(self.progress, stage_seconds=0.0, stage_steps=0)
-            self.network.begin_answers(self.workers.firsts)
+            if not STAGES[self.stage - 1].writes:
+                self.network.begin_answers(self.workers.firsts)
             self.optimizers = Optimizers(self.network, self.now, self.workers.map)
+
+    def calibrate(self) -> None:
+        """Set right how likely the first words are."""
+        stage = replace(self.now, mix=CALIBRATION_MIX, writes=False)
+        seed = f"{self.seed}/calibration"
+        batches = draw_batches(self.corpus, self.teacher, self.tokenizer, seed, self.network.shape.context, stage)
+        added = calibrate(self.network, self.workers.firsts, batches, self.seed)
+        print(f"first words: scores changed by {added:.2f} in the mean", flush=True)
+        self.measure()
 
     def _train_stage(self) -> None:
         """Step through one stage."""
@@ -159,7 +170,7 @@ class Trainer:
         sets = {
             "dev": held_out_exchanges(read_held_out(GUIDE / "heldout" / "dev.toml"), self.corpus.facts)[::2],
             "numbers": held_out_numbers(self.corpus.numbers, 20),
-            "refusals": held_out_refusals(self.corpus.refusals, 60, DEV),
+            "refusals": held_out_refusals(self.corpus.refusals, 60, seed=1),
         }
         parts = []
         for name, items in sets.items():
@@ -242,8 +253,8 @@ def main() -> int:
     if trainer.stopped:
         print("stopped; the same command goes on", flush=True)
         return 130
+    trainer.calibrate()
     network.forget_router()
-    print(f"refusals begin with a score that is {make_firm(network, corpus, tokenizer):.1f} higher", flush=True)
     run.save_weights(network)
     export_run(run)
     if options.install:

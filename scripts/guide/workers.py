@@ -20,7 +20,6 @@ from scripts.guide.precision import fast
 from scripts.guide.stages import Stage
 
 PIECES = 2  # per worker and step
-BEGUN = 0.25  # how much the first token of an answer weighs against the mean of the others
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def _loss(task: _Task, piece: Batch) -> Tensor:
     network = task.network
     assert network.router is not None
     begins = piece.kinds >= 0
-    wanted = _wanted(piece, begins, network.shape.kinds)
+    wanted = wanted_kinds(piece, begins, network.shape.kinds)
     if not task.stage.writes:
         return F.cross_entropy(network.router(network.read(piece.ids)[begins]), wanted, reduction="sum") / task.answers
     with torch.no_grad():
@@ -107,7 +106,7 @@ def _loss(task: _Task, piece: Batch) -> Tensor:
     told = F.cross_entropy(network.logits(hidden[later]), piece.targets[later], reduction="sum")
     begun = F.cross_entropy(network.logits(hidden[begins]), opening, reduction="sum")
     moved = (hidden[begins] - seen).square().mean(-1).sum()
-    return told / task.total + (BEGUN * begun + moved) / task.answers
+    return told / task.total + (task.stage.begun * begun + moved) / task.answers
 
 
 def _opening(wanted: Tensor, firsts: Tensor, vocabulary: int) -> Tensor:
@@ -115,7 +114,7 @@ def _opening(wanted: Tensor, firsts: Tensor, vocabulary: int) -> Tensor:
     return torch.zeros(len(wanted), vocabulary).index_add_(1, firsts, wanted)
 
 
-def _wanted(piece: Batch, begins: Tensor, n_kinds: int) -> Tensor:
+def wanted_kinds(piece: Batch, begins: Tensor, n_kinds: int) -> Tensor:
     """How likely each kind of answer should be where one begins, of shape (answers, kinds)."""
     wanted = F.one_hot(piece.kinds[begins], n_kinds).float()
     shares = piece.shares[begins.nonzero()[:, 0]]
