@@ -72,7 +72,7 @@ new MutationObserver(() => window.lengths.push(length())).observe(
 @needs_browser
 def test_a_question_is_answered(browser: Browser) -> None:
     assert browser.ask(QUESTION) == ANSWER
-    assert "25 tokens · " in browser.text(".figures")
+    assert "24 tokens · " in browser.text(".figures")
     assert " tok/s" in browser.text(".figures")
     assert browser.said() == []
 
