@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from llmrun.hardware.device import Device
+from llmrun.hardware.layout import Layout, Layouts
 from llmrun.memory.estimate import Estimator, Machine
 from llmrun.memory.footprint import Footprint
 from llmrun.settings import Constraints, RunSettings
@@ -59,7 +60,7 @@ MACHINES: tuple[tuple[str, ...], ...] = (
     (_CARD.id, _INTEGRATED.id),
     (_CARD.id, _OTHER_CARD.id, _INTEGRATED.id),
 )
-_REPACKED = MappingProxyType({"Q4_0": 8, "Q4_K": 8})
+_REPACKED: Layouts = MappingProxyType({"Q4_0": (Layout(8),), "Q4_K": (Layout(8),)})
 
 
 @dataclass(frozen=True, slots=True)
