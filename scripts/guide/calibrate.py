@@ -24,7 +24,7 @@ def calibrate(network: Network, firsts: Tensor, batches: Iterator[Batch], seed: 
 
     The router must be there still: it says how many kinds of answers there are.
     """
-    tokens = firsts.unique()
+    tokens = torch.tensor(sorted(set(firsts.tolist())))
     begun, wanted = _look(network, tokens, firsts, batches)
     mean = begun.mean(0)
     along = mean / mean.square().sum()
