@@ -29,8 +29,9 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
 
 def test_a_text_is_gone_on_with_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.completions.create(model="guide", prompt=PROMPT, temperature=0)
-    assert whole.choices[0].text.startswith(" the keys and values")
+    assert whole.choices[0].text
     assert whole.usage is not None
+    assert whole.usage.prompt_tokens <= 5  # the text alone, and nothing of a conversation
     assert (whole.usage.completion_tokens, whole.choices[0].finish_reason) == (16, "length")
     stream = client.completions.create(
         model="guide", prompt=PROMPT, temperature=0, stream=True, stream_options={"include_usage": True}
