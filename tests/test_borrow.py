@@ -118,7 +118,7 @@ def test_a_model_too_large_for_either_lender_runs_on_both(lenders: Lenders, cach
     assert [pool.id for pool in pools] == list(names(lenders))
     assert len(text) > 24
     assert seen == sorted(seen)
-    assert any(0 < share <= 1 for share in seen)  # loading tells how far it is, over the network too
+    assert all(0 < share <= 1 for share in seen)  # what takes longer than 0.1 s tells how far it is
     assert text == alone(started, QUESTION)
     for pool, (free, size), (free_now, size_now) in zip(pools, empty, full, strict=True):
         assert pool.available == free  # as the lender said, not as ggml does
@@ -299,7 +299,7 @@ def test_what_is_sent_is_told_where_it_takes_a_while(lenders: Lenders, cache: Pa
     assert pool.lender is not None
     slow = replace(pool.lender, link=Link(0.02, 1.25e5, 1e6))
     (line,) = sending_lines(replace(forecast, pools=(host, replace(pool, lender=slow))))
-    assert line == "sending 5.1 MB to 127.0.0.1: about 41 s at 1 Mbit/s the first time; it keeps tensors above 10 MiB"
+    assert line == "sending 5.8 MB to 127.0.0.1: about 46 s at 1 Mbit/s the first time; it keeps tensors above 10 MiB"
     forgetful = replace(slow, keeps=False)
     (line,) = sending_lines(replace(forecast, pools=(host, replace(pool, lender=forgetful))))
     assert line.endswith(" at 1 Mbit/s; it keeps none of them")

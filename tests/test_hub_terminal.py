@@ -18,7 +18,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def pull(hub: HubServer, home: Path, columns: int) -> pexpect.spawn[str]:
     told = environment(hub, home) | {"COLUMNS": str(columns)}
-    command = ["-P", "-m", "llmrun.cli.main", "pull", "guide/guide-GGUF:F16"]
+    command = ["-P", "-m", "llmrun.cli.main", "pull", "guide/guide-GGUF:Q8_0"]
     return pexpect.spawn(sys.executable, command, env=told, dimensions=(24, columns), encoding="utf-8", timeout=60)
 
 

@@ -89,9 +89,10 @@ def test_greedy_answers_of_guide_are_the_same_token_for_token(quant: str) -> Non
 @pytest.mark.parametrize("chance", [0.0, 0.6, 1.0])
 def test_greedy_answers_of_a_shape_are_the_same_token_for_token(random_model: Model, chance: float) -> None:
     """Longer than the window, so that its cells are taken over again and again, wrong guesses among them."""
-    wanted = raw("abcdefghij" * 30, max_tokens=200)
+    # at the 159th two tokens are 0.00007 apart: which of them is the likelier depends on the processor
+    wanted = raw("abcdefghij" * 30, max_tokens=150)
     (true,) = plain(random_model, wanted)
-    assert len(true.tokens) == 200
+    assert len(true.tokens) == 150
     found = guessed(random_model, wanted, true, chance)
     assert found.tokens == true.tokens
     assert (found.usage.accepted_tokens > 0) == (chance > 0)

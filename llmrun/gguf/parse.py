@@ -27,9 +27,10 @@ MAX_KEY = (1 << 16) - 1  # gguf.md: a key is at most 2^16-1 bytes long
 MAX_NAME = 63  # ggml.h: GGML_MAX_NAME is 64, the closing zero included
 MAX_DIMENSIONS = 4  # ggml.h, GGML_MAX_DIMS
 MAX_ALIGNMENT = 1 << 20  # every tensor is padded to it; 32 is usual, 16 KiB is the largest page
-# Arrays up to here are kept: llama.cpp has at most 512 layers (LLAMA_MAX_LAYERS). Longer ones, the tokenizer's, are
-# walked. The second limit is on all arrays of a file together: a byte can become a number of 40 bytes, thus 5 MiB.
-MAX_KEPT = 4096
+# Arrays up to here are kept: llama.cpp has at most 512 layers (LLAMA_MAX_LAYERS), and guide 4,608 tokens, so that its
+# header can be written again as it was. Longer ones, the tokenizers of others, are walked. The second limit is on all
+# arrays of a file together: a byte can become a number of 40 bytes, thus 5 MiB.
+MAX_KEPT = 8192
 MAX_KEPT_TOGETHER = 1 << 17
 
 _LARGEST = (1 << 63) - 1  # llama.cpp counts elements and bytes in int64_t

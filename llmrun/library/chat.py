@@ -61,7 +61,7 @@ class Chat:
         >>> chat = llmrun.load("guide", temperature=0)
         >>> chat.system = "you are a friendly guide"
         >>> print(chat.ask("can i run a model without a gpu?", max_tokens=6))
-        CPU-only running works
+        CPU-only running works, no
         >>> [message.role for message in chat.messages]
         ['user', 'assistant']
         >>> chat.stats["completion_tokens"]
