@@ -31,8 +31,8 @@ def lines(text: str) -> list[str]:
 def test_a_download_shows_a_bar_and_goes_on_after_ctrl_c(hub: HubServer, tmp_path: Path, columns: int) -> None:
     hub.faults.append(Fault("cdn", times=100, slow=0.1))
     stopped = pull(hub, tmp_path, columns)
-    stopped.expect("MiB a second")
-    stopped.expect("MiB a second")
+    stopped.expect("MiB a sec")
+    stopped.expect("MiB a sec")
     said = stopped.before or ""
     stopped.sendintr()
     stopped.expect(pexpect.EOF)
