@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,12 +65,15 @@ class Clock:
         self._now += 0.01 if lib.llama_n_threads(self._context.pointer) == 1 else 0.005 * self.crowded
         return self._now
 
+    def pass_by(self, seconds: float) -> None:
+        self._now += seconds
 
-def crew_for(context: Context, watch: Scripted) -> Clock:
+
+def crew_for(context: Context, watch: Scripted, sleep: Callable[[float], None] = lambda _: None) -> Clock:
     """A crew of at most two, which begins with both; returns its clock."""
     context.set_threads(2, 2)
     clock = Clock(context)
-    context.crew = Crew((2, 2), (2, 2), context.set_threads, watch, clock)
+    context.crew = Crew((2, 2), (2, 2), context.set_threads, watch, clock, sleep)
     return clock
 
 
@@ -94,6 +97,26 @@ def test_threads_are_given_up_where_others_need_the_processors(context: Context)
     assert context.decode((7, 8), 16, want_logits=True) == 0
     assert context.decode((7, 8), 18, want_logits=True) == 0
     assert lib.llama_n_threads_batch(context.pointer) == 1
+
+
+@pytest.mark.parametrize(("now", "n_threads"), [(2.0, 2), (1.0, 1)])
+def test_who_was_busy_in_a_pause_is_looked_at_again_before_it_counts(
+    context: Context, now: float, n_threads: int
+) -> None:
+    """A program that ran until the question came leaves its average behind, and all processors."""
+    watch, slept = Scripted(), list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        watch.room = now
+
+    clock = crew_for(context, watch, sleep)
+    assert threads_of(context, 0) == 2
+    watch.room, watch.age = 0.0, 30.0
+    clock.pass_by(30.0)
+    assert threads_of(context, 1) == n_threads
+    assert len(slept) == 1
+    assert 0 < slept[0] < 0.1  # of which nobody notices
 
 
 def test_an_answer_to_be_repeated_keeps_its_threads_where_they_would_show(context: Context) -> None:

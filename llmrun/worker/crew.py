@@ -23,6 +23,7 @@ from llmrun.worker.headcount import Headcount
 _FEW = 16  # tokens: up to so many each number of them is a kind of steps of its own
 _LEAST_READ = 32  # tokens: shorter steps tell little of what a token costs when a prompt is read
 _PAUSE = 1.0  # seconds in which nothing was computed: what was known of the moment is over
+_GLANCE = 0.05  # seconds: Linux counts in steps of a hundredth, which tell a busy processor from an idle one by then
 # llama.cpp rounds the cells that are read up to 256s: from here on they are 512
 SPLIT_FROM = 256
 
@@ -56,7 +57,7 @@ def is_repeatable(sampling: Sampling) -> bool:
 class Crew:
     """Chooses threads for steps. start, most: for one token, and for several. set_threads: tells llama.cpp of both.
 
-    clock: seconds, from any beginning.
+    clock: seconds, from any beginning. sleep: waits for so many.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Crew:
         set_threads: Callable[[int, int], None],
         watch: Watch,
         clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._most, self._set_threads, self._watch, self._clock = most, set_threads, watch, clock
+        self._most, self._set_threads, self._watch = most, set_threads, watch
+        self._clock, self._sleep = clock, sleep
         self._now = start
         self._headcounts: dict[int, Headcount] = {}
         self._room: float | None = None
@@ -109,10 +112,13 @@ class Crew:
 
     def _observe(self) -> None:
         if self._clock() - self._ended > _PAUSE:
-            # an average over a pause says little of this moment: only that others are busy all the time
             is_recent = self._watch.age < 2 * _PAUSE
             room = self._watch.look()
-            if is_recent or (room is not None and room < self._most[0] - 0.5):
+            if was_crowded := room is not None and room < self._most[0] - 0.5:
+                # an average over a pause: who was busy then may have ended, and a prompt would be read with one thread
+                self._sleep(_GLANCE)
+                room = self._watch.look()
+            if is_recent or was_crowded:
                 self._room = room
                 for headcount in self._headcounts.values():
                     headcount.resume(room)
