@@ -82,6 +82,10 @@ def test_weights_cross_the_network_once(tmp_path: Path) -> None:
             passed.sent = 0
             assert answer(model, passed.port) == first
             assert passed.sent < SENT / 4
+        with connect(lender) as borrower:  # long enough to be seen, as the answers may not have been
+            assert alloc(borrower, 1 << 20)
+            lender.hear("has borrowed 1.0 MiB")
+        lender.hear("all is free again")
         with connect(lender) as borrower:
             assert alloc(borrower, 5 << 20)
             lender.hear("has borrowed 5.0 MiB")  # from here on what is whole is not looked at until it goes
