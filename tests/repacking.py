@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from llmrun.engine.layouts import read_layouts
 from llmrun.hardware.layout import may_repack
 
 can_repack = may_repack(read_layouts())
-needs_repacking = pytest.mark.skipif(not can_repack, reason="llmrun repacks nothing here, see hardware.layout")

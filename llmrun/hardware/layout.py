@@ -54,8 +54,9 @@ def layout_of(matrix: Matrix, layouts: Layouts) -> Layout | None:
 def may_repack(layouts: Layouts) -> bool:
     """Tell whether a model may be run with its weights in them: there are some, and AMX's are not among them.
 
-    GCC before 11.5, 12.4 and 13.3 leaves out what llama.cpp's AMX code writes into the configuration of its tiles (bug
-    114098), and the process dies at the first quantized matrix. Whoever compiled it, it aborts where multi-head latent
-    attention multiplies by stacks of matrices (0c1e57098, ggml-cpu/amx/amx.cpp, supports_op takes them).
+    GCC 12.2 leaves out most of what llama.cpp's AMX code writes into the configuration of its tiles (its
+    amxtileintrin.h tells the compiler of 8 bytes alone), and the process dies at the first quantized matrix; newer ones
+    were not tried. Whoever compiled it, it aborts where multi-head latent attention multiplies by stacks of matrices
+    (0c1e57098, ggml-cpu/amx/amx.cpp, supports_op takes them).
     """
     return bool(layouts) and not any(layout.buffers == "AMX" for kept in layouts.values() for layout in kept)

@@ -2,8 +2,8 @@
 
 While writing is learned, some first words become likelier than they should be, those of one answer more than those that
 many answers share. Each gets a little of the mean of what answers begin from, added to its row of the output matrix,
-which raises or lowers its score by about the same for every question: of dev's facts 0.3 % more are right, and one more
-in a hundred refusals.
+which raises or lowers its score by about the same for every question. Of dev's refusals 94.2 % were right and not 92.9,
+of its facts 91.7 and not 91.9; "What is a KV cache?", whose answer begins with a shared word, was right again.
 """
 
 from collections.abc import Iterator

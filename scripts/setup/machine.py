@@ -56,8 +56,8 @@ def choose_cmake_args(machine: Machine, user: str) -> str:
 def compiler_options(machine: Machine) -> str:
     """What C and C++ are compiled with besides what CMake says.
 
-    Without llama.cpp's AMX code: compiled by GCC before 11.5, 12.4 and 13.3 (bug 114098) the engine dies at the first
-    quantized matrix, and whoever compiled it, models with multi-head latent attention abort.
+    Without llama.cpp's AMX code: compiled by GCC 12.2 the engine dies at the first quantized matrix, and whoever
+    compiled it, models with multi-head latent attention abort (llmrun.hardware.layout).
     """
     return "-mno-amx-int8" if machine.amx else ""
 
