@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import os
+import platform
+import shlex
+import shutil
+import subprocess
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scripts.setup import commands, engine, failure, machine, progress, stamp
+from scripts.setup import commands, engine, failure, machine, options, progress, stamp
 
 ROOT = Path(__file__).parents[1]
 CPU = machine.Machine("linux", "x86_64", None, None)
@@ -84,16 +88,44 @@ def test_cuda_is_built_where_card_and_compiler_are_and_the_users_word_is_last(
     assert machine.choose_cmake_args(found, user) == arguments
 
 
-def test_amx_is_left_out_where_the_processor_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_decides_what_is_compiled_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXXFLAGS", "-g1")
     monkeypatch.delenv("CFLAGS", raising=False)
     assert not {"CFLAGS", "CXXFLAGS"} & set(engine.make_settings(CPU, ""))
-    settings = engine.make_settings(replace(CPU, amx=True), "")
-    assert (settings["CFLAGS"], settings["CXXFLAGS"]) == ("-mno-amx-int8", "-g1 -mno-amx-int8")
     cpuinfo = tmp_path / "cpuinfo"
-    assert not machine.has_amx(cpuinfo)
-    cpuinfo.write_text("model name\t: X\nflags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n")
-    assert machine.has_amx(cpuinfo)
+    assert not machine.read_features(cpuinfo)
+    cpuinfo.write_text("model name\t: X\nflags\t\t: fpu avx512f amx_tile amx_int8 avx512_fp16\n")
+    found = replace(CPU, features=machine.read_features(cpuinfo))
+    settings = engine.make_settings(found, "")
+    mended, single = settings["CFLAGS"].rsplit(" ", 1)
+    assert settings["CXXFLAGS"] == f"-g1 {mended} {single}"
+    assert (Path(shlex.split(mended)[0].removeprefix("-I")) / "amxtileintrin.h").is_file()
+    assert single == "-U__AVX512FP16__"
+    assert options.needed_options(found) == shlex.split(mended)  # what llama.cpp's own programs are built with
+
+
+def test_a_tile_configuration_is_written_as_a_whole(tmp_path: Path) -> None:
+    """What is written into it just before it is loaded must not be left out, which GCC 12's own header allows."""
+    compiler = shutil.which("c++")
+    if compiler is None or platform.machine() != "x86_64":
+        pytest.skip("needs a C++ compiler for x86-64")
+    source, made = tmp_path / "tiles.cpp", tmp_path / "tiles.s"
+    source.write_text(_TILES)
+    flags = ["-O3", "-mamx-tile", "-mavx512f", *options.needed_options(replace(CPU, features=frozenset({"amx_int8"})))]
+    subprocess.run([compiler, *flags, "-S", str(source), "-o", str(made)], check=True)
+    assert "$113" in made.read_text()  # the number that only the last of the 64 bytes is given
+
+
+_TILES = """#include <cstdint>
+#include <immintrin.h>
+struct config { uint8_t palette, start, reserved[14]; uint16_t columns[16]; uint8_t rows[16]; };
+void configure() {
+    config one = {};
+    one.palette = 1;
+    one.rows[15] = 113;
+    _tile_loadconfig(&one);
+}
+"""
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ class Machine:
     """The NVIDIA card's name."""
     nvcc: str | None
     """Path of the CUDA compiler."""
-    amx: bool = False
-    """Whether the processor has Intel's AMX."""
+    features: frozenset[str] = frozenset()
+    """The processor's, by Linux's names; none on other systems."""
 
 
 def detect_machine() -> Machine:
     """Look at this machine."""
-    return Machine(sys.platform, platform.machine(), read_nvidia_card(), find_nvcc(), has_amx())
+    return Machine(sys.platform, platform.machine(), read_nvidia_card(), find_nvcc(), read_features())
 
 
 def choose_cmake_args(machine: Machine, user: str) -> str:
@@ -51,15 +51,6 @@ def choose_cmake_args(machine: Machine, user: str) -> str:
     if machine.card and machine.nvcc:
         ours.append("-DGGML_CUDA=ON")
     return " ".join([*ours, user]).strip()
-
-
-def compiler_options(machine: Machine) -> str:
-    """What C and C++ are compiled with besides what CMake says.
-
-    Without llama.cpp's AMX code: compiled by GCC 12.2 the engine dies at the first quantized matrix, and whoever
-    compiled it, models with multi-head latent attention abort (llmrun.hardware.layout).
-    """
-    return "-mno-amx-int8" if machine.amx else ""
 
 
 def wants_rpc(cmake_args: str) -> bool:
@@ -103,12 +94,13 @@ def parse_card(answer: str) -> str | None:
     return name or None
 
 
-def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether Linux names AMX among the processor's features."""
+def read_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The processor's features as Linux names them."""
     try:
-        return re.search(r"^flags\s*:.*\bamx_int8\b", cpuinfo.read_text(errors="replace"), re.MULTILINE) is not None
+        found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
     except OSError:
-        return False
+        return frozenset()
+    return frozenset(found[1].split()) if found else frozenset()
 
 
 def find_nvcc() -> str | None:
