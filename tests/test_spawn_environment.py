@@ -15,3 +15,9 @@ def test_waiting_threads_sleep_sooner_than_libgomp_has_it() -> None:
 def test_who_has_a_wait_policy_keeps_it(own: dict[str, str]) -> None:
     found = environment_of(own)
     assert {name: found[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in found} == own
+
+
+def test_the_engines_memory_is_in_huge_pages_unless_malloc_is_set_up_otherwise() -> None:
+    assert environment_of({"PATH": "/bin"})["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    own = {"GLIBC_TUNABLES": "glibc.malloc.check=1"}
+    assert environment_of(own)["GLIBC_TUNABLES"] == "glibc.malloc.check=1"

@@ -21,6 +21,10 @@ from llmrun.errors import EngineError
 # 20,000, 34 with 2,000, 32 with libgomp's own, 18 with 0; beside one busy process 2, 11 and 1.4, one thread has 21.
 # Where others are busy threads become fewer (worker.crew): these are the steps until then, and those that are fixed.
 _SPINS = "20000"
+# glibc's word for memory in pages of 2 MiB, where the system leaves that to programs. Weights that are copies lie in
+# such memory then. Tokens a second of 1.2B in Q4_K_M on 2 cores of a Xeon (2026-11): repacked 21.0 against 18.5, in
+# AMX's buffers 21.5 against 17.0.
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def environment_of(own: Mapping[str, str]) -> dict[str, str]:
     changed = {"GGML_NO_BACKTRACE": "1"}  # an abort would start a debugger to print a backtrace
     if not own.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         changed["GOMP_SPINCOUNT"] = _SPINS
+    if "GLIBC_TUNABLES" not in own:
+        changed["GLIBC_TUNABLES"] = _HUGE_PAGES
     return {**own, **changed}
 
 
