@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
+from llmrun.engine.layouts import read_layouts
 from llmrun.engine.protocol import Usage
 from llmrun.folders import speed_folder
 from llmrun.hardware.device import Device
 from llmrun.hardware.fingerprint import read_fingerprint
+from llmrun.hardware.layout import Layouts, in_amx
 from llmrun.measurements import Measurements, Measurer
 from llmrun.memory.placement import Placement
 from llmrun.planning.calibration import Calibration, Run, calibrate
@@ -60,12 +63,19 @@ class Speeds:
     """Predicts tokens a second for any model on this machine.
 
     measurements: what is remembered of it, None is nothing. n_threads: of the host, where a device is asked for without
-    settings. tunings: what is fastest on it.
+    settings. tunings: what is fastest on it. layouts: those that its processor keeps weights in.
     """
 
-    def __init__(self, measurements: Measurements | None, n_threads: int, tunings: Tunings | None = None) -> None:
+    def __init__(
+        self,
+        measurements: Measurements | None,
+        n_threads: int,
+        tunings: Tunings | None = None,
+        layouts: Layouts = MappingProxyType({}),
+    ) -> None:
         self._measurements = measurements
         self._tunings = tunings
+        self._in_amx = in_amx(layouts)
         self._usual = RunSettings(n_threads=n_threads, n_threads_batch=n_threads)
         self._rates: dict[_Way, Rates] = {}
         self._calibrations: dict[tuple[_Way, bool], Calibration] = {}
@@ -74,7 +84,8 @@ class Speeds:
         """Return the host's costs with these threads, batch size and layout: as measured, else as hosts usually are."""
         way = _way(settings, ())
         if way not in self._rates:
-            usual = default_host_rates(settings.n_threads, settings.n_threads_batch, repack=settings.repack)
+            threads = settings.n_threads, settings.n_threads_batch
+            usual = default_host_rates(*threads, repack=settings.repack, in_amx=self._in_amx)
             self._rates[way] = completed(self._known(settings, ()), usual)
         return self._rates[way]
 
@@ -225,7 +236,7 @@ def open_speeds(n_threads: int, measure: Measurer = lambda _: None, folder: Path
     measure: `Engine.measure`, for whoever wants to measure. folder: None is the user's.
     """
     machine, folder = read_fingerprint(), folder or speed_folder()
-    return Speeds(Measurements(measure, machine, folder), n_threads, Tunings(machine, folder))
+    return Speeds(Measurements(measure, machine, folder), n_threads, Tunings(machine, folder), read_layouts())
 
 
 def _usual(device: Device) -> Rates:

@@ -17,9 +17,9 @@ from llmrun.footprints import Footprints
 from llmrun.gguf.adapter import Adapter
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.summary import ModelSummary, summarize
-from llmrun.hardware.layout import may_repack
 from llmrun.memory.estimate import vocabulary_counts
 from llmrun.memory.footprint import Footprint
+from llmrun.memory.weights import may_repack
 from llmrun.planning.offer import Offer
 from llmrun.planning.pace import Pace
 from llmrun.planning.quality import loss_of
@@ -89,7 +89,7 @@ def stocked(
     own = None if guesser is None else guesser.footprints
     footprints = Footprints(header, site.machine, standby, answers, beside.adapters, beside.sight, own)
     work, sizes = _work(header, footprints, site), _sizes(header, footprints)
-    repackable = may_repack(site.layouts)
+    repackable = may_repack(header, site.layouts)
     offer = Offer(
         quant=variant.quant,
         # where the file's name tells no label, the file itself does
@@ -164,7 +164,7 @@ def _repacks(work: ModelWork, site: Site, speeds: Speeds) -> bool:
     types = {product.type for product in work.products()} & set(site.layouts)
     known = [speeds.known(way).matrices for way in (plain, repacked)]
     if not types or not all(types <= set(matrices) for matrices in known):
-        return bool(types) and repacking_pays(work, plain, None, None)
+        return bool(types) and repacking_pays(work, plain, None, None, site.layouts)
     as_is = speeds.host_rates(plain)
     changed = Rates(matrices={name: known[1][name] for name in types})
-    return repacking_pays(work, plain, as_is, as_is.merged(changed))
+    return repacking_pays(work, plain, as_is, as_is.merged(changed), site.layouts)

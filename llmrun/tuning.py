@@ -14,11 +14,12 @@ from llmrun.engine.client import Engine
 from llmrun.errors import InsufficientMemoryError, UnknownArchitectureError, UsageError
 from llmrun.folders import speed_folder
 from llmrun.footprints import Footprints
+from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.source import read_model_header
 from llmrun.hardware.affinity import read_affinities
 from llmrun.hardware.fingerprint import read_fingerprint
-from llmrun.hardware.layout import may_repack
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
+from llmrun.memory.weights import may_repack
 from llmrun.pipeline import Listener, Planned
 from llmrun.planning.plan import PlanWish
 from llmrun.planning.room import make_room
@@ -62,6 +63,7 @@ class Subject:
     """
 
     planned: Planned
+    header: GGUFHeader
     work: ModelWork
     footprints: Footprints
     tunings: Tunings
@@ -83,7 +85,7 @@ def open_subject(ref: ModelRef, constraints: Constraints, listener: Listener, *,
     except UnknownArchitectureError as error:
         raise UsageError(f"nothing is known of how a model of {header.architecture!r} computes") from error
     tunings = Tunings(read_fingerprint(), speed_folder())
-    return Subject(planned, work, Footprints(header, planned.site.machine), tunings, read_affinities())
+    return Subject(planned, header, work, Footprints(header, planned.site.machine), tunings, read_affinities())
 
 
 def tune(
@@ -138,7 +140,7 @@ class _Tuner:
         types = {product.type for product in self._subject.work.products()}
         todo = rounds(
             self.settings,
-            repackable=may_repack(site.layouts) and bool(types & set(site.layouts)),
+            repackable=may_repack(self._subject.header, site.layouts) and bool(types & set(site.layouts)),
             threads_fixed=constraints.n_threads is not None,
             on_devices=bool(self.settings.n_gpu_layers),
             affinities=self._subject.affinities,

@@ -75,7 +75,7 @@ def main() -> None:
         question = encode_header(without_tokenizer(header))
         has_experts = any("_exps" in tensor.name for tensor in header.tensors)
         n_layer = header.uint(header.arch("block_count"))
-        for settings in ways(n_layer, device, has_experts, can_repack):
+        for settings in ways(n_layer, device, has_experts, can_repack(path)):
             real, asked = really(path, settings), dry_run(question, header.file_size, settings)
             row = {"name": name, "settings": asdict(settings), "real": asdict(real), "asked": asdict(asked)}
             sys.stdout.write(json.dumps(row) + "\n")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from llmrun.engine.layouts import read_layouts
-from llmrun.hardware.layout import may_repack
+from pathlib import Path
 
-can_repack = may_repack(read_layouts())
+from llmrun.engine.layouts import read_layouts
+from llmrun.gguf.source import read_header
+from llmrun.memory.weights import may_repack
+
+
+def can_repack(path: Path) -> bool:
+    """Tell it of a model's file."""
+    return may_repack(read_header(path), read_layouts())

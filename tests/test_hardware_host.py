@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmrun.engine.build import library_folder
-from llmrun.engine.layouts import has_amx_code, read_layouts
+from llmrun.engine.layouts import amx_code, read_layouts
 from llmrun.hardware.cores import mac_cores, numbered_cores, read_cores
 from llmrun.hardware.cpu import (
     FLAGS_AMX,
@@ -85,17 +85,22 @@ def test_this_machine_repacks_what_its_cpuinfo_says() -> None:
     import platform
 
     flags = parse_cpu_flags(Path("/proc/cpuinfo").read_text())
-    compiled = flags if has_amx_code(library_folder()) else flags - FLAGS_AMX
-    assert read_layouts() == cpu_layouts(platform.machine(), compiled)
+    code = amx_code(library_folder())
+    compiled = flags - FLAGS_AMX if code == "none" else flags
+    expected = {} if code == "unknown" and flags >= FLAGS_AMX else cpu_layouts(platform.machine(), compiled)
+    assert read_layouts() == expected
 
 
-def test_an_engine_tells_by_its_files_whether_it_was_compiled_with_amx(tmp_path: Path) -> None:
-    assert has_amx_code(None)
-    assert has_amx_code(tmp_path)
+def test_an_engine_tells_by_its_files_whether_its_amx_code_is_known_to_be_whole(tmp_path: Path) -> None:
+    assert amx_code(None) == "unknown"
+    assert amx_code(tmp_path) == "unknown"
     (tmp_path / "libggml-cpu.so").write_bytes(b"\x7fELF CPU_REPACK")
-    assert not has_amx_code(tmp_path)
-    (tmp_path / "libggml-cpu-sapphirerapids.so").write_bytes(b"\x7fELF AMX is not ready to be used!\n")
-    assert has_amx_code(tmp_path)
+    assert amx_code(tmp_path) == "none"
+    other = tmp_path / "libggml-cpu-sapphirerapids.so"
+    other.write_bytes(b"\x7fELF AMX is not ready to be used!\n")
+    assert amx_code(tmp_path) == "unknown"
+    other.write_bytes(other.read_bytes() + b"AMX tiles are configured as a whole")
+    assert amx_code(tmp_path) == "whole"
 
 
 # ---- the battery

@@ -7,10 +7,10 @@ import pytest
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
 from llmrun.hardware.cpu import cpu_layouts, parse_cpu_flags
-from llmrun.hardware.layout import Matrix, layout_of, may_repack
+from llmrun.hardware.layout import Matrix, layout_of
 from llmrun.memory.placement import place_layers
 from llmrun.memory.shape import model_shape
-from llmrun.memory.weights import place_weights
+from llmrun.memory.weights import may_repack, place_weights
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import ghost
 
@@ -58,9 +58,7 @@ def test_amx_without_vnni_is_not_used() -> None:
 
 
 def test_what_amx_needs_more_is_counted() -> None:
-    header = parse_header(ghost(MODELS["qwen3-8b"], "Q4_K_M")[0])
-    assert isinstance(header, GGUFHeader)
-    shape = model_shape(header)
+    shape = model_shape(_header("qwen3-8b"))
     nowhere = place_layers(shape.n_layer, 0, ())
     plain, kept = (place_weights(shape, nowhere, (), mmap=False, layouts=layouts) for layouts in ({}, AMX))
     groups = [shape.output, *(layer.weights for layer in shape.layers)]
@@ -68,7 +66,17 @@ def test_what_amx_needs_more_is_counted() -> None:
     assert kept.host - plain.host == 4 * blocks > 2**20
 
 
-def test_a_model_is_never_run_in_amx_buffers() -> None:
-    assert may_repack(cpu_layouts("x86_64", frozenset({"avx2"})))
-    assert not may_repack(AMX)
-    assert not may_repack({})
+def test_a_model_with_stacks_of_matrices_is_not_run_in_amx_buffers() -> None:
+    """Multi-head latent attention multiplies by them."""
+    avx2 = cpu_layouts("x86_64", frozenset({"avx2"}))
+    plain, with_stacks = (_header(name) for name in ("qwen3-8b", "deepseek-v3"))
+    assert may_repack(plain, AMX)
+    assert may_repack(with_stacks, avx2)
+    assert not may_repack(with_stacks, AMX)
+    assert not may_repack(plain, {})
+
+
+def _header(name: str) -> GGUFHeader:
+    header = parse_header(ghost(MODELS[name], "Q4_K_M")[0])
+    assert isinstance(header, GGUFHeader)
+    return header

@@ -24,7 +24,6 @@ from llmrun.planning.pace import Pace
 from llmrun.planning.plan import Plan, PlanWish
 from llmrun.planning.policy import PREFERENCES
 from llmrun.planning.rates import Rates
-from llmrun.planning.repacking import repacking_pays, repacking_pays_together
 from llmrun.planning.work import model_work
 from llmrun.settings import Constraints, RunSettings
 from llmrun.settling import make_planner
@@ -286,21 +285,6 @@ def test_a_pace_adds_up_as_the_law_does() -> None:
 def test_a_pace_that_nobody_knows_is_unknown() -> None:
     work = model_work(variants("llama-3.1-8b")[0][1])
     assert Pace(work, len(work.layers), Rates(), {}).decode(RunSettings(devices=(), n_gpu_layers=0)) is None
-
-
-def test_repacking_pays_by_the_types_until_it_was_measured() -> None:
-    by_quant = {variant.quant: model_work(header) for variant, header in variants("llama-3.1-8b")}
-    paying = {quant for quant, work in by_quant.items() if repacking_pays(work, RunSettings(), None, None)}
-    assert paying == {"Q4_0", "IQ4_NL"}
-
-
-def test_repacking_pays_for_more_types_where_conversations_are_written_at_once() -> None:
-    by_quant = {variant.quant: model_work(header) for variant, header in variants("llama-3.1-8b")}
-    avx2 = {"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}
-    paying = {quant for quant, work in by_quant.items() if repacking_pays_together(work, avx2)}
-    assert paying == {"Q4_0", "IQ4_NL", "Q4_K_M", "Q4_K_S"}
-    assert not any(repacking_pays_together(work, avx2 | {"Q2_K"}) for work in by_quant.values())  # AVX-512
-    assert not any(repacking_pays_together(work, ()) for work in by_quant.values())
 
 
 # ---- the commands

@@ -120,6 +120,15 @@ def test_the_processors_own_layout_helps_the_types_it_is_made_for() -> None:
     assert repacked["Q6_K"] == plain["Q6_K"]
 
 
+def test_amx_helps_matrices_of_its_types_and_no_experts() -> None:
+    plain, repacked = (default_host_rates(2, repack=True, in_amx=types) for types in ((), ("Q4_K", "Q8_0")))
+    assert repacked.matrices["Q4_K"].read.seconds < plain.matrices["Q4_K"].read.seconds
+    assert repacked.matrices["Q8_0"].multiply.seconds < plain.matrices["Q8_0"].multiply.seconds
+    assert repacked.matrices["Q5_K"] == plain.matrices["Q5_K"]
+    assert repacked.experts == plain.experts
+    assert default_host_rates(2, in_amx=("Q4_K",)) == default_host_rates(2)
+
+
 def test_a_device_is_known_by_its_name_or_by_its_backend() -> None:
     speeds = Speeds(None, 2)
     assert speeds.device_rates(CARD) == device_rates(CARD.name)

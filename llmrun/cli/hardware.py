@@ -19,7 +19,6 @@ from llmrun.hardware.detect import detect
 from llmrun.hardware.device import Device
 from llmrun.hardware.gpu import Gpu
 from llmrun.hardware.hardware import Hardware
-from llmrun.hardware.layout import may_repack
 from llmrun.hardware.threads import Threads, usual_threads
 from llmrun.lenders import address_of
 from llmrun.planning.rates import Needs
@@ -123,7 +122,7 @@ def _open_speeds(engine: Engine, console: Console) -> Speeds:
 
 def _measure(speeds: Speeds, settings: RunSettings, *, remeasure: bool) -> None:
     layouts = read_layouts()
-    both = _REPACKED & set(layouts) if may_repack(layouts) else frozenset()
+    both = _REPACKED & set(layouts)
     wanted = replace(_MEASURED, matrices=_MEASURED.matrices | both)
     if speeds.measure_needs(wanted, settings, remeasure=remeasure) and both:
         speeds.measure_needs(Needs(both), replace(settings, repack=True), remeasure=remeasure)

@@ -204,6 +204,11 @@ def _slots(tensors: Sequence[TensorInfo], n_all: int, output_norm: str | None) -
     return slots
 
 
+def stacks(header: GGUFHeader) -> tuple[Matrix, ...]:
+    """Return the matrices that are several in one tensor, all of them used by each token."""
+    return tuple(_matrix(tensor) for tensor in header.tensors if _is_stack(tensor))
+
+
 def slot_of(name: str) -> int | Literal["input", "output"]:
     """Return where llama.cpp counts a tensor to by its name: a layer's number, the input or the output."""
     if match := _LAYER.match(name):
@@ -244,10 +249,14 @@ def _is_matrix(tensor: TensorInfo) -> bool:
     return len(tensor.shape) == 2 or _is_expert(tensor)
 
 
+def _is_stack(tensor: TensorInfo) -> bool:
+    return len(tensor.shape) == 3 and not _is_expert(tensor)
+
+
 def _matrix(tensor: TensorInfo) -> Matrix:
     columns, rows = tensor.shape[:2]
     n_blocks = tensor.n_elements // tensor.type.block_size
-    return Matrix(tensor.type.name, rows, columns, n_blocks, _padded(tensor), _is_expert(tensor))
+    return Matrix(tensor.type.name, rows, columns, n_blocks, _padded(tensor), _is_expert(tensor), _is_stack(tensor))
 
 
 def _n_vocab(header: GGUFHeader, embedding: Sequence[TensorInfo]) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llmrun.gguf.header import align
+from llmrun.gguf.header import GGUFHeader, align
 from llmrun.hardware.layout import Layouts, layout_of
 from llmrun.memory.placement import Placement
-from llmrun.memory.shape import ALIGNMENT, ModelShape, TensorGroup
+from llmrun.memory.shape import ALIGNMENT, ModelShape, TensorGroup, stacks
 
 # Backends whose driver has pinned host memory: what of the weights stays on the host goes there, and is not repacked.
 PINNED_BACKENDS = frozenset({"CUDA", "ROCm", "MUSA", "Vulkan", "SYCL", "CANN"})
@@ -113,6 +113,15 @@ def _span(groups: Sequence[TensorGroup], shape: ModelShape) -> int:
     first = shape.data_offset + min(group.first for group in used)
     end = shape.data_offset + max(group.end for group in used)
     return -(-end // _PAGE) * _PAGE - first // _PAGE * _PAGE
+
+
+def may_repack(header: GGUFHeader, layouts: Layouts) -> bool:
+    """Tell whether a model may be run with its weights in these layouts: there are some, and none breaks it.
+
+    AMX's takes stacks of matrices, of which it keeps the first alone (0c1e57098, ggml-cpu/amx: supports_op in amx.cpp,
+    ggml_backend_amx_convert_weight in mmq.cpp): models with multi-head latent attention end the process.
+    """
+    return bool(layouts) and not any(layout_of(stack, layouts) for stack in stacks(header))
 
 
 def largest_matrix(groups: Iterable[TensorGroup]) -> int:

@@ -7,7 +7,7 @@ with AVX2 alone batches take up to twice as long. Memory is what laptops have le
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from statistics import median
 
@@ -52,6 +52,17 @@ _REPACKED = {
     "Q4_K": (10.0, 46),
     "Q2_K": (9.2, 50),
 }
+# And in AMX's buffers, with one thread of a Xeon that has it
+_AMX = {
+    "F16": (16.9, 64),
+    "Q8_0": (15.1, 88),
+    "Q6_K": (8.8, 59),
+    "Q5_K": (7.9, 107),
+    "Q4_K": (11.6, 145),
+    "Q4_0": (17.9, 83),
+    "Q4_1": (16.2, 85),
+    "IQ4_XS": (9.2, 128),
+}
 _EXPERTS_SLOWER = 1.9  # how much longer a batch's multiply-adds take in experts: Q4_K 1.9, Q8_0 1.5, IQ4_XS 2.2
 # Two channels of DDR4-3200 have 51.2e9 bytes a second by their data sheet; llama.cpp reaches about 65 % of such figures
 # (Apple's and NVIDIA's in llmrun.planning.device_speeds, 44 to 80 %), whatever the threads.
@@ -65,15 +76,20 @@ _UNPACKED_CACHE, _UNPACKED_BATCH = 1.8, 4.7
 _BAND = 1.0  # as Cost.spread: half as fast or half as fast again
 
 
-def default_host_rates(n_threads: int, n_threads_batch: int | None = None, *, repack: bool = False) -> Rates:
+def default_host_rates(
+    n_threads: int, n_threads_batch: int | None = None, *, repack: bool = False, in_amx: Collection[str] = ()
+) -> Rates:
     """Return the costs to expect of a host of which nothing is known but how many threads it is to use.
 
-    n_threads_batch: None is as many. repack: weights in the processor's own layout.
+    n_threads_batch: None is as many. repack: weights in the processor's own layout. in_amx: types that AMX's buffers
+    take then.
     """
     known = {**_TYPES, **_REPACKED} if repack else _TYPES
     batch = n_threads_batch or n_threads
-    matrices = {name: _matrix(read * 1e9, units * 1e9, n_threads, batch) for name, (read, units) in known.items()}
+    matrices = _matrices(known, n_threads, batch)
     experts = {name: replace(cost, multiply=_scaled(cost.multiply, _EXPERTS_SLOWER)) for name, cost in matrices.items()}
+    if repack:
+        matrices |= _matrices({name: _AMX[name] for name in _AMX.keys() & in_amx}, n_threads, batch)
     plain = AttentionCost(
         _cost(_ATTENTION / n_threads), _cost(_CACHE_READ / n_threads), _cost(_BATCH_ATTENTION / batch)
     )
@@ -85,6 +101,10 @@ def default_host_rates(n_threads: int, n_threads_batch: int | None = None, *, re
         experts,
         {**dict.fromkeys(_PLAIN_CACHES, plain), ANY_TYPE: unpacked},
     )
+
+
+def _matrices(known: Mapping[str, tuple[float, float]], n_threads: int, n_threads_batch: int) -> dict[str, MatrixCost]:
+    return {name: _matrix(read * 1e9, units * 1e9, n_threads, n_threads_batch) for name, (read, units) in known.items()}
 
 
 def _matrix(bandwidth: float, multiply_adds: float, n_threads: int, n_threads_batch: int) -> MatrixCost:

@@ -19,10 +19,10 @@ from llmrun.errors import LLMRunError, UnknownArchitectureError
 from llmrun.gguf.header import GGUFHeader
 from llmrun.gguf.parse import parse_header
 from llmrun.hardware.device import Device
-from llmrun.hardware.layout import may_repack
 from llmrun.memory.engine_memory import BufferSizes, EngineMemory
 from llmrun.memory.estimate import Estimator, Machine
 from llmrun.memory.footprint import Band, Estimate
+from llmrun.memory.weights import may_repack
 from llmrun.settings import RunSettings
 from scripts.architectures.shapes import MODELS
 from scripts.architectures.write import ghost
@@ -105,7 +105,7 @@ def compare_model(name: str, engine: Engine, device: str | None, n_cases: int, m
     ]
     layouts = read_layouts()
     for sampled in sample(every, n_cases, seed=len(name)):
-        settings = replace(sampled, repack=sampled.repack and may_repack(layouts))
+        settings = replace(sampled, repack=sampled.repack and may_repack(header, layouts))
         devices = tuple(Device(name, "RPC", name, None, 1) for name in settings.devices or ())
         try:
             asked = engine.dry_run(header_bytes, size, settings)
