@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmrun.engine.spawn import environment_of
+from llmrun.engine.spawn import environment_of, with_huge_pages
 
 
 def test_waiting_threads_sleep_sooner_than_libgomp_has_it() -> None:
@@ -18,6 +18,6 @@ def test_who_has_a_wait_policy_keeps_it(own: dict[str, str]) -> None:
 
 
 def test_the_engines_memory_is_in_huge_pages_unless_malloc_is_set_up_otherwise() -> None:
-    assert environment_of({"PATH": "/bin"})["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert with_huge_pages({"PATH": "/bin"}) == {"PATH": "/bin", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     own = {"GLIBC_TUNABLES": "glibc.malloc.check=1"}
-    assert environment_of(own)["GLIBC_TUNABLES"] == "glibc.malloc.check=1"
+    assert with_huge_pages(own) == own

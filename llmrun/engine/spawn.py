@@ -78,9 +78,12 @@ def environment_of(own: Mapping[str, str]) -> dict[str, str]:
     changed = {"GGML_NO_BACKTRACE": "1"}  # an abort would start a debugger to print a backtrace
     if not own.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         changed["GOMP_SPINCOUNT"] = _SPINS
-    if "GLIBC_TUNABLES" not in own:
-        changed["GLIBC_TUNABLES"] = _HUGE_PAGES
     return {**own, **changed}
+
+
+def with_huge_pages(own: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which malloc asks for huge pages, unless the user has set malloc up already."""
+    return {"GLIBC_TUNABLES": _HUGE_PAGES, **own}
 
 
 def _begin() -> Begun:
@@ -92,7 +95,7 @@ def _begin() -> Begun:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment_of(os.environ),
+            env=with_huge_pages(environment_of(os.environ)),
         )
     except OSError as error:
         raise EngineError(

@@ -49,7 +49,7 @@ class Desk:
         """Do what is due: a step of the answers, and what came meanwhile; without any, wait for a command."""
         batcher = self._runner.batcher
         if batcher is None or not batcher.has_work:
-            self._take_up(self._later.popleft() if self._later else self._commands.get())
+            self._take_up(self._later.popleft() if self._later else self._wait())
             return
         until = time.perf_counter() + _TAKING_SECONDS
         with contextlib.suppress(queue.Empty):
@@ -59,6 +59,12 @@ class Desk:
             batcher.step()
         except Exception as error:  # a fault of ours: nobody must wait for an answer that does not come
             batcher.fail_all(silent_fault(error))
+
+    def _wait(self) -> Work | Shared:
+        while self._runner.tidy():
+            with contextlib.suppress(queue.Empty):
+                return self._commands.get_nowait()
+        return self._commands.get()
 
     def _take_up(self, command: Work | Shared) -> None:
         if isinstance(command, Shared):

@@ -51,6 +51,7 @@ from llmrun.worker.llama import Context, Model, load_model, start_backend
 from llmrun.worker.log import engine_log
 from llmrun.worker.memory_report import report_memory, sizes_of_log
 from llmrun.worker.mtp import MtpLayers, load_layers
+from llmrun.worker.pages import Collapse, are_forbidden, gives_memory_back, new_pages, read_ranges, small_pages
 from llmrun.worker.prompt import PromptEncoder
 from llmrun.worker.session import Session
 from llmrun.worker.slot import Slot
@@ -72,6 +73,8 @@ class Runner:
         self.batcher: Batcher | None = None  # what answers many at once, where a model is loaded
         self._emit = emit
         self._session: Session | None = None
+        self._gives_back = gives_memory_back() and not are_forbidden()
+        self._collapse = Collapse()
 
     def carry_out(self, command: Work) -> None:
         """Run a command to its end, emitting events; raises LLMRunError."""
@@ -121,6 +124,10 @@ class Runner:
             raise EngineError("no model is loaded")
         return self._session
 
+    def tidy(self) -> bool:
+        """Do a moment's work that makes later steps faster, while nobody waits; tells whether there is more."""
+        return self._collapse.step()
+
     def share(self, command: Shared, say: Say) -> None:
         """Take up something about one request of many; `say` gets what there is to say of it, and the last word.
 
@@ -156,8 +163,10 @@ class Runner:
         self._emit(Phase("load"))
         path = _path(command.path)
         tell, tell_draft = self._tell_progress(path, command.settings)
-        with engine_log().recording() as log:
+        before = read_ranges()
+        with engine_log().recording() as log, small_pages(self._gives_back):
             model = load_model(path, command.settings, tell)
+            self._collapse = Collapse(new_pages(before, read_ranges()) if self._gives_back else ())
             vision: Vision | None = None
             try:
                 model.load_adapters([(Path(lora.path), lora) for lora in command.settings.loras])
