@@ -30,8 +30,8 @@ from llmrun.units import format_bytes
 _WIDTH = 80
 _NAME = 12  # columns of a row's name
 _STEADY = 0.2  # half of the middle half of the times a step took, as a part: more is other work's
-# What a host is measured with: the plainest type, and the one most files are in; and of the types that the processor may
-# prefer in a layout of its own those that most files are in, either way.
+# What a host is measured with: the plainest type, and the one most files are in; and of the types that the processor
+# may prefer in a layout of its own those that most files are in, either way.
 _MEASURED = Needs(frozenset({"Q8_0", "Q4_K"}), frozenset(), frozenset({"f16"}))
 _REPACKED = frozenset({"Q8_0", "Q6_K", "Q4_K", "Q4_0"})
 

@@ -2,8 +2,8 @@
 
 The malloc of this process asks for huge pages (engine.spawn), which are there sooner than small ones, too (2 MiB in 0.3
 against 0.8 ms). But a virtual machine that gives free memory back to its host has to fetch each from there (4 ms: with
-3.5 GiB of KV cache a start took 8 s, and 2.7 s in small pages). There weights are loaded into small ones, and moved into
-huge ones while nobody waits for anything.
+3.5 GiB of KV cache a start took 8 s, and 2.7 s in small pages). There weights are loaded into small ones, and moved
+into huge ones while nobody waits for anything.
 """
 
 from __future__ import annotations
