@@ -14,6 +14,7 @@ from llmrun.hardware.device import Device
 from llmrun.memory.context import context_shape
 from llmrun.memory.footprint import Footprint, MemoryBreakdown
 from llmrun.memory.placement import Placement, place_layers
+from llmrun.memory.weights import may_repack
 from llmrun.planning.better import next_better, runners_up
 from llmrun.planning.choose import Choice, Ground, choose
 from llmrun.planning.failure import Failure, room_after
@@ -168,10 +169,13 @@ class Planner:
             raise UsageError(
                 f"the plan is for a device {missing[0]}, which is not here", "`llmrun plan MODEL` makes one"
             )
-        footprint = stocked.offer.footprint(saved.settings)
+        # a layout that this processor does not have changes nothing, and one that breaks the engine nobody wants
+        repack = saved.settings.repack and may_repack(stocked.header, self._site.layouts)
+        settings = replace(saved.settings, repack=repack)
+        footprint = stocked.offer.footprint(settings)
         if footprint is None:
             raise UsageError("the engine refuses the settings of the plan", "`llmrun plan MODEL` makes one")
-        choice = Choice(stocked.offer, saved.settings, footprint, Step("as the plan says"))
+        choice = Choice(stocked.offer, settings, footprint, Step("as the plan says"))
         told, source = self._ask(choice)
         plan = self._plan_of(choice if told is None else replace(choice, footprint=told), source, (stocked.offer,))
         if plan.forecast.fits:

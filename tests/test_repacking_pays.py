@@ -1,13 +1,24 @@
-"""planning.repacking: for which models weights in the processor's own layout are worth having."""
+"""For which models weights in the processor's own layout are worth having, and for which they may not be there."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
+
+import pytest
 
 from llmrun.hardware.cpu import cpu_layouts
+from llmrun.hardware.what_if import parse_machine
+from llmrun.planning.plan import PlanWish
+from llmrun.planning.plan_file import SavedPlan
 from llmrun.planning.repacking import repacking_pays, repacking_pays_together
 from llmrun.planning.work import ModelWork, model_work
-from llmrun.settings import RunSettings
+from llmrun.settings import Constraints, RunSettings
+from llmrun.settling import make_planner
+from llmrun.site import site_of
+from llmrun.speeds import Speeds
+from llmrun.variant import ModelFile, Variant
 from scripts.architectures.quants import QUANTS, quantized
 from scripts.architectures.shapes import MODELS
 
@@ -46,3 +57,13 @@ def works(name: str) -> dict[str, ModelWork]:
 def paying(name: str, flags: frozenset[str]) -> set[str]:
     layouts = cpu_layouts("x86_64", flags)
     return {quant for quant, work in works(name).items() if repacking_pays(work, RunSettings(), None, None, layouts)}
+
+
+@pytest.mark.parametrize(("name", "repacked"), [("llama-3.1-8b", True), ("deepseek-v2-lite", False)])
+def test_a_saved_plan_is_run_without_a_layout_that_would_break_the_engine(name: str, repacked: bool) -> None:
+    header = quantized(MODELS[name], "Q4_K_M")
+    variant = Variant("Q4_K_M", (ModelFile("Q4_K_M", header.file_size, Path("Q4_K_M")),))
+    site = replace(site_of(parse_machine("ram=64GiB")), layouts=cpu_layouts("x86_64", AMX))
+    planner = make_planner([(variant, header)], site, Constraints(), PlanWish(), None, Speeds(None, 2))
+    saved = SavedPlan("Q4_K_M", header.file_size, RunSettings(n_ctx=4096, devices=(), n_gpu_layers=0, repack=True))
+    assert planner.replayed(saved).settings == replace(saved.settings, repack=repacked)
