@@ -113,13 +113,18 @@ def _card_row(raw: dict[str, Any]) -> str:
 
 
 def speeds() -> str:
-    """llmrun beside others on the same machine, in the same run; above 1 llmrun is faster."""
-    rows = ["| what | beside | times as fast | runs | shown by |", "|---|---|---:|---:|---|"]
-    for path in sorted((MEASURED / "beside").glob("*.json")):
-        rows += [
-            f"| {row['what']} | {row['peer']} | {_ratio(row['ratios'])} | {row['turns']} | `{row['command']}` |"
-            for row in json.loads(path.read_text("utf-8"))["beside"]
-        ]
+    """llmrun beside others on the same machine, in the same run, a table for each machine; above 1 llmrun is faster."""
+    return "\n\n".join(_beside(path) for path in sorted((MEASURED / "beside").glob("*.json")))
+
+
+def _beside(path: Path) -> str:
+    raw = json.loads(path.read_text("utf-8"))
+    columns = ("| what | beside | times as fast | runs | shown by |", "|---|---|---:|---:|---|")
+    rows = [f"On {raw['machine']}:", "", *columns]
+    rows += [
+        f"| {row['what']} | {row['peer']} | {_ratio(row['ratios'])} | {row['turns']} | `{row['command']}` |"
+        for row in raw["beside"]
+    ]
     return "\n".join(rows)
 
 

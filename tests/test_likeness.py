@@ -56,6 +56,13 @@ def test_experts_published_in_four_bits_stay_so() -> None:
     assert of_types(likeness(base, "Q4_K_M", base.file_size - (1 << 30)))["MXFP4"] == experts
 
 
+@pytest.mark.parametrize("quant", ["Q2_K", "Q3_K_M", "Q3_K_L", "Q4_K_M", "Q5_K_M"])
+def test_a_k_quant_is_made_of_k_quants(quant: str) -> None:
+    real = quantized(MODELS["llama-3.1-8b"], quant)
+    found = likeness(quantized(MODELS["llama-3.1-8b"], "Q8_0"), quant, real.file_size)
+    assert not [tensor.name for tensor in found.tensors if tensor.type.name.startswith("IQ")]
+
+
 def test_an_impossible_size_ends_in_the_smallest_there_is() -> None:
     base = quantized(MODELS["qwen3-8b"], "Q4_K_M")
     assert likeness(base, "Q2_K", 0).file_size < quantized(MODELS["qwen3-8b"], "IQ1_M").file_size

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from llmrun.units import format_bytes
 from tests.browser import Browser, browsing, needs_browser, write_endless
 from tests.serving import Server, serving
 from tests.thinking_models import QWEN3, write_script
@@ -247,7 +248,7 @@ def test_the_plan_is_a_picture_of_memory(browser: Browser, server: Server) -> No
     plan = next(one["plan"] for one in server.ask("/v1/plan")[1]["models"] if one["name"] == "guide")
     used = plan["pools"][0]["used"]
     spoken = browser.see("#welcome-memory [role=img]").get_attribute("aria-label") or ""
-    assert spoken.startswith("RAM: weights 6.7 MiB, KV cache ")
+    assert spoken.startswith(f"RAM: weights {format_bytes(used['weights'])}, KV cache ")
     assert "kept free" in spoken
     widths = browser.run(
         """return Object.fromEntries([...document.querySelectorAll("#welcome-memory .bar:last-of-type rect")]

@@ -104,8 +104,13 @@ def _changed(tensors: list[TensorInfo], place: int, gap: int, alignment: int, *,
 
 @lru_cache(maxsize=1024)
 def _next(kind: GGMLType, row: int, *, rises: bool) -> GGMLType | None:
-    """Return the next better or worse type for rows of so many weights, None at the end of the ladder."""
+    """Return the next better or worse type for rows of so many weights, None at the end of the ladder.
+
+    A better one than a K-quant is another of them: the quantizer mixes them with their like.
+    """
     for other in _LADDER if rises else _LADDER[::-1]:
+        if rises and kind.name.endswith("_K") and other.name.startswith("IQ"):
+            continue
         fitting = _fitting(other, row)
         if (_bits(fitting) > _bits(kind)) if rises else (_bits(fitting) < _bits(kind)):
             return fitting

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmrun import pipeline
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
-from llmrun.hardware.threads import usual_threads
-from llmrun.settings import RunSettings
+from llmrun.reference import LocalRef
+from llmrun.settings import Constraints
 from scripts.benchmarks.engine import ask, large, random_text
 from scripts.benchmarks.peers import peer
 from scripts.benchmarks.table import Row
@@ -30,17 +31,14 @@ _BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    fo
 def measure_threads(folder: Path) -> list[Row]:
     """Writing with a 0.6B shape and with guide, as llmrun and llama-bench do when nobody tells them a number."""
     rows = []
-    for name, path, repack in (("0.6B Q4_K_M", large(folder), True), ("guide Q8_0", embedded_file("Q8_0"), False)):
-        rows += [_beside(name, path, n_busy, repack=repack) for n_busy in _BARS]
+    for name, path in (("0.6B Q4_K_M", large(folder)), ("guide Q8_0", embedded_file("Q8_0"))):
+        rows += [_beside(name, path, n_busy) for n_busy in _BARS]
     return rows
 
 
-def _beside(name: str, path: Path, n_busy: int, *, repack: bool) -> Row:
-    usual = usual_threads()
-    settings = RunSettings(n_ctx=2048, repack=repack, n_threads=usual.decode, n_threads_batch=usual.batch)
+def _beside(name: str, path: Path, n_busy: int) -> Row:
     ours, theirs = [], []
-    with Engine() as engine:
-        engine.load(path, settings, most_threads=(usual.decode, usual.batch))
+    with pipeline.start(LocalRef(path), Constraints(n_ctx=2048)).engine as engine:
         for _ in range(TURNS):
             with _busy(n_busy):
                 ours.append(_written(engine))
