@@ -7,6 +7,10 @@ from collections.abc import Sequence
 # Tokens of one prompt that are read at once, where many wait: of 8 prompts of 128 tokens (0.6B, Q4_K_M, AVX2) steps of
 # 16 of each took 8.2 s, of 64 of two by turns 7.6, as long as one prompt after the other.
 PORTION = 64
+# The fewest tokens of a step that only reads. With flash attention llama.cpp's CPU code looks back with a tile of 64
+# tokens at once, and with fewer of them token by token (ggml-cpu/ops.cpp, GGML_FA_TILE_Q): 3,072 tokens in, 64 took
+# 0.6 s and 63 took 2.8 (0.6B Q4_K_M, 2 threads). Steps that were cut to 32 for taking too long took longer so.
+_LEAST = 64
 
 
 def share(room: int, wanted: Sequence[int]) -> list[int]:
@@ -25,7 +29,7 @@ def share(room: int, wanted: Sequence[int]) -> list[int]:
     return shares
 
 
-def next_step(n_tokens: int, seconds: float, n_most: int, *, limit: float = 1.0, least: int = 32) -> int:
+def next_step(n_tokens: int, seconds: float, n_most: int, *, limit: float = 1.0, least: int = _LEAST) -> int:
     """Return how many tokens to read next, after n_tokens took so long: n_most, halved until they take `limit` seconds.
 
     Halved, because kernels work in blocks of 32 or 64 tokens: a step of 106 reads slower than one of 128 or of 64.
