@@ -368,7 +368,9 @@ def test_a_log_listener_that_fails_does_not_stop_the_engine(start_engine: StartE
     ("n_tokens", "seconds", "expected"),
     [(32, 0.1, 128), (32, 1.0, 64), (32, 0.5, 64), (128, 1.0, 128), (128, 9.0, 64), (5, 0.0, 128)],
 )
-def test_a_step_of_reading_takes_about_a_second_or_is_a_tile_of_flash_attention(n_tokens: int, seconds: float, expected: int) -> None:
+def test_a_step_of_reading_takes_about_a_second_or_is_a_tile_of_flash_attention(
+    n_tokens: int, seconds: float, expected: int
+) -> None:
     assert next_step(n_tokens, seconds, 128) == expected
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from . import machine
 from .commands import run_pip
 from .failure import Failure
-from .options import engine_options
+from .options import compiler_options
 from .progress import Progress, format_minutes, say
 from .stamp import ENGINE, hash_value, read_json, write_json
 
@@ -95,7 +95,7 @@ def make_settings(found: machine.Machine, arguments: str) -> Mapping[str, str]:
     settings = {"CMAKE_ARGS": arguments}
     if "CMAKE_BUILD_PARALLEL_LEVEL" not in os.environ:
         settings["CMAKE_BUILD_PARALLEL_LEVEL"] = str(machine.count_processors())
-    if options := engine_options(found):
+    if options := compiler_options(found):
         settings |= {name: f"{os.environ.get(name, '')} {options}".strip() for name in ("CFLAGS", "CXXFLAGS")}
     if found.card and found.nvcc and not shutil.which("nvcc"):
         settings["CUDACXX"] = found.nvcc
