@@ -46,11 +46,13 @@ def are_forbidden(system: Path = Path("/sys")) -> bool:
 @contextlib.contextmanager
 def small_pages(wanted: bool) -> Iterator[None]:
     """Where that is wanted, have what is touched from here on in small pages."""
-    _disable_huge_pages(wanted)
+    if wanted:
+        _disable_huge_pages(True)
     try:
         yield
     finally:
-        _disable_huge_pages(False)
+        if wanted:  # else the process stays as whoever started it has it
+            _disable_huge_pages(False)
 
 
 def _disable_huge_pages(disabled: bool) -> None:

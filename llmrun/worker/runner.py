@@ -201,7 +201,7 @@ class Runner:
         if settings.draft is None:
             return None, None
         draft: DraftModel | MtpLayers
-        with engine_log().recording() as log:
+        with engine_log().recording() as log, small_pages(self._gives_back):
             if settings.draft == MTP:
                 draft = load_layers(base, settings, self.cancel)
             else:
