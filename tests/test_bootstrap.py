@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import platform
 import shlex
-import shutil
-import subprocess
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
@@ -100,35 +97,9 @@ def test_the_processor_decides_what_is_compiled_with(tmp_path: Path, monkeypatch
     assert settings["CXXFLAGS"] == f"-g1 {settings['CFLAGS']}"
     (mended,) = shlex.split(settings["CFLAGS"])
     assert (Path(mended.removeprefix("-I")) / "amxtileintrin.h").is_file()
-
-
-def test_a_tile_configuration_is_written_as_a_whole(tmp_path: Path) -> None:
-    """What is written into it just before it is loaded must not be left out, which GCC 12's own header allows."""
-    compiler = shutil.which("c++")
-    if compiler is None or platform.machine() != "x86_64":
-        pytest.skip("needs a C++ compiler for x86-64")
-    source, made = tmp_path / "tiles.cpp", tmp_path / "tiles.s"
-    source.write_text(_TILES)
-    flags = [
-        "-O3",
-        "-mamx-tile",
-        "-mavx512f",
-        *shlex.split(options.compiler_options(replace(CPU, features=frozenset({"amx_int8"})))),
-    ]
-    subprocess.run([compiler, *flags, "-S", str(source), "-o", str(made)], check=True)
-    assert "$113" in made.read_text()  # the number that only the last of the 64 bytes is given
-
-
-_TILES = """#include <cstdint>
-#include <immintrin.h>
-struct config { uint8_t palette, start, reserved[14]; uint16_t columns[16]; uint8_t rows[16]; };
-void configure() {
-    config one = {};
-    one.palette = 1;
-    one.rows[15] = 113;
-    _tile_loadconfig(&one);
-}
-"""
+    halves = replace(found, features=found.features | {"avx512_fp16"})
+    assert options.needed_options(halves) == settings["CFLAGS"]
+    assert shlex.split(options.compiler_options(halves))[-2:] == ["-include", str(options.INCLUDE / "half_floats.h")]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """scripts/peers: llama.cpp's own programs, built from the source that lies in the installed engine's sdist.
 
-The same source, compiler and options as the engine's: what differs in a measurement is then what drives it. Built once
-into a cache folder, by the version of llama-cpp-python.
+The same source and compiler as the engine's, and llama.cpp's own options, with the one repair without which it dies on
+some processors: what differs in a measurement is then what llmrun does. Built once into a cache folder, by the version
+of llama-cpp-python.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import platformdirs
 
 from scripts.setup.machine import detect_machine
-from scripts.setup.options import compiler_options
+from scripts.setup.options import needed_options
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-completion", "llama-cli")
 _ENGINE = Path(".venv/engine")  # where scripts/bootstrap keeps the sdist it built from
@@ -58,7 +59,7 @@ def build(folder: Path) -> None:
                 archive.extractall(unpacked, filter="data")
             (found,) = Path(unpacked).glob("llama_cpp_python-*/vendor/llama.cpp")
             found.rename(source)
-    options = compiler_options(detect_machine())
+    options = needed_options(detect_machine())
     flags = [f"-DCMAKE_{name}_FLAGS={options}" for name in ("C", "CXX")]
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     subprocess.run(["cmake", "-S", source, "-B", folder / "build", *generator, *flags, *_OPTIONS], check=True)
