@@ -60,7 +60,8 @@ class Batcher:
         self._active: list[Job] = []
         self._clock = 0  # counts the requests that began
         self._is_crowded = False  # until one that is active ends, no other can begin
-        self._pace = Pace(context.n_rows, is_large=context.model.size >= LARGE)
+        large = context.model.size >= LARGE
+        self._pace = Pace(context.n_rows, is_large=large, is_unified=context.is_unified)
         # keys that are copied lie in one stream, or a whole stream is
         self._least_copy = LEAST if context.is_unified else least_stretch(context.n_ctx)
         self._speculation = Speculation(context) if speculation is None else speculation

@@ -24,7 +24,7 @@ from llmrun.worker.encoding import check_room, count, encode
 from llmrun.worker.llama import Context
 from llmrun.worker.prompt import Prompt, PromptEncoder
 from llmrun.worker.sampling import LAST
-from llmrun.worker.share import next_step
+from llmrun.worker.share import LONG, next_step
 from llmrun.worker.slot import CANCELLED, OK, Slot, failed_decode, text_before_image
 from llmrun.worker.speculation import Speculation
 from llmrun.worker.writing import Writing
@@ -153,7 +153,8 @@ class Session:
             done += len(step)
             self._n_read += len(step)
             now = time.perf_counter()
-            self._n_step = next_step(len(step), now - before, self._context.n_step)
+            if len(step) >= self._n_step or now - before > LONG:  # the end of a prompt says nothing of a full step
+                self._n_step = next_step(len(step), now - before, self._context.n_step)
             if now - told >= _PROGRESS_INTERVAL:
                 told = now
                 emit(PrefillProgress(done, len(prompt), cached, now - started))

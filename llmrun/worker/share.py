@@ -10,17 +10,21 @@ PORTION = 64
 # The fewest tokens of a step that only reads. With flash attention llama.cpp's CPU code looks back with a tile of 64
 # tokens at once, and with fewer of them token by token (ggml-cpu/ops.cpp, GGML_FA_TILE_Q): 3,072 tokens in, 64 took
 # 0.6 s and 63 took 2.8 (0.6B Q4_K_M, 2 threads). Steps that were cut to 32 for taking too long took longer so.
-_LEAST = 64
+TILE = 64
+
+LONG = 1.0  # seconds of a step: so that progress is seen, and a new request begins
 
 
 def share(room: int, wanted: Sequence[int]) -> list[int]:
     """Divide room among prompts that want some, in the order of their turns: a portion each, then more for the first.
 
-    Who got none has the first turn of the next step, so that a short prompt is read soon, however long those beside it.
+    Room for hardly more than a portion is not divided. Who got none has the first turn of the next step, so that a
+    short prompt is read soon, however long those beside it.
     """
     shares = []
+    portion = room if room <= PORTION + 1 else PORTION
     for n in wanted:
-        shares.append(min(n, PORTION, room))
+        shares.append(min(n, portion, room))
         room -= shares[-1]
     for index, n in enumerate(wanted):
         more = min(n - shares[index], room)
@@ -29,7 +33,7 @@ def share(room: int, wanted: Sequence[int]) -> list[int]:
     return shares
 
 
-def next_step(n_tokens: int, seconds: float, n_most: int, *, limit: float = 1.0, least: int = _LEAST) -> int:
+def next_step(n_tokens: int, seconds: float, n_most: int, *, limit: float = LONG, least: int = TILE) -> int:
     """Return how many tokens to read next, after n_tokens took so long: n_most, halved until they take `limit` seconds.
 
     Halved, because kernels work in blocks of 32 or 64 tokens: a step of 106 reads slower than one of 128 or of 64.
