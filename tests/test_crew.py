@@ -121,14 +121,35 @@ def test_who_was_busy_in_a_pause_is_looked_at_again_before_it_counts(
 
 def test_an_answer_to_be_repeated_keeps_its_threads_where_they_would_show(context: Context) -> None:
     watch = Scripted()
-    context.keeps_threads = True
+    context.begin_answer(keeps_threads=True)
     for start in range(0, 256, 128):
         assert context.decode([7] * 128, start, want_logits=False) == 0
     clock = crew_for(context, watch)
     watch.room, clock.crowded = 1.0, 2.5
     assert [threads_of(context, position) for position in range(256, 264)] == [2] * 8
-    context.keeps_threads = False
+    context.begin_answer(keeps_threads=False)
     assert [threads_of(context, position) for position in range(264, 268)][1:] == [1] * 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_threads_that_were_given_up_are_there_again_for_the_next_answer_to_be_repeated(
+    context: Context, seconds: float
+) -> None:
+    """Whether it comes at once, or after a pause in which nobody was busy."""
+    watch = Scripted()
+    for start in range(0, 256, 128):
+        assert context.decode([7] * 128, start, want_logits=False) == 0
+    clock = crew_for(context, watch)
+    assert threads_of(context, 256) == 2
+    context.begin_answer(keeps_threads=True)
+    watch.room = 0.0
+    clock.pass_by(30.0)
+    assert [threads_of(context, position) for position in range(257, 260)] == [1] * 3
+    watch.room, watch.age = 2.0, seconds
+    clock.pass_by(seconds)
+    context.begin_answer(keeps_threads=True)
+    assert context.decode([7] * 32, 260, want_logits=False) == 0
+    assert [threads_of(context, position) for position in range(292, 296)] == [2] * 4
 
 
 def test_without_a_crew_the_threads_are_those_that_were_fixed(context: Context) -> None:

@@ -174,6 +174,19 @@ def test_after_a_pause_it_begins_with_what_there_is_room_for() -> None:
     assert headcount.n_threads == 8
 
 
+def test_what_will_be_held_begins_with_what_there_is_room_for() -> None:
+    headcount = Headcount(2)
+    headcount.resume(0.2)
+    assert headcount.n_threads == 1
+    headcount.hold(still=True)
+    assert headcount.n_threads == 1
+    headcount.see(2.0)
+    assert headcount.n_threads == 1
+    headcount.hold(still=False)
+    headcount.hold(still=True)
+    assert headcount.n_threads == 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n_cores=st.integers(1, 12),

@@ -91,7 +91,8 @@ class Crew:
         self._observe()
         decode, batch = self._now
         if n_tokens == 1:
-            decode = self._headcount(n_tokens).n_threads
+            self._headcount(1).hold(still=self._is_held)
+            decode = self._headcount(1).n_threads
         else:
             batch = self._headcount(n_tokens).n_threads
         if (decode, batch) != self._now:
@@ -106,19 +107,23 @@ class Crew:
 
     def hold(self, *, still: bool) -> None:
         """Keep the number for single tokens as it is from here on, or let it change again."""
-        if still != self._is_held:
-            self._is_held = still
-            self._headcount(1).hold(still=still)
+        self._is_held = still
+
+    def begin(self) -> None:
+        """Hear that an answer begins, between which the number may change."""
+        if 1 in self._headcounts:
+            self._headcounts[1].hold(still=False)
 
     def _observe(self) -> None:
         if self._clock() - self._ended > _PAUSE:
             is_recent = self._watch.age < 2 * _PAUSE
             room = self._watch.look()
-            if was_crowded := room is not None and room < self._most[0] - 0.5:
+            was_crowded = room is not None and room < self._most[0] - 0.5
+            if must_glance := was_crowded or (room is not None and self._is_short):
                 # an average over a pause: who was busy then may have ended, and a prompt would be read with one thread
                 self._sleep(_GLANCE)
                 room = self._watch.look()
-            if is_recent or was_crowded:
+            if is_recent or must_glance:
                 self._room = room
                 for headcount in self._headcounts.values():
                     headcount.resume(room)
@@ -126,6 +131,11 @@ class Crew:
             self._room = self._watch.look()
             for headcount in self._headcounts.values():
                 headcount.see(self._room)
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether there could be more threads for steps of some kind."""
+        return any(headcount.n_threads < self._most[kind != 1] for kind, headcount in self._headcounts.items())
 
     def _headcount(self, n_tokens: int) -> Headcount:
         kind = n_tokens if n_tokens <= _FEW else 0

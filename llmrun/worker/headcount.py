@@ -106,11 +106,15 @@ class Headcount:
     def hold(self, *, still: bool) -> None:
         """Let the number be as it is, or let it change again.
 
+        It begins with as many as there is room for: fewer would be kept, however long ago it was that they were better.
         It is given up only where steps have collapsed, to a third of their speed and less.
         """
-        self.is_held = still
-        if still:
+        if still and not self.is_held:
             self._trial = None
+            number = self._at_most(self._numbers[-1] if self._room is None else self._room + _SPARE)
+            if number > self._number and self._time >= self._rise_at:
+                self._move(number)
+        self.is_held = still
 
     def took(self, seconds: float) -> None:
         """Learn what a step took, which was computed with `n_threads`."""

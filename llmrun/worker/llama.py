@@ -245,6 +245,12 @@ class Context:
         """
         return self.decode_parts((Part(seq, tokens, position, want_logits),))
 
+    def begin_answer(self, *, keeps_threads: bool) -> None:
+        """Hear that an answer begins, and whether it is to be the same whenever it is asked for."""
+        self.keeps_threads = keeps_threads
+        if self.crew is not None:
+            self.crew.begin()
+
     def wait(self) -> None:
         """Wait until what was read is computed: a device goes on after `decode` has returned."""
         lib.llama_synchronize(self.pointer)

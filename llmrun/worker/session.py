@@ -72,7 +72,7 @@ class Session:
         prompt = encode(request, self._encoder, emit)
         if not self._cancel.is_set():
             check_room(prompt, request.room, self._context)
-        self._context.keeps_threads = is_repeatable(request.sampling)
+        self._context.begin_answer(keeps_threads=is_repeatable(request.sampling))
         started = time.perf_counter()
         writing = Writing(request, prompt, self._encoder, self._context.n_ctx, emit)
         try:
