@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ MIXES = ("Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS")
 # what --models and --turns are where they are not given; they come as LLMRUN_BENCH_MODELS and LLMRUN_BENCH_TURNS
 USUAL = ("0.6B-Q4_K_M", "1.2B-Q4_K_M", "guide")
 N_READ, N_WRITTEN, N_ANSWER = 512, 64, 64
+# Seconds: the memory of a program that ended goes back to the host of a virtual machine for two of them, beside whoever
+# computes next (free page reporting).
+_SETTLED = 4
 _TEMPLATE = "{{ messages[-1].content }}"  # nothing but the text, so that tokens can be counted
 _TIMES = re.compile(r"(prompt eval|eval) time =\s*([\d.]+) ms /\s*(\d+)")
 _QUESTION = "which quantization should i use"
@@ -77,6 +81,7 @@ def _rows(name: str, path: Path, turns: int) -> Iterator[Row]:
         for turn in range(turns + 1):
             bandwidths.append(memory.bandwidth(1))
             _their_turn(path, theirs)
+            time.sleep(_SETTLED)
             _our_turn(engine, name, ours)
             if not turn:  # the first warms up
                 ours, theirs = _Figures([], [], []), _Figures([], [], [])
