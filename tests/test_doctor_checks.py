@@ -11,6 +11,7 @@ from llmrun.doctor.checks import built_with, check, wanted_build
 from llmrun.doctor.facts import EngineFacts, Facts, MissingLibrary, Trouble
 from llmrun.doctor.finding import Finding, worst
 from llmrun.doctor.gpu_required import require_gpu
+from llmrun.engine.layouts import AmxCode
 from llmrun.errors import EngineError
 from llmrun.hardware.device import Device
 from llmrun.hardware.host_memory import HostMemory
@@ -150,6 +151,17 @@ def test_the_processor_is_compared_with_what_the_engine_was_built_for(
 def test_a_system_that_does_not_tell_all_features_is_not_believed_to_lack_some() -> None:
     facts = with_host(replace(HEALTHY, system="win32"), cpu=replace(HOST.cpu, features=AVX2_FLAGS - {"fma"}))
     assert [finding.level for finding in found(facts, "processor")] == ["ok"]
+
+
+@pytest.mark.parametrize(("code", "level"), [("unknown", "warning"), ("whole", "ok"), ("none", "ok")])
+def test_amx_code_that_may_be_broken_is_told_where_it_would_be_used(code: AmxCode, level: str) -> None:
+    features = AVX2_FLAGS | {"amx_tile", "amx_int8", "avx512_vnni"}
+    info = HEALTHY.engine.info
+    assert info is not None
+    built = replace(info, system_info=info.system_info + " | AVX512_VNNI = 1")
+    facts = replace(HEALTHY, engine=replace(HEALTHY.engine, amx=code, info=built))
+    there = with_host(facts, cpu=replace(HOST.cpu, features=features))
+    assert [finding.level for finding in found(there, "processor")] == [level]
 
 
 def test_a_processor_whose_features_nobody_could_read_is_not_judged() -> None:

@@ -8,6 +8,7 @@ from llmrun.doctor.builds import NAMES, Backend, Build, build_for, choose_build,
 from llmrun.doctor.facts import Facts, Trouble
 from llmrun.doctor.finding import Finding, Level
 from llmrun.doctor.gpu_checks import check_gpus, rebuild_lines
+from llmrun.hardware.cpu import FLAGS_AMX
 from llmrun.hardware.gpu import HIDING, is_minor
 from llmrun.units import format_bytes
 
@@ -121,6 +122,10 @@ def check_processor(facts: Facts) -> tuple[Finding, ...]:
     if unused:
         text = f"the engine was built without {', '.join(unused)}, which this processor has: it is slower than need be"
         return (Finding("processor", "warning", text, rebuild_lines(facts, wanted_build(facts)), rebuild=True),)
+    if features >= FLAGS_AMX and facts.engine.amx == "unknown":
+        text = "the engine's code for AMX may be broken, as GCC 12 compiles it, and is not used: slower than need be"
+        hint = "`scripts/chat --rebuild`, in a clone of llmrun, compiles it so that it is known to be whole"
+        return (Finding("processor", "warning", text, (hint,)),)
     name = facts.hardware.host.cpu.name or facts.machine
     return (Finding("processor", "ok", f"{name}; the engine uses what it can do"),)
 

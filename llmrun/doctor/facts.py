@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from llmrun.engine.layouts import AmxCode
 from llmrun.engine.protocol import DeviceInfo, EngineInfo
 from llmrun.hardware.hardware import Hardware
 
@@ -42,7 +43,7 @@ class EngineFacts:
 
     info, devices: what it tells of itself; None and nothing where it does not start. installed, required: versions of
     llama-cpp-python. start, answer, gpu_answer: what went wrong when it started, answered on the CPU, and on its GPU.
-    log: what it complained of when it started.
+    log: what it complained of when it started. amx: whether its code for AMX is there, and is whole.
     """
 
     info: EngineInfo | None = None
@@ -54,6 +55,7 @@ class EngineFacts:
     gpu_answer: Trouble | None = None
     missing: tuple[MissingLibrary, ...] = ()
     log: tuple[str, ...] = ()
+    amx: AmxCode = "none"
 
     @property
     def gpus(self) -> tuple[DeviceInfo, ...]:

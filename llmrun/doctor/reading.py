@@ -18,6 +18,7 @@ from llmrun.doctor.libraries import read_missing_libraries
 from llmrun.doctor.toolchain import read_distribution, read_tools
 from llmrun.embedded import embedded_file
 from llmrun.engine.client import Engine
+from llmrun.engine.layouts import amx_code
 from llmrun.engine.protocol import DeviceList, Generate
 from llmrun.errors import LLMRunError, WorkerDiedError
 from llmrun.folders import answers_folder
@@ -105,6 +106,7 @@ def _engine_facts(
         gpu_answer=try_answer(guide, gpus) if gpus and guide is not None else None,
         missing=read_missing_libraries(folder),
         log=log,
+        amx=amx_code(folder),
     )
 
 

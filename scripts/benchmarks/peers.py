@@ -20,10 +20,11 @@ from pathlib import Path
 import platformdirs
 
 from scripts.setup.machine import detect_machine
-from scripts.setup.options import needed_options
+from scripts.setup.options import INCLUDE, needed_options
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-completion", "llama-cli")
 _ENGINE = Path(".venv/engine")  # where scripts/bootstrap keeps the sdist it built from
+_STAMP = "options.txt"
 # what no measurement needs; the page of llama-server would be fetched
 _OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
@@ -43,11 +44,29 @@ def peers_folder() -> Path:
 
 
 def peer(name: str) -> Path:
-    """One of the programs; exits with what to type where it is not built."""
-    path = peers_folder() / "bin" / name
-    if not path.exists():
-        sys.exit(f"error: {name} is not built\nhint: scripts/peers builds it, once, in about 20 minutes")
+    """One of the programs; exits with what to type where it is not built, or not as it would be today."""
+    folder = peers_folder()
+    path = folder / "bin" / name
+    if not path.exists() or not is_current(folder):
+        how = "built with other options" if path.exists() else "not built"
+        sys.exit(f"error: {name} is {how}\nhint: scripts/peers builds it, once, in about 20 minutes")
     return path
+
+
+def is_current(folder: Path) -> bool:
+    """Whether what is built in a folder was built as it would be today."""
+    stamp = folder / _STAMP
+    return stamp.exists() and stamp.read_text() == _told()
+
+
+def _told() -> str:
+    """The options as every clone has them."""
+    return "\n".join(_options()).replace(str(INCLUDE), INCLUDE.name)
+
+
+def _options() -> list[str]:
+    needed = needed_options(detect_machine())
+    return [*(f"-DCMAKE_{name}_FLAGS={needed}" for name in ("C", "CXX")), *_OPTIONS]
 
 
 def build(folder: Path) -> None:
@@ -59,14 +78,13 @@ def build(folder: Path) -> None:
                 archive.extractall(unpacked, filter="data")
             (found,) = Path(unpacked).glob("llama_cpp_python-*/vendor/llama.cpp")
             found.rename(source)
-    options = needed_options(detect_machine())
-    flags = [f"-DCMAKE_{name}_FLAGS={options}" for name in ("C", "CXX")]
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *generator, *flags, *_OPTIONS], check=True)
+    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *generator, *_options()], check=True)
     jobs = str(os.cpu_count() or 1)
     subprocess.run(["cmake", "--build", folder / "build", "-j", jobs, "--target", *PROGRAMS], check=True)
     (folder / "bin").unlink(missing_ok=True)
     (folder / "bin").symlink_to(folder / "build" / "bin")
+    (folder / _STAMP).write_text(_told())
 
 
 def _sdist(unpacked: Path) -> Path:
@@ -85,7 +103,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=peers_folder())
     folder: Path = parser.parse_args().folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    if not all((folder / "bin" / name).exists() for name in PROGRAMS):
+    if not all((folder / "bin" / name).exists() for name in PROGRAMS) or not is_current(folder):
         build(folder)
     print(folder / "bin")
 
