@@ -67,8 +67,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where synthetic models are kept")
     parser.add_argument("--models", help="of peers, separated by commas, such as 1.2B-Q4_0,guide")
     parser.add_argument("--turns", type=int, help="of peers")
+    parser.add_argument("--answer", type=int, help="of peers: tokens of a whole answer, 64 unless told")
     options = parser.parse_args()
-    chosen = {"LLMRUN_BENCH_MODELS": options.models, "LLMRUN_BENCH_TURNS": options.turns}
+    chosen = {
+        "LLMRUN_BENCH_MODELS": options.models,
+        "LLMRUN_BENCH_TURNS": options.turns,
+        "LLMRUN_BENCH_ANSWER": options.answer,
+    }
     os.environ.update({name: str(value) for name, value in chosen.items() if value is not None})
     options.folder.mkdir(parents=True, exist_ok=True)
     print(f"load before: {os.getloadavg()[0]:.2f}", flush=True)

@@ -30,9 +30,9 @@ from scripts.synthetic import LETTERS, LLAMA_1_2B, QWEN3_0_6B, Shape, write_mode
 
 SHAPES: dict[str, Shape] = {"0.6B": QWEN3_0_6B, "1.2B": LLAMA_1_2B}
 MIXES = ("Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS")
-# what --models and --turns are where they are not given; they come as LLMRUN_BENCH_MODELS and LLMRUN_BENCH_TURNS
+# what --models, --turns and --answer are where they are not given; they come as LLMRUN_BENCH_MODELS and so on
 USUAL = ("0.6B-Q4_K_M", "1.2B-Q4_K_M", "guide")
-N_READ, N_WRITTEN, N_ANSWER = 512, 64, 64
+N_READ, N_WRITTEN = 512, 64
 # Seconds: the memory of a program that ended goes back to the host of a virtual machine for two of them, beside whoever
 # computes next (free page reporting).
 _SETTLED = 4
@@ -60,6 +60,10 @@ def measure_peers(folder: Path) -> list[Row]:
     if unknown := [name for name in wanted if name not in names()]:
         raise SystemExit(f"error: no model {unknown[0]}\nhint: --models takes some of {','.join(names())}")
     return [row for name in wanted for row in _rows(name, _file(name, folder), turns)]
+
+
+def _n_answer() -> int:
+    return int(os.environ.get("LLMRUN_BENCH_ANSWER", "64"))
 
 
 def _file(name: str, folder: Path) -> Path:
@@ -97,7 +101,7 @@ def _rows_of(name: str, path: Path, plan: Plan, ours: _Figures, theirs: _Figures
     )
     if ours.answered:
         yield Row(f"read {N_READ}, {name}", "tok/s", tuple(ours.read), tuple(theirs.read), 0.98, True, bench)
-        answer = f"answer {N_READ} + {N_ANSWER}, {name}"
+        answer = f"answer {N_READ} + {_n_answer()}, {name}"
         yield Row(answer, "s", tuple(ours.answered), tuple(theirs.answered), 1.0, False, completion)
 
 
@@ -113,7 +117,7 @@ def _bench(path: Path) -> list[str]:
 
 def _completion(path: Path) -> list[str]:
     text = "x" * N_READ  # as many tokens as letters; each is read, whatever it is
-    wanted = ("-n", str(N_ANSWER), "--temp", "0", "--ignore-eos", "-no-cnv", "--no-display-prompt", "-p", text)
+    wanted = ("-n", str(_n_answer()), "--temp", "0", "--ignore-eos", "-no-cnv", "--no-display-prompt", "-p", text)
     return [str(peer("llama-completion")), "-m", str(path), *wanted]
 
 
@@ -122,8 +126,9 @@ def _their_turn(path: Path, figures: _Figures) -> None:
     for test in json.loads(told.stdout):
         (figures.written if test["n_gen"] else figures.read).append(test["avg_ts"])
     if path.name.startswith("bench-"):
-        told = subprocess.run(_completion(path), capture_output=True, check=True, text=True, stdin=subprocess.DEVNULL)
-        times = _TIMES.findall(told.stdout + told.stderr)
+        # random weights write what is not always UTF-8
+        answer = subprocess.run(_completion(path), capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        times = _TIMES.findall((answer.stdout + answer.stderr).decode(errors="replace"))
         figures.answered.append(sum(float(milliseconds) for _, milliseconds, _ in times) / 1000)
 
 
@@ -136,5 +141,5 @@ def _our_turn(engine: Engine, name: str, figures: _Figures) -> None:
     figures.written.append((n - 1) / rest)
     first, _, _ = ask(engine, random_text(N_READ), 1)
     figures.read.append(N_READ / first)
-    first, rest, _ = ask(engine, random_text(N_READ), N_ANSWER)
+    first, rest, _ = ask(engine, random_text(N_READ), _n_answer())
     figures.answered.append(first + rest)
