@@ -73,6 +73,20 @@ def test_what_is_written_fills_the_tile_where_all_share_a_cache() -> None:
     assert pace.room(2, [4000]) == 62
 
 
+def test_many_who_write_do_not_leave_a_prompt_one_token_a_step() -> None:
+    pace = Pace(512, is_large=False, is_unified=True)
+    pace.took(0, 512, 1.6)
+    assert pace.room(100, [4000]) == 28  # with what is written two tiles
+
+
+def test_the_slow_end_of_a_prompt_is_not_taken_for_a_full_step() -> None:
+    pace = Pace(ROWS, is_large=False)
+    pace.took(0, ROWS, 0.4)
+    assert pace.room(1, [4000]) == 65
+    pace.took(1, 8, 1.2)
+    assert pace.room(1, [4000]) == 8  # what 64 take is not known, so fewer are tried
+
+
 def test_where_time_grows_with_tokens_steps_stay_short() -> None:
     pace = Pace(ROWS, is_large=False)
     steps = steps_beside_one({n: 0.015 * n for n in FAR}, pace, 20)

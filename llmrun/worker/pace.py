@@ -38,9 +38,11 @@ class Pace:
             self._writing = seconds
             return
         reading = max(0.0, seconds - (self._writing if n_writing else 0.0))
-        if n_read >= _LEAST_STEP and (n_read >= self._room or reading > LONG):
+        is_full = n_read >= self._room
+        if n_read >= _LEAST_STEP and (is_full or reading > LONG):
             self._read = n_read, reading
-            self._known[self._size] = reading
+            if is_full:
+                self._known[self._size] = reading
 
     def room(self, n_writing: int, lefts: Sequence[int] = ()) -> int:
         """Return how many tokens of prompts the next step may read beside the tokens that are written.
@@ -49,9 +51,9 @@ class Pace:
         """
         size = self._size = self._choose(n_writing, lefts)
         if n_writing and size == TILE:
-            # what is written fills the tile in one cache; apart, llama.cpp first takes one token of each conversation
-            size += -n_writing if self._is_unified else 1
-        self._room = max(1, min(size, self._n_rows - n_writing))
+            # in one cache what is written is of a tile, too; apart, llama.cpp first takes one token of each conversation
+            size += -(n_writing % TILE) if self._is_unified else 1
+        self._room = min(size, self._n_rows - n_writing)
         return self._room
 
     def _choose(self, n_writing: int, lefts: Sequence[int]) -> int:
@@ -62,9 +64,9 @@ class Pace:
         patience = min(_STALL_SECONDS * max(1.0, n_soon / n_writing), LONG)
         limit = max(patience, self._writing)
         most = next_step(n, seconds, self._n_rows, limit=limit, least=_LEAST_STEP)
-        return TILE if self._loses_by(most) else most
+        return TILE if self._is_worse_than_a_tile(most) else most
 
-    def _loses_by(self, n: int) -> bool:
+    def _is_worse_than_a_tile(self, n: int) -> bool:
         """Tell whether a step of n tokens loses more speed against one of a tile than it is shorter.
 
         Far into a prompt fewer tokens than a tile may even take longer (see llmrun.worker.share).
