@@ -75,11 +75,13 @@ class Crew:
         self._headcounts: dict[int, Headcount] = {}
         self._room: float | None = None
         self._ended = clock()
-        self._is_held = False
 
-    def compute(self, n_tokens: int, step: Callable[[], int]) -> int:
-        """Compute a step of so many tokens with the threads that are best now; returns its status, 0 is well."""
-        self._choose(n_tokens)
+    def compute(self, n_tokens: int, step: Callable[[], int], *, still: bool = False) -> int:
+        """Compute a step of so many tokens with the threads that are best now; returns its status, 0 is well.
+
+        still: whether steps of single tokens are to keep their number from here on.
+        """
+        self._choose(n_tokens, still)
         began = self._clock()
         status = step()
         self._ended = self._clock()
@@ -87,11 +89,11 @@ class Crew:
             self._learn(n_tokens, self._ended - began)
         return status
 
-    def _choose(self, n_tokens: int) -> None:
+    def _choose(self, n_tokens: int, still: bool) -> None:
         self._observe()
         decode, batch = self._now
         if n_tokens == 1:
-            self._headcount(1).hold(still=self._is_held)
+            self._headcount(1).hold(still=still)
             decode = self._headcount(1).n_threads
         else:
             batch = self._headcount(n_tokens).n_threads
@@ -104,10 +106,6 @@ class Crew:
             self._headcount(n_tokens).took(seconds)
         elif n_tokens >= _LEAST_READ:
             self._headcount(n_tokens).took(seconds / n_tokens)
-
-    def hold(self, *, still: bool) -> None:
-        """Keep the number for single tokens as it is from here on, or let it change again."""
-        self._is_held = still
 
     def begin(self) -> None:
         """Hear that an answer begins, between which the number may change."""

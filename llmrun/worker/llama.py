@@ -268,8 +268,8 @@ class Context:
             return self._decode_after_moves()
         if self.crew is None:
             return self._llama_decode()
-        self.crew.hold(still=self.keeps_threads and self._divides and position >= SPLIT_FROM)
-        return self.crew.compute(self._batch.struct.n_tokens, self._compute)
+        still = self.keeps_threads and self._divides and position >= SPLIT_FROM
+        return self.crew.compute(self._batch.struct.n_tokens, self._compute, still=still)
 
     def _llama_decode(self) -> int:
         n_threads = lib.llama_n_threads if self._batch.struct.n_tokens == 1 else lib.llama_n_threads_batch

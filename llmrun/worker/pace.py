@@ -51,7 +51,7 @@ class Pace:
         """
         size = self._size = self._choose(n_writing, lefts)
         if n_writing and size == TILE:
-            # in one cache what is written is of a tile, too; apart, llama.cpp first takes one token of each conversation
+            # in one cache what is written is of a tile, too; apart, llama.cpp first takes a token of each conversation
             size += -(n_writing % TILE) if self._is_unified else 1
         self._room = min(size, self._n_rows - n_writing)
         return self._room

@@ -59,6 +59,11 @@ def is_current(folder: Path) -> bool:
     return stamp.exists() and stamp.read_text() == _told()
 
 
+def write_stamp(folder: Path) -> None:
+    """Say of what is built in a folder that it was built as it would be today."""
+    (folder / _STAMP).write_text(_told())
+
+
 def _told() -> str:
     """The options as every clone has them."""
     return "\n".join(_options()).replace(str(INCLUDE), INCLUDE.name)
@@ -84,7 +89,7 @@ def build(folder: Path) -> None:
     subprocess.run(["cmake", "--build", folder / "build", "-j", jobs, "--target", *PROGRAMS], check=True)
     (folder / "bin").unlink(missing_ok=True)
     (folder / "bin").symlink_to(folder / "build" / "bin")
-    (folder / _STAMP).write_text(_told())
+    write_stamp(folder)
 
 
 def _sdist(unpacked: Path) -> Path:
