@@ -31,6 +31,8 @@ class Machine:
 
 # Measured with llama-bench, 0.6B Q4_K_M, two cores of an EPYC with AVX2: 29, 50, …, 80, …, 112, …, 168 ms
 NARROW = Machine((1.0, 1.72, 2.24, 2.76, 3.31, 3.86, 4.83, 5.79), noise=0.1)
+# Two cores with AMX, 0.6B Q4_K_M: the first guess is dear, because its matrices are unpacked into tiles, others are not
+TILED = Machine((1.0, 1.65, 1.73, 1.81, 1.91, 2.07, 2.24, 2.35), noise=0.1)
 WIDE = Machine((1.0, 1.03, 1.05, 1.08, 1.1, 1.13, 1.15, 1.2), noise=0.1)  # as a GPU is
 LINEAR = Machine(tuple(1.0 + n for n in range(N_MOST + 1)), noise=0.1)
 
@@ -81,7 +83,7 @@ def best_gain(machine: Machine, chance: float) -> float:
     return max(brought / cost for brought, cost in zip(tokens, machine.costs, strict=True))
 
 
-@pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narrow", "wide", "linear"])
+@pytest.mark.parametrize("machine", [NARROW, TILED, WIDE, LINEAR], ids=["narrow", "tiled", "wide", "linear"])
 @pytest.mark.parametrize("n_tokens", [64, 400])
 @pytest.mark.parametrize("seed", range(5))
 def test_guesses_that_are_never_right_cost_less_than_three_percent(machine: Machine, n_tokens: int, seed: int) -> None:
@@ -90,7 +92,7 @@ def test_guesses_that_are_never_right_cost_less_than_three_percent(machine: Mach
 
 
 @pytest.mark.parametrize("chance", [0.3, 0.6, 0.8, 0.9, 0.97])
-@pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narrow", "wide", "linear"])
+@pytest.mark.parametrize("machine", [NARROW, TILED, WIDE, LINEAR], ids=["narrow", "tiled", "wide", "linear"])
 def test_most_of_what_could_be_gained_is_gained(machine: Machine, chance: float) -> None:
     governor = Governor(N_MOST)
     gain = write(governor, machine, chance, 1000).gain
@@ -101,6 +103,16 @@ def test_where_batches_are_cheap_two_thirds_right_are_a_third_faster() -> None:
     cheap = Machine((1.0, 1.3, 1.6, 1.9, 2.2, 2.5, 2.8, 3.1))  # four tokens cost less than two steps
     assert write(Governor(N_MOST), cheap, 0.6, 1000).gain >= 1.1
     assert write(Governor(N_MOST), WIDE, 0.6, 1000).gain >= 1.3
+
+
+def test_where_only_the_first_guess_is_dear_more_of_them_are_tried() -> None:
+    """In short answers already, and though one guess alone does not pay."""
+    gains = []
+    for seed in range(20):
+        governor = Governor(N_MOST)
+        gains += [write(governor, TILED, 0.6, 64, 100 * seed + answer).gain for answer in range(6)]
+    assert (1 + 0.6) / TILED.costs[1] < 1.0
+    assert sum(gains) / len(gains) >= 1.1
 
 
 def test_where_each_guess_costs_a_step_none_is_made() -> None:
@@ -129,6 +141,12 @@ def test_steps_that_were_disturbed_do_not_decide(costs: tuple[float, ...], n_dis
     write(governor, Disturbed(costs, noise=0.1, n_left=n_disturbed), 0.9, 200, seed)
     gain = write(governor, Machine(costs, noise=0.1), 0.9, 1000, seed + 1).gain
     assert gain >= 1 + 0.8 * (best_gain(Machine(costs), 0.9) - 1) - 0.1
+
+
+def test_what_steps_took_does_not_hold_for_ever() -> None:
+    governor = Governor(N_MOST)
+    assert write(governor, LINEAR, 0.9, 1000).guessed < 0.05
+    assert write(governor, WIDE, 0.9, 3000, seed=1).gain > 2
 
 
 def test_nothing_is_guessed_before_a_plain_step_was_seen() -> None:
@@ -175,7 +193,7 @@ def test_kinds_of_guesses_are_told_apart() -> None:
 def test_on_no_machine_and_for_no_text_is_more_lost_than_the_account_holds(
     increments: list[float], chances: list[float], seed: int
 ) -> None:
-    """However the text turns: a step, that by which one can be wrong, and a hundredth of the time."""
+    """However the text turns: four steps, that by which one can be wrong, and a hundredth of the time."""
     costs = [1.0]
     for more in increments:
         costs.append(costs[-1] + more)
@@ -183,7 +201,7 @@ def test_on_no_machine_and_for_no_text_is_more_lost_than_the_account_holds(
     machine, governor = Machine(tuple(costs)), Governor(N_MOST)
     n_tokens = 60 * len(chances)
     lost = sum(60 / write(governor, machine, chance, 60, seed).gain - 60 for chance in chances)
-    assert lost <= 1 + costs[-1] + 0.015 * n_tokens
+    assert lost <= 4 + costs[-1] + 0.015 * n_tokens
 
 
 # ---- with a draft model, whose guesses have a price
@@ -239,7 +257,7 @@ def best_drafted(machine: Machine, draft: Drafted, chance: float) -> float:
     return max(brought / (machine.costs[n] + draft.price * n) for n, brought in enumerate(tokens))
 
 
-MACHINES = pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narrow", "wide", "linear"])
+MACHINES = pytest.mark.parametrize("machine", [NARROW, TILED, WIDE, LINEAR], ids=["narrow", "tiled", "wide", "linear"])
 
 
 @MACHINES
@@ -247,7 +265,7 @@ MACHINES = pytest.mark.parametrize("machine", [NARROW, WIDE, LINEAR], ids=["narr
 def test_a_draft_model_that_is_never_right_costs_little_once_and_then_a_hundredth(
     machine: Machine, price: float
 ) -> None:
-    governor, draft = Governor(N_MOST, has_draft=True), Drafted(price, reading=0.02, n_prompt=500)
+    governor, draft = Governor(N_MOST), Drafted(price, reading=0.02, n_prompt=500)
     lost = 200 / write_drafted(governor, machine, draft, 0.0, 200).gain - 200
     assert lost <= 4 + machine.costs[3] + 0.02 * 200 + 5  # 5: noise
     assert write_drafted(governor, machine, draft, 0.0, 500).gain >= 0.98
@@ -257,7 +275,7 @@ def test_a_draft_model_that_is_never_right_costs_little_once_and_then_a_hundredt
 @pytest.mark.parametrize("chance", [0.5, 0.7, 0.85, 0.95])
 @pytest.mark.parametrize("price", [0.03, 0.1, 0.2])
 def test_most_of_what_a_draft_model_could_bring_is_brought(machine: Machine, chance: float, price: float) -> None:
-    governor, draft = Governor(N_MOST, has_draft=True), Drafted(price, reading=0.01, n_prompt=500)
+    governor, draft = Governor(N_MOST), Drafted(price, reading=0.01, n_prompt=500)
     write_drafted(governor, machine, draft, chance, 500)
     gain = write_drafted(governor, machine, draft, chance, 1000, seed=1).gain
     assert gain >= 1 + 0.8 * (best_drafted(machine, draft, chance) - 1) - 0.1
@@ -265,7 +283,7 @@ def test_most_of_what_a_draft_model_could_bring_is_brought(machine: Machine, cha
 
 def asked_for(machine: Machine, price: float, chance: float) -> int:
     """How many guesses a draft model is asked for, once it is known."""
-    governor = Governor(N_MOST, has_draft=True)
+    governor = Governor(N_MOST)
     write_drafted(governor, machine, Drafted(price), chance, 1500)
     governor.took(0, 0, machine.seconds)
     return governor.ask(N_MOST, 1.0, may_try=False)
@@ -277,7 +295,7 @@ def test_dear_guesses_are_asked_for_in_smaller_numbers_and_the_dearest_not_at_al
 
 
 def test_what_is_guessed_for_nothing_goes_first_unless_the_model_promises_more() -> None:
-    governor = Governor(N_MOST, has_draft=True)
+    governor = Governor(N_MOST)
     write_drafted(governor, WIDE, Drafted(0.1), 0.9, 500)
     governor.took(0, 0, WIDE.seconds)
     assert governor.ask(N_MOST, 1.1) > 0
@@ -286,7 +304,7 @@ def test_what_is_guessed_for_nothing_goes_first_unless_the_model_promises_more()
 
 def test_guesses_of_the_conversation_are_tried_though_the_models_never_pay() -> None:
     """What a draft model is tried with leaves half of the account."""
-    governor = Governor(N_MOST, has_draft=True)
+    governor = Governor(N_MOST)
     write_drafted(governor, NARROW, Drafted(0.3, 0.02, 300), 0.0, 2000)
     governor.took(0, 0, NARROW.seconds)
     for _ in range(40):
@@ -295,7 +313,7 @@ def test_guesses_of_the_conversation_are_tried_though_the_models_never_pay() -> 
 
 
 def test_a_draft_model_reads_no_more_than_half_of_what_may_be_lost() -> None:
-    governor = Governor(N_MOST, has_draft=True)
+    governor = Governor(N_MOST)
     assert governor.n_readable() == 0
     governor.took(0, 0, 1.0)
     first = governor.n_readable()
@@ -321,7 +339,7 @@ def test_with_no_draft_model_and_for_no_text_is_more_lost_than_the_account_holds
     costs = [1.0]
     for more in increments:
         costs.append(costs[-1] + more)
-    machine, governor = Machine(tuple(costs)), Governor(N_MOST, has_draft=True)
+    machine, governor = Machine(tuple(costs)), Governor(N_MOST)
     draft = Drafted(price, reading, n_prompt=400)
     lost = sum(60 / write_drafted(governor, machine, draft, chance, 60, seed).gain - 60 for chance in chances)
     assert lost <= 4 + costs[-1] + N_MOST * price + 64 * reading + 0.015 * 60 * len(chances)

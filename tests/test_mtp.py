@@ -182,14 +182,16 @@ def test_guesses_that_are_always_wrong_are_given_up(files: dict[str, Path]) -> N
 
         def speculation(context: Context) -> Speculation:
             made.append(layers_of(context, CancelFlag()))
-            return Speculation(context, Nobody, Governor(N_MOST, has_draft=True), made[0])
+            return Speculation(context, Nobody, Governor(N_MOST), made[0])
 
         with batch(model, WITH, speculation) as one:
             found = one.answers(raw(ALPHABET, max_tokens=200))
             made[0].close()
     usage = found[0].last.usage
     assert usage is not None
-    assert usage.drafted_tokens < 60
+    assert (
+        usage.drafted_tokens < 140
+    )  # of 1,400: where guesses cost next to nothing, twenty steps tell that they are wrong
 
 
 # ---- loading

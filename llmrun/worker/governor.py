@@ -9,7 +9,7 @@ Nothing is believed that could cost much: what guessing won and lost against pla
 time fills slowly. While it is empty nothing is guessed. So over all answers no more is ever lost than _INCOME of the
 time, _FIRST_CREDIT and by how much a single step was wrong, whatever the texts; within an answer, _MOST_CREDIT of what
 was won before. A step is taken to cost no more than its tokens one by one: what it takes beyond that is put down to
-whatever else ran, and is in no account.
+whatever else ran, and is in no account. What steps took is forgotten, if slowly: a compiler may have run beside them.
 
 A draft model's guesses have a price besides, before anybody knows what they are: k of them take c·k plain steps. So
 they are asked for where (1 + p₁(1 + p + … + pᵏ⁻¹)) / (r(k) + c·k) promises more than plain steps, and more than what
@@ -30,14 +30,11 @@ from statistics import median
 from llmrun.worker.drafting import MODEL_STRENGTH
 
 _INCOME = 0.01  # of the time that is spent, on searching and on trying
-# Plain steps that may be lost at once, of those that were won. With 2 a run of good guesses does not go on after a
-# wrong one where batches are dear (2 cores with AVX2: 8 tokens, of which 7 are wrong, lose 5 steps): at 0.97 right it
-# gained a factor of 1.30 there, with 4 it is 1.41 of 1.44 that there are.
-_MOST_CREDIT = 4.0
-_FIRST_CREDIT = 1.0
-# The same with a draft model: somebody chose it, so that it is likely to be good, and seldom wrong twice in a row. With
-# 4 a pause of 300 steps follows when it is where batches are dear (8 tokens that lose 3.5 steps each).
-_DRAFT_CREDIT, _MOST_DRAFT_CREDIT = 4.0, 8.0
+# Plain steps that may be lost once for each model that is loaded, and at once of those that were won. Where guesses
+# gain little they lose often: 2 cores with AMX, 0.6 right, of the factor of 1.21 that there is it is 1.01 with 1 and 4,
+# and 1.17 with 4 and 8. Where batches are dear (AVX2: 8 tokens, of which 7 are wrong, lose 5 steps) a run of good
+# guesses does not go on after a wrong one with 2: at 0.97 right it gained 1.30 there of 1.44.
+_FIRST_CREDIT, _MOST_CREDIT = 4.0, 8.0
 _TRIED_FROM = 1.0  # plain steps in the account above which what does not pay is tried
 _TRIED = 3  # guesses that are asked for then
 _DRAFT_CHANCE = 0.7  # that a draft model is right, before anything was seen of it
@@ -46,11 +43,12 @@ _LEAST_READING = 1e-9  # seconds to read a token
 _FIRST_READ = 64  # tokens a draft model reads before it is known what that takes
 _LEAST_TIMED = 16  # tokens: reading fewer of them tells little of what a token takes
 _PAYS = 1.05  # how much faster than plain steps guessing must promise to be
-_KEPT = 0.97  # of what was seen of a kind of guess, at each new one: the last 33 count
+_KEPT = 0.98  # of what was seen of a kind of guess, at each new one: the last 50 count
 _KINDS = 8  # of guesses that are told apart, by strength; stronger ones are one kind
 _HOPE = 0.1  # what another token in a step costs at the least: less than on any machine that was measured
 _DOUBT = 0.9  # of what is expected of steps of a size that was never taken, so that one is taken at times
 _BELIEVED = 3  # steps of a size: one that something else disturbed must not decide
+_FORGOTTEN_EVERY = 128  # steps: what was disturbed, or seen beside a compiler, must not hold for ever
 _PLAIN_EVERY = 32  # steps: what a plain one costs changes with the load of the machine
 
 
@@ -97,12 +95,11 @@ def _trusted() -> _Kind:
 class Governor:
     """What was learned of one model on one machine, over all its answers.
 
-    n_most: guesses in a step at most. has_draft: whether a draft model guesses, too.
+    n_most: guesses in a step at most.
     """
 
-    def __init__(self, n_most: int, *, has_draft: bool = False) -> None:
+    def __init__(self, n_most: int) -> None:
         self.n_most = n_most
-        self._credit, self._most = (_DRAFT_CREDIT, _MOST_DRAFT_CREDIT) if has_draft else (_FIRST_CREDIT, _MOST_CREDIT)
         self._plain: deque[float] = deque(maxlen=8)  # seconds of steps of one token
         self._costs: dict[int, deque[float]] = {}  # by number of guesses, in plain steps
         self._kinds = [_Kind() for _ in range(_KINDS)]
@@ -113,7 +110,7 @@ class Governor:
         self._is_warm = False
         self._saved = 0.0  # seconds that may be lost on its reading
         self._account: float | None = None  # seconds that may be lost
-        self._since_plain = 0
+        self._since_plain = self._n_steps = 0
 
     def may_search(self) -> bool:
         """Whether there is time to look for a guess."""
@@ -188,11 +185,14 @@ class Governor:
 
     def took(self, n_guessed: int, n_right: int, seconds: float) -> None:
         """Learn what a step took that verified so many guesses, of which so many were right."""
+        self._n_steps += 1
+        if self._n_steps % _FORGOTTEN_EVERY == 0:
+            self._forget()
         if n_guessed == 0:
             self._plain.append(seconds)
             self._since_plain = 0
             if self._account is None:
-                self._account = self._credit * seconds
+                self._account = _FIRST_CREDIT * seconds
         elif self._account is not None:
             plain = self._plain_seconds
             cost = min(seconds / plain, 1.0 + n_guessed)  # beyond its tokens one by one, something else disturbed it
@@ -200,7 +200,7 @@ class Governor:
             self._since_plain += 1
             self._account += (1 + n_right - cost) * plain
         if self._account is not None:
-            full, most = self._account + _INCOME * seconds, self._most * self._plain_seconds
+            full, most = self._account + _INCOME * seconds, _MOST_CREDIT * self._plain_seconds
             self._account = min(full, most)
             self._saved += max(0.0, full - most)
 
@@ -229,6 +229,12 @@ class Governor:
         worst = min([1.0 + n, *above])
         return (worst + price * n - kind.tokens(n)) * self._plain_seconds <= (self._account or 0.0)
 
+    def _forget(self) -> None:
+        """Forget the oldest of the steps of each size."""
+        for costs in self._costs.values():
+            costs.popleft()
+        self._costs = {size: costs for size, costs in self._costs.items() if costs}
+
     def _cost(self, n: int) -> float:
         """Return r(n): as measured, in part where few steps were; else what may be hoped for."""
         if self._is_believed(n):
@@ -243,9 +249,11 @@ class Governor:
         known = sorted((size, _undisturbed(costs)) for size, costs in self._costs.items() if size != n)
         if not known:
             return 1 + _HOPE * n
-        points = [(0, 1.0), *known]
-        right = next((index for index, (size, _) in enumerate(points) if size > n), len(points) - 1)
-        (n0, cost0), (n1, cost1) = points[right - 1], points[right]
+        n0, cost0 = max([(0, 1.0), *(point for point in known if point[0] < n)])
+        above = [point for point in known if point[0] > n]
+        if not above:  # the first guess may be dear and those after it cheap: matrices of AMX are read by the tile
+            return max(1.0, _DOUBT * (cost0 + _HOPE * (n - n0)))
+        n1, cost1 = above[0]
         slope = max((cost1 - cost0) / (n1 - n0), 0.0)
         return max(1.0, _DOUBT * (cost0 + slope * (n - n0)))
 

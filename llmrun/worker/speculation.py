@@ -51,7 +51,7 @@ class Speculation:
     ) -> None:
         self._context = context
         self._make_drafter = make_drafter
-        self._governor = Governor(context.n_draft_max, has_draft=model is not None) if governor is None else governor
+        self._governor = Governor(context.n_draft_max) if governor is None else governor
         self._model = model
         self._writing: Writing | None = None
         self._drafter = make_drafter()

@@ -164,7 +164,7 @@ class _Bench:
         script: Callable[[int], Callable[[], Drafter]] | None,
         draft: DraftModel | None = None,
     ) -> Row:
-        governor, off = Governor(DEFAULT_DRAFT, has_draft=draft is not None), Governor(0)
+        governor, off = Governor(DEFAULT_DRAFT), Governor(0)
         ours, theirs, guessed = [], [], []
         for turn in range(TURNS):
             if turn % 2:
