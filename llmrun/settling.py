@@ -260,8 +260,8 @@ def _planned(planner: Planner, site: Site, wish: PlanWish, replay: SavedPlan | N
             "a GPU is required, and nothing of the model fits there beside the reserve",
             "`llmrun plan` without --require-gpu shows what is lacking",
         )
-    if found.from_disk and site.here:
+    if found.from_disk and site.here and (variant := planner.variant(found).variant).is_here:
         from llmrun.hardware.disk import read_disk_speed
 
-        return replace(found, disk_speed=read_disk_speed(planner.variant(found).variant.path))
+        return replace(found, disk_speed=read_disk_speed(variant.path))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -86,3 +87,12 @@ def test_a_model_that_writes_no_text_is_refused_however_its_header_came(kept: tu
     bert = {"Q8_0": build_header(3, metadata, HEADERS["Q8_0"].tensors)}
     with pytest.raises(GGUFError, match="Q8_0 cannot chat: this is a model for embeddings"):
         RemoteModel(variants(bert), Library(bert, kept), GIB)
+
+
+def test_what_is_to_be_read_from_a_disk_is_planned_before_it_lies_there() -> None:
+    """On this machine, whose storage is measured by the model's own file: there is none yet."""
+    model = RemoteModel(variants(HEADERS), Library(HEADERS, kept=QUANTS), GIB)
+    room = Stockroom(replace(site(GIB), here=True), None)
+    plan = settle(model, room, Wishes(Constraints(), PlanWish(allow_disk=True))).plan
+    assert plan.from_disk
+    assert plan.disk_speed is None
