@@ -303,7 +303,7 @@ def test_what_is_guessed_for_nothing_goes_first_unless_the_model_promises_more()
 
 
 def test_guesses_of_the_conversation_are_tried_though_the_models_never_pay() -> None:
-    """What a draft model is tried with leaves half of the account."""
+    """What a draft model is tried with leaves something in the account."""
     governor = Governor(N_MOST)
     write_drafted(governor, NARROW, Drafted(0.3, 0.02, 300), 0.0, 2000)
     governor.took(0, 0, NARROW.seconds)

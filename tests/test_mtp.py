@@ -189,9 +189,8 @@ def test_guesses_that_are_always_wrong_are_given_up(files: dict[str, Path]) -> N
             made[0].close()
     usage = found[0].last.usage
     assert usage is not None
-    assert (
-        usage.drafted_tokens < 140
-    )  # of 1,400: where guesses cost next to nothing, twenty steps tell that they are wrong
+    # of 1,400: where guesses cost next to nothing, some twenty steps tell that they are wrong
+    assert usage.drafted_tokens < 140
 
 
 # ---- loading

@@ -15,8 +15,8 @@ A draft model's guesses have a price besides, before anybody knows what they are
 they are asked for where (1 + p₁(1 + p + … + pᵏ⁻¹)) / (r(k) + c·k) promises more than plain steps, and more than what
 the conversation itself lets guess for nothing; p₁ and p are then of all that is asked for, with the guesses that it did
 not dare to make among the wrong ones. Once they are there their price is paid: whether to verify them is decided as
-above. While they do not pay a few are asked for at times, to see whether that changed, out of the upper half of the
-account alone, which leaves the other one to guesses that cost nothing. What comes in while the account is full is saved
+above. While they do not pay a few are asked for at times, to see whether that changed, out of what the account has
+above _TRIED_FROM, which is left to guesses that cost nothing. What comes in while the account is full is saved
 for what the draft model has to read before it can guess.
 """
 
